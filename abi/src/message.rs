@@ -1,0 +1,769 @@
+//! The messages. Types `0x01xx` go from guest to card, `0x02xx` from card to guest.
+//!
+//! Each has a header of eight bytes (type `u16`, reserved `u16`, length `u32` with the header and without the
+//! padding) and a fixed part; some a tail of bytes. A reader ignores what a fixed part has beyond what it knows,
+//! so that later versions can append fields.
+
+use crate::codec::{Field, Layout, layout};
+use crate::{Endpoint, Mac, ParseError};
+
+/// Bytes of the header of each message.
+pub const MESSAGE_HEADER_BYTES: usize = 8;
+
+/// The bits of [`State`] and [`ReceiveCredit::seen`]. They are only ever set, never cleared, in a connection's life.
+pub mod state {
+    /// The three-way handshake is complete.
+    pub const ESTABLISHED: u32 = 1 << 0;
+    /// The connection is the child of a listener and was announced by ACCEPTED.
+    pub const ACCEPTED: u32 = 1 << 1;
+    /// The peer's FIN arrived; the stream ends at `fin_offset`.
+    pub const PEER_CLOSED: u32 = 1 << 2;
+    /// The card knows of the guest's SHUTDOWN.
+    pub const SHUTDOWN: u32 = 1 << 3;
+    /// The peer has acknowledged everything, our FIN included.
+    pub const ALL_ACKNOWLEDGED: u32 = 1 << 4;
+    /// The connection broke; `reason` says why. Data that was not yet handed over is lost.
+    pub const ABORTED: u32 = 1 << 5;
+}
+
+/// The bits of [`Connect::flags`] and [`Listen::flags`].
+pub mod flags {
+    /// Nagle's algorithm is off from the start.
+    pub const NODELAY: u32 = 1 << 0;
+}
+
+/// Options of [`SetOption`] and [`GetOption`]. An unknown one is refused.
+pub mod option {
+    /// 1: Nagle's algorithm is off (RFC 9293, 3.7.4). 0: it is on.
+    pub const NODELAY: u32 = 1;
+    /// The source address of the context's Ethernet frames to this peer's next hop: a MAC in the low six bytes,
+    /// first byte lowest.
+    pub const NEXT_HOP: u32 = 2;
+}
+
+layout! {
+    /// Opens a context, or asks again for the answer to that. The frame's key names it.
+    Hello {
+        /// The lowest channel version that the guest speaks.
+        version_min: u16,
+        /// The highest.
+        version_max: u16,
+        /// How long the card is to keep the context without a sign of life, in milliseconds.
+        lease_ms: u32,
+        /// The longest channel frame that the guest can receive, Ethernet header included.
+        frame_bytes_max: u32,
+        /// Zero.
+        reserved: u32,
+        /// The most bytes of RECEIVED data that may be on their way to the guest at once.
+        receive_bytes_max: u64,
+    }
+}
+
+layout! {
+    /// Closes the context: its connections are aborted, its listeners closed.
+    Bye {
+        /// Zero; ignored by the reader.
+        reserved: u64,
+    }
+}
+
+layout! {
+    /// The guest's own addresses: the only ones that a listener on an unspecified address answers for. The tail
+    /// holds them, 16 bytes each (IPv4 as IPv4-mapped). Replaces what was said before.
+    Addresses {
+        /// Echoed if the card refuses.
+        cookie: u64,
+    }
+}
+
+layout! {
+    /// Opens a connection. Repeating it with the same 4-tuple and cookie repeats the answer.
+    Connect {
+        /// Chosen by the guest, unique among its requests.
+        cookie: u64,
+        /// This end; the guest's library holds a bound kernel socket for its port.
+        local: Endpoint,
+        /// The other end.
+        remote: Endpoint,
+        /// Where frames to the other end go.
+        next_hop: Mac,
+        /// See [`flags`].
+        flags: u32,
+        /// The MTU of the guest's interface, in bytes; bounds the MSS.
+        mtu: u32,
+        /// The first offset of the received stream that the guest cannot take yet.
+        receive_limit: u64,
+    }
+}
+
+layout! {
+    /// Opens a listener. Repeating it with the same address and cookie repeats the answer.
+    Listen {
+        /// Chosen by the guest, unique among its requests.
+        cookie: u64,
+        /// Address and port; the address may be unspecified (see [`Addresses`]).
+        local: Endpoint,
+        /// The most connections announced and not yet taken.
+        backlog: u32,
+        /// See [`flags`]; what connections start with.
+        flags: u32,
+        /// What every new connection's `receive_limit` is.
+        receive_limit: u64,
+        /// The MTU of the guest's interface, in bytes; bounds the MSS.
+        mtu: u32,
+    }
+}
+
+layout! {
+    /// Closes a listener. Connections announced before live on.
+    Unlisten {
+        /// Its id.
+        listener: u64,
+    }
+}
+
+layout! {
+    /// How many of a listener's connections the program has taken since it was opened.
+    Taken {
+        /// Its id.
+        listener: u64,
+        /// Count since the listener was opened.
+        taken: u64,
+    }
+}
+
+layout! {
+    /// Data to send; it is the tail. An empty one asks for a SEND_CREDIT.
+    Send {
+        /// The connection's id.
+        connection: u64,
+        /// The position of the first byte in the stream.
+        offset: u64,
+    }
+}
+
+layout! {
+    /// What the guest has of a connection, and what it can take.
+    ReceiveCredit {
+        /// The connection's id.
+        connection: u64,
+        /// The guest has every byte before this offset; the card may forget them.
+        held: u64,
+        /// The first offset that the guest cannot take yet. Never goes back.
+        limit: u64,
+        /// The bits of [`state`] that the guest has seen.
+        seen: u32,
+    }
+}
+
+layout! {
+    /// No more data after `offset`; a FIN goes out when all before it is sent.
+    Shutdown {
+        /// The connection's id.
+        connection: u64,
+        /// Where the stream ends.
+        offset: u64,
+    }
+}
+
+layout! {
+    /// Ends a connection with a RST.
+    Abort {
+        /// Its id.
+        connection: u64,
+    }
+}
+
+layout! {
+    /// The guest will not speak of this id again. What is queued is still sent and the connection closed in
+    /// order, unless received data is left that the guest does not have: then it is reset (RFC 9293, 3.6.1).
+    Release {
+        /// The connection's id.
+        connection: u64,
+    }
+}
+
+layout! {
+    /// Sets an option.
+    SetOption {
+        /// Echoed.
+        cookie: u64,
+        /// The id of a connection.
+        object: u64,
+        /// See [`option`].
+        value: u64,
+        /// See [`option`].
+        option: u32,
+    }
+}
+
+layout! {
+    /// Asks for an option.
+    GetOption {
+        /// Echoed.
+        cookie: u64,
+        /// The id of a connection.
+        object: u64,
+        /// See [`option`].
+        option: u32,
+    }
+}
+
+layout! {
+    /// Asks for a connection's state.
+    Info {
+        /// Echoed.
+        cookie: u64,
+        /// The connection's id.
+        connection: u64,
+    }
+}
+
+layout! {
+    /// Asks for the pools from the `first` on.
+    Limits {
+        /// Echoed.
+        cookie: u64,
+        /// Index of the first pool wanted.
+        first: u32,
+    }
+}
+
+layout! {
+    /// Asks for the counters from the `first` on.
+    Stat {
+        /// Echoed.
+        cookie: u64,
+        /// Index of the first counter wanted.
+        first: u32,
+    }
+}
+
+layout! {
+    /// The answer to HELLO.
+    Caps {
+        /// The version that both will speak.
+        version: u16,
+        /// Zero.
+        reserved: u16,
+        /// The firmware's epoch: another value means that another boot answers, and nothing from before is left.
+        epoch: u32,
+        /// The context's id, for the frame header.
+        context: u64,
+        /// The lease that was granted, in milliseconds.
+        lease_ms: u32,
+        /// The longest channel frame that the card takes and sends in this context.
+        frame_bytes_max: u32,
+        /// Bits for later versions.
+        features: u64,
+        /// The most bytes that one connection can hold for sending.
+        send_bytes_max: u64,
+        /// The most bytes that one connection can hold of what it received.
+        receive_bytes_max: u64,
+    }
+}
+
+layout! {
+    /// The answer to CONNECT. With `reason` none, the connection exists; STATE will say what becomes of it.
+    ConnectResult {
+        /// Of the CONNECT.
+        cookie: u64,
+        /// The connection's id; zero if refused.
+        connection: u64,
+        /// The first offset that the card cannot take yet.
+        send_limit: u64,
+        /// A [`Reason`](crate::Reason).
+        reason: u32,
+        /// What to do if refused: an [`Action`](crate::Action).
+        action: u32,
+    }
+}
+
+layout! {
+    /// The answer to LISTEN.
+    ListenResult {
+        /// Of the LISTEN.
+        cookie: u64,
+        /// The listener's id; zero if refused.
+        listener: u64,
+        /// A [`Reason`](crate::Reason).
+        reason: u32,
+        /// What to do if refused: an [`Action`](crate::Action).
+        action: u32,
+    }
+}
+
+layout! {
+    /// The answer to UNLISTEN, also if the id is not known any more.
+    Unlistened {
+        /// Of the UNLISTEN.
+        listener: u64,
+    }
+}
+
+layout! {
+    /// A listener has a new connection. Repeated until RECEIVE_CREDIT has [`state::ACCEPTED`] in `seen`.
+    Accepted {
+        /// The listener's id.
+        listener: u64,
+        /// The connection's id.
+        connection: u64,
+        /// This end.
+        local: Endpoint,
+        /// The other end.
+        remote: Endpoint,
+        /// The first offset that the card cannot take yet.
+        send_limit: u64,
+    }
+}
+
+layout! {
+    /// Received data; it is the tail. The card keeps it until RECEIVE_CREDIT says `held`.
+    Received {
+        /// The connection's id.
+        connection: u64,
+        /// The position of the first byte in the stream.
+        offset: u64,
+    }
+}
+
+layout! {
+    /// What the card has of a connection's data to send.
+    SendCredit {
+        /// The connection's id.
+        connection: u64,
+        /// The card has every byte before this offset; the guest may forget them.
+        held: u64,
+        /// The first offset that the card cannot take yet. Never goes back.
+        limit: u64,
+        /// The peer has acknowledged every byte before this offset.
+        acknowledged: u64,
+    }
+}
+
+layout! {
+    /// What has become of a connection. Repeated until RECEIVE_CREDIT has all its bits in `seen`.
+    State {
+        /// The connection's id.
+        connection: u64,
+        /// See [`state`].
+        bits: u32,
+        /// With [`state::ABORTED`]: a [`Reason`](crate::Reason).
+        reason: u32,
+        /// With [`state::PEER_CLOSED`]: where the received stream ends.
+        fin_offset: u64,
+    }
+}
+
+layout! {
+    /// The answer to RELEASE, also if the id is not known any more.
+    Released {
+        /// Of the RELEASE.
+        connection: u64,
+    }
+}
+
+layout! {
+    /// The answer to SET_OPTION and GET_OPTION.
+    OptionResult {
+        /// Of the request.
+        cookie: u64,
+        /// The value that holds now.
+        value: u64,
+        /// The option.
+        option: u32,
+        /// A [`Reason`](crate::Reason).
+        reason: u32,
+    }
+}
+
+layout! {
+    /// The answer to INFO: what Linux calls `tcp_info`. Times in microseconds, amounts in bytes unless said otherwise.
+    InfoResult {
+        /// Of the INFO.
+        cookie: u64,
+        /// The connection's id.
+        connection: u64,
+        /// This end.
+        local: Endpoint,
+        /// The other end.
+        remote: Endpoint,
+        /// Linux's numbers of the TCP states (1 ESTABLISHED, 2 SYN-SENT, …).
+        tcp_state: u8,
+        /// Linux's numbers of the congestion states (0 open, 1 disorder, 2 CWR, 3 recovery, 4 loss).
+        congestion_state: u8,
+        /// `TCPI_OPT_*`: 1 timestamps, 2 SACK, 4 window scale, 8 ECN.
+        options: u8,
+        /// Shift of our window, high nibble; of the peer's, low nibble.
+        window_scales: u8,
+        /// Largest segment that we send.
+        send_mss: u32,
+        /// Retransmission timeout.
+        rto_us: u32,
+        /// Smoothed round trip.
+        rtt_us: u32,
+        /// Its variation.
+        rtt_variation_us: u32,
+        /// Lowest round trip seen.
+        rtt_min_us: u32,
+        /// Congestion window.
+        congestion_window: u32,
+        /// Slow start threshold.
+        slow_start_threshold: u32,
+        /// Peer's window.
+        send_window: u32,
+        /// Our window.
+        receive_window: u32,
+        /// Sent and not acknowledged.
+        in_flight: u32,
+        /// Selectively acknowledged.
+        sacked: u32,
+        /// Deemed lost and not yet retransmitted.
+        lost: u32,
+        /// Timeouts in a row.
+        backoff: u32,
+        /// Segments sent again, ever.
+        retransmits: u64,
+        /// Stream bytes acknowledged by the peer.
+        bytes_acknowledged: u64,
+        /// Stream bytes received in order.
+        bytes_received: u64,
+        /// Bytes sent in segments, retransmissions included.
+        bytes_sent: u64,
+        /// Bytes queued and not sent.
+        not_sent: u64,
+        /// Segments received.
+        segments_in: u64,
+        /// Segments sent.
+        segments_out: u64,
+    }
+}
+
+layout! {
+    /// The answer to LIMITS; the tail holds [`LimitEntry`]s, as many as fit in a frame.
+    LimitsResult {
+        /// Of the LIMITS.
+        cookie: u64,
+        /// Index of the first pool here.
+        first: u32,
+        /// How many pools there are.
+        total: u32,
+    }
+}
+
+layout! {
+    /// The answer to STAT; the tail holds [`StatEntry`]s, as many as fit in a frame.
+    StatResult {
+        /// Of the STAT.
+        cookie: u64,
+        /// Index of the first counter here.
+        first: u32,
+        /// How many counters there are.
+        total: u32,
+    }
+}
+
+layout! {
+    /// A message was refused that has no answer of its own to say so.
+    Error {
+        /// The cookie of the message, if it has one.
+        cookie: u64,
+        /// The id in the message, if it has one.
+        object: u64,
+        /// A [`Reason`](crate::Reason).
+        reason: u32,
+        /// The message's type; zero if the frame as a whole was refused.
+        kind: u16,
+    }
+}
+
+layout! {
+    /// The frame's context is not known here: another boot of the firmware answers, or the lease ran out.
+    /// Everything from before is gone. The frame's header carries the key of the frame it answers.
+    FirmwareEvent {
+        /// The epoch of the firmware that answers.
+        epoch: u32,
+        /// A [`Reason`](crate::Reason).
+        reason: u32,
+    }
+}
+
+macro_rules! messages {
+    (fixed { $($fixed:ident = $fixed_kind:literal,)* } tailed { $($tailed:ident = $tailed_kind:literal,)* }) => {
+        /// One message. Those with two fields have a tail.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[allow(missing_docs)]
+        pub enum Message<'a> {
+            $($fixed($fixed),)*
+            $($tailed($tailed, &'a [u8]),)*
+        }
+
+        impl<'a> Message<'a> {
+            /// The message's type on the channel.
+            pub fn kind(&self) -> u16 {
+                match self {
+                    $(Self::$fixed(_) => $fixed_kind,)*
+                    $(Self::$tailed(..) => $tailed_kind,)*
+                }
+            }
+
+            /// Header, fixed part and tail, without padding.
+            pub(crate) fn bytes(&self) -> usize {
+                MESSAGE_HEADER_BYTES + match self {
+                    $(Self::$fixed(_) => <$fixed as Layout>::BYTES,)*
+                    $(Self::$tailed(_, tail) => <$tailed as Layout>::BYTES + tail.len(),)*
+                }
+            }
+
+            /// Reads what stands behind the header of a message of type `kind`.
+            ///
+            /// # Errors
+            /// [`ParseError::Unknown`] and [`ParseError::Short`].
+            pub fn parse(kind: u16, body: &'a [u8]) -> Result<Self, ParseError> {
+                match kind {
+                    $($fixed_kind if body.len() < <$fixed as Layout>::BYTES => Err(ParseError::Short { kind }),)*
+                    $($tailed_kind if body.len() < <$tailed as Layout>::BYTES => Err(ParseError::Short { kind }),)*
+                    $($fixed_kind => Ok(Self::$fixed(<$fixed as Layout>::get(body))),)*
+                    $($tailed_kind => {
+                        let (fixed, tail) = body.split_at(<$tailed as Layout>::BYTES);
+                        Ok(Self::$tailed(<$tailed as Layout>::get(fixed), tail))
+                    })*
+                    _ => Err(ParseError::Unknown { kind }),
+                }
+            }
+
+            /// Writes it; `b` has `self.bytes()` bytes, all zero; `length` goes into the header.
+            pub(crate) fn put(&self, b: &mut [u8], length: usize) {
+                b[..2].copy_from_slice(&self.kind().to_le_bytes());
+                b[4..8].copy_from_slice(&(length as u32).to_le_bytes());
+                let b = &mut b[MESSAGE_HEADER_BYTES..];
+                match self {
+                    $(Self::$fixed(m) => m.put(b),)*
+                    $(Self::$tailed(m, tail) => {
+                        let (fixed, room) = b.split_at_mut(<$tailed as Layout>::BYTES);
+                        m.put(fixed);
+                        room.copy_from_slice(tail);
+                    })*
+                }
+            }
+        }
+    };
+}
+
+messages! {
+    fixed {
+        Hello = 0x0101,
+        Bye = 0x0102,
+        Connect = 0x0110,
+        Listen = 0x0111,
+        Unlisten = 0x0112,
+        Taken = 0x0113,
+        ReceiveCredit = 0x0121,
+        Shutdown = 0x0122,
+        Abort = 0x0123,
+        Release = 0x0124,
+        SetOption = 0x0130,
+        GetOption = 0x0131,
+        Info = 0x0132,
+        Limits = 0x0133,
+        Stat = 0x0134,
+        Caps = 0x0201,
+        ConnectResult = 0x0210,
+        ListenResult = 0x0211,
+        Unlistened = 0x0212,
+        Accepted = 0x0213,
+        SendCredit = 0x0221,
+        State = 0x0222,
+        Released = 0x0223,
+        OptionResult = 0x0230,
+        InfoResult = 0x0231,
+        Error = 0x0240,
+        FirmwareEvent = 0x0241,
+    }
+    tailed {
+        Addresses = 0x0103,
+        Send = 0x0120,
+        Received = 0x0220,
+        LimitsResult = 0x0232,
+        StatResult = 0x0233,
+    }
+}
+
+/// One pool, as it stands in the tail of LIMITS_RESULT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LimitEntry<'a> {
+    /// The pool's name.
+    pub name: &'a str,
+    /// The policy's name: `deny`, `fallback` or `evict`.
+    pub policy: &'a str,
+    /// How many there are.
+    pub capacity: u64,
+    /// How many are in use.
+    pub in_use: u64,
+    /// The most that were ever in use at once.
+    pub high_water: u64,
+    /// How often the pool refused, by reason (a pool has at most [`LIMIT_REASONS_MAX`]; the rest of the places hold
+    /// [`Reason::None`](crate::Reason::None)).
+    pub refusals: [(u32, u64); LIMIT_REASONS_MAX],
+}
+
+/// The most reasons for which a pool can refuse.
+pub const LIMIT_REASONS_MAX: usize = 4;
+
+/// One counter, as it stands in the tail of STAT_RESULT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StatEntry<'a> {
+    /// The counter's name.
+    pub name: &'a str,
+    /// Its value.
+    pub value: u64,
+}
+
+layout! {
+    /// Fixed part of a [`LimitEntry`]; the names follow.
+    LimitEntryFixed {
+        /// See [`LimitEntry`].
+        capacity: u64,
+        /// See [`LimitEntry`].
+        in_use: u64,
+        /// See [`LimitEntry`].
+        high_water: u64,
+        /// Count for the first reason.
+        refusals_0: u64,
+        /// Count for the second reason.
+        refusals_1: u64,
+        /// Count for the third reason.
+        refusals_2: u64,
+        /// Count for the fourth reason.
+        refusals_3: u64,
+        /// The first reason.
+        reason_0: u32,
+        /// The second reason.
+        reason_1: u32,
+        /// The third reason.
+        reason_2: u32,
+        /// The fourth reason.
+        reason_3: u32,
+        /// Bytes of the pool's name, which follows.
+        name_bytes: u8,
+        /// Bytes of the policy's name, which follows the pool's.
+        policy_bytes: u8,
+    }
+}
+
+/// Writes entries into a tail until one does not fit.
+#[derive(Debug)]
+pub struct EntryWriter<'a> {
+    buffer: &'a mut [u8],
+    used: usize,
+}
+
+impl<'a> EntryWriter<'a> {
+    /// A writer of entries into `buffer`.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
+        Self { buffer, used: 0 }
+    }
+
+    fn room(&mut self, bytes: usize) -> Option<&mut [u8]> {
+        let room = self.buffer.get_mut(self.used..self.used + bytes)?;
+        room.fill(0);
+        self.used += bytes;
+        Some(room)
+    }
+
+    /// Appends a pool; `false` if it does not fit. Names are cut after 255 bytes.
+    #[must_use]
+    pub fn limit(&mut self, entry: &LimitEntry<'_>) -> bool {
+        let (name, policy) = (cut(entry.name), cut(entry.policy));
+        let fixed_bytes = <LimitEntryFixed as Layout>::BYTES;
+        let Some(room) = self.room((fixed_bytes + name.len() + policy.len()).next_multiple_of(8)) else {
+            return false;
+        };
+        let [(reason_0, refusals_0), (reason_1, refusals_1), (reason_2, refusals_2), (reason_3, refusals_3)] =
+            entry.refusals;
+        LimitEntryFixed {
+            capacity: entry.capacity,
+            in_use: entry.in_use,
+            high_water: entry.high_water,
+            refusals_0,
+            refusals_1,
+            refusals_2,
+            refusals_3,
+            reason_0,
+            reason_1,
+            reason_2,
+            reason_3,
+            name_bytes: name.len() as u8,
+            policy_bytes: policy.len() as u8,
+        }
+        .put(room);
+        room[fixed_bytes..fixed_bytes + name.len()].copy_from_slice(name);
+        room[fixed_bytes + name.len()..fixed_bytes + name.len() + policy.len()].copy_from_slice(policy);
+        true
+    }
+
+    /// Appends a counter (value `u64`, length of the name `u64`, name); `false` if it does not fit.
+    #[must_use]
+    pub fn stat(&mut self, entry: &StatEntry<'_>) -> bool {
+        let name = cut(entry.name);
+        let Some(room) = self.room((16 + name.len()).next_multiple_of(8)) else {
+            return false;
+        };
+        entry.value.put(&mut room[..8]);
+        (name.len() as u64).put(&mut room[8..16]);
+        room[16..16 + name.len()].copy_from_slice(name);
+        true
+    }
+
+    /// Bytes written.
+    pub fn finish(self) -> usize {
+        self.used
+    }
+}
+
+fn cut(name: &str) -> &[u8] {
+    &name.as_bytes()[..name.len().min(255)]
+}
+
+/// Reads the entries of a LIMITS_RESULT's tail; ends at the first that makes no sense.
+pub fn limit_entries(mut tail: &[u8]) -> impl Iterator<Item = LimitEntry<'_>> {
+    std::iter::from_fn(move || {
+        let fixed_bytes = <LimitEntryFixed as Layout>::BYTES;
+        if tail.len() < fixed_bytes {
+            return None;
+        }
+        let f = LimitEntryFixed::get(tail);
+        let name_end = fixed_bytes + usize::from(f.name_bytes);
+        let policy_end = name_end + usize::from(f.policy_bytes);
+        let name = std::str::from_utf8(tail.get(fixed_bytes..name_end)?).ok()?;
+        let policy = std::str::from_utf8(tail.get(name_end..policy_end)?).ok()?;
+        tail = &tail[policy_end.next_multiple_of(8).min(tail.len())..];
+        Some(LimitEntry {
+            name,
+            policy,
+            capacity: f.capacity,
+            in_use: f.in_use,
+            high_water: f.high_water,
+            refusals: [
+                (f.reason_0, f.refusals_0),
+                (f.reason_1, f.refusals_1),
+                (f.reason_2, f.refusals_2),
+                (f.reason_3, f.refusals_3),
+            ],
+        })
+    })
+}
+
+/// Reads the entries of a STAT_RESULT's tail; ends at the first that makes no sense.
+pub fn stat_entries(mut tail: &[u8]) -> impl Iterator<Item = StatEntry<'_>> {
+    std::iter::from_fn(move || {
+        if tail.len() < 16 {
+            return None;
+        }
+        let value = u64::get(&tail[..8]);
+        let end = 16usize.checked_add(usize::try_from(u64::get(&tail[8..16])).ok()?)?;
+        let name = std::str::from_utf8(tail.get(16..end)?).ok()?;
+        tail = &tail[end.next_multiple_of(8).min(tail.len())..];
+        Some(StatEntry { name, value })
+    })
+}
