@@ -2,8 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+mod chance;
+mod counters;
 mod profile;
+mod seq;
+mod store;
 mod time;
+mod wire;
 
 pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Refusal, Tcp};
 pub use time::{Duration, Instant};
