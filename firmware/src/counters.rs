@@ -126,8 +126,6 @@ counters! {
     TcpNoAck = "tcp-no-ack",
     /// Resets whose number is in the window but not the next.
     TcpResetChallenged = "tcp-reset-challenged",
-    /// Resets outside the window.
-    TcpResetIgnored = "tcp-reset-ignored",
     /// SYNs within a connection.
     TcpSynChallenged = "tcp-syn-challenged",
     /// Challenge ACKs sent.

@@ -42,6 +42,7 @@ impl Gauge {
     }
 
     /// How many are in use.
+    #[cfg(test)]
     pub fn in_use(&self) -> u64 {
         self.in_use
     }

@@ -112,6 +112,11 @@ impl Stream {
         }
     }
 
+    /// Whether it is in use.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
     /// First position that is kept.
     pub fn start(&self) -> Position {
         self.start

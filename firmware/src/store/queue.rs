@@ -138,6 +138,7 @@ impl<T> Ring<T> {
     }
 
     /// How many values are in it.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.len
     }
