@@ -1,0 +1,324 @@
+//! The card as an end: the firmware, the guest's driver, and a channel between them that may be bad, too.
+//!
+//! Everything that the firmware promises of every single frame is checked here: what it sends on the wire has right
+//! addresses, lengths and checksums; what it sends on the channel stays within what the guest said it can hold.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use toe_abi::{FRAME_BYTES_MAX, Message, Parsed, state};
+use toe_firmware::{Checksum, Firmware, Instant, Profile, Verdict};
+use toe_impair::{Link, Random, Spec};
+
+use crate::describe::segment;
+use crate::end::{End, Flow, Pair, Read, Status};
+use crate::guest::{Guest, Settings};
+use crate::kernel;
+use crate::transcript::Transcript;
+
+const ETHERNET_HEADER_BYTES: usize = 14;
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a call to a firmware.
+pub fn is_inside_firmware() -> bool {
+    // An allocation while the thread ends is none of the firmware's.
+    INSIDE.try_with(Cell::get).unwrap_or(false)
+}
+
+/// The firmware, every call of it marked for [`is_inside_firmware`].
+pub struct Boxed {
+    firmware: Firmware,
+    buffer: Vec<u8>,
+}
+
+impl Boxed {
+    pub fn new(profile: &Profile, seed: u64, epoch: u32, now_us: u64) -> Self {
+        let mut bytes = [0; 32];
+        Random::new(seed).fill(&mut bytes);
+        let firmware = Firmware::new(profile, bytes, epoch, Instant::from_us(now_us)).expect("a valid profile");
+        Self { firmware, buffer: vec![0; FRAME_BYTES_MAX] }
+    }
+
+    fn inside<R>(&mut self, call: impl FnOnce(&mut Firmware, &mut [u8]) -> R) -> R {
+        INSIDE.with(|i| i.set(true));
+        let result = call(&mut self.firmware, &mut self.buffer);
+        INSIDE.with(|i| i.set(false));
+        result
+    }
+
+    pub fn handle_wire(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
+        self.inside(|f, _| f.handle_wire(Instant::from_us(now_us), frame, Checksum::Unverified))
+    }
+
+    pub fn handle_guest(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
+        self.inside(|f, _| f.handle_guest(Instant::from_us(now_us), frame))
+    }
+
+    pub fn handle_timeout(&mut self, now_us: u64) {
+        self.inside(|f, _| f.handle_timeout(Instant::from_us(now_us)));
+    }
+
+    pub fn next_us(&mut self) -> Option<u64> {
+        self.inside(|f, _| f.poll_timeout()).map(Instant::as_us)
+    }
+
+    pub fn poll_wire(&mut self, now_us: u64) -> Option<Vec<u8>> {
+        let length = self.inside(|f, b| f.poll_wire(Instant::from_us(now_us), b))?;
+        Some(self.buffer[..length].to_vec())
+    }
+
+    pub fn poll_guest(&mut self, now_us: u64) -> Option<Vec<u8>> {
+        let length = self.inside(|f, b| f.poll_guest(Instant::from_us(now_us), b))?;
+        Some(self.buffer[..length].to_vec())
+    }
+
+    /// The value of a counter; `None` if there is none of that name.
+    pub fn counter(&self, name: &str) -> Option<u64> {
+        self.firmware.counters().find(|c| c.name == name).map(|c| c.value)
+    }
+
+    /// All counters whose names begin with `prefix`.
+    pub fn counters(&self, prefix: &str) -> Vec<(String, u64)> {
+        let counters = self.firmware.counters().filter(|c| c.name.starts_with(prefix));
+        counters.map(|c| (c.name.to_owned(), c.value)).collect()
+    }
+
+    /// How many of each pool are in use.
+    pub fn in_use(&self) -> BTreeMap<String, u64> {
+        self.firmware.limits().map(|l| (l.name.to_owned(), l.in_use)).collect()
+    }
+}
+
+/// What the card may have on its way to the guest, from what passed the channel.
+#[derive(Default)]
+struct Ledger {
+    /// Per connection: the highest offset sent to the guest, what the guest said it has, and its limit.
+    streams: BTreeMap<u64, (u64, u64, Option<u64>)>,
+}
+
+impl Ledger {
+    /// The card was handed `frame`.
+    fn told(&mut self, frame: &[u8], window_bytes: u64) {
+        let Ok(parsed) = Parsed::new(frame) else { return };
+        for message in parsed.messages.flatten() {
+            match message {
+                Message::ReceiveCredit(m) => {
+                    let (_, held, limit) = self.streams.entry(m.connection).or_insert((0, 0, None));
+                    *held = (*held).max(m.held);
+                    *limit = Some(limit.unwrap_or(window_bytes).max(m.limit));
+                }
+                Message::Release(m) => drop(self.streams.remove(&m.connection)),
+                Message::Abort(m) => drop(self.streams.remove(&m.connection)),
+                _ => (),
+            }
+        }
+    }
+
+    /// The card sent `frame`.
+    fn said(&mut self, frame: &[u8], settings: &Settings) {
+        let parsed = Parsed::new(frame).expect("the card's frames are well-formed");
+        for message in parsed.messages.flatten() {
+            match message {
+                Message::Received(m, data) => {
+                    let (sent, held, limit) = self.streams.entry(m.connection).or_insert((0, 0, None));
+                    let end = m.offset + data.len() as u64;
+                    let limit = limit.unwrap_or(settings.window_bytes);
+                    assert!(!data.is_empty(), "a RECEIVED without data");
+                    assert!(end <= limit, "RECEIVED up to {end}, the guest's limit is {limit}");
+                    assert!(m.offset >= *held, "RECEIVED at {}, the guest has all before {held}", m.offset);
+                    *sent = (*sent).max(end);
+                }
+                Message::State(m) if m.bits & state::ABORTED != 0 => drop(self.streams.remove(&m.connection)),
+                _ => (),
+            }
+        }
+        let outstanding: u64 = self.streams.values().map(|(sent, held, _)| sent.saturating_sub(*held)).sum();
+        let most = settings.receive_bytes_max;
+        assert!(outstanding <= most, "{outstanding} bytes on their way to the guest, it can take {most}");
+    }
+}
+
+/// How bad the channel is and how the guest takes from it.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    pub to_guest: Spec,
+    pub to_card: Spec,
+    /// Receive buffers of the guest: frames that can be on their way to it.
+    pub guest_buffers: u64,
+}
+
+/// The card and its guest.
+pub struct CardEnd {
+    card: Boxed,
+    guest: Guest,
+    to_guest: Link,
+    to_card: Link,
+    guest_buffers: u64,
+    /// Frames of the guest's kernel that the card let through to the wire.
+    passed_to_wire: VecDeque<Vec<u8>>,
+    ledger: Ledger,
+    transcript: Transcript,
+    /// Frames that the card passed on to the guest's kernel.
+    pub passed_to_guest: u64,
+}
+
+impl CardEnd {
+    pub fn new(name: &'static str, profile: &Profile, settings: Settings, channel: &Channel, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        Self {
+            card: Boxed::new(profile, random.bits(), 1, 0),
+            guest: Guest::new(settings, random.bits()),
+            to_guest: Link::new(channel.to_guest, random.bits()),
+            to_card: Link::new(channel.to_card, random.bits()),
+            guest_buffers: channel.guest_buffers,
+            passed_to_wire: VecDeque::new(),
+            ledger: Ledger::default(),
+            transcript: Transcript::new(name),
+            passed_to_guest: 0,
+        }
+    }
+
+    pub fn card(&mut self) -> &mut Boxed {
+        &mut self.card
+    }
+
+    pub fn guest(&mut self) -> &mut Guest {
+        &mut self.guest
+    }
+
+    /// Moves frames over the channel until nothing moves at `now_us`.
+    fn move_channel(&mut self, now_us: u64) {
+        loop {
+            let mut moved = false;
+            self.guest.handle_timeout(now_us);
+            while let Some(frame) = self.guest.poll_frame(now_us) {
+                self.to_card.push(now_us, frame);
+                moved = true;
+            }
+            while let Some(frame) = self.to_card.pop(now_us) {
+                self.transcript.frame(now_us, "guest > card", &frame);
+                self.ledger.told(&frame, self.guest.settings().window_bytes);
+                let verdict = self.card.handle_guest(now_us, &frame);
+                assert_eq!(verdict, Verdict::Taken, "a channel frame would reach the wire");
+                moved = true;
+            }
+            while self.under_way_to_guest() < self.guest_buffers {
+                let Some(frame) = self.card.poll_guest(now_us) else { break };
+                self.transcript.frame(now_us, "card > guest", &frame);
+                self.ledger.said(&frame, self.guest.settings());
+                self.to_guest.push(now_us, frame);
+                moved = true;
+            }
+            while let Some(frame) = self.to_guest.pop(now_us) {
+                self.guest.handle_frame(now_us, &frame);
+                moved = true;
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn under_way_to_guest(&self) -> u64 {
+        let s = self.to_guest.statistics();
+        s.offered + s.duplicated - s.lost - s.queue_dropped - s.delivered
+    }
+
+    /// What must hold of every frame that the card itself made for the wire.
+    fn check(&self, frame: &[u8]) {
+        let settings = self.guest.settings();
+        let s = segment(frame).expect("the card sends nothing but whole TCP segments");
+        assert!(s.checksums_right, "a wrong checksum on the wire");
+        assert!(settings.addresses.contains(&s.source), "sent from {}", s.source);
+        assert_eq!(frame[..6], settings.next_hop.0, "destination of the Ethernet frame");
+        assert_eq!(frame[6..12], settings.mac.0, "source of the Ethernet frame");
+        let most = settings.mtu as usize + ETHERNET_HEADER_BYTES;
+        assert!(frame.len() <= most, "{} bytes on the wire, the MTU allows {most}", frame.len());
+    }
+}
+
+impl End for CardEnd {
+    fn handle_frame(&mut self, now_us: u64, frame: Vec<u8>) {
+        match self.card.handle_wire(now_us, &frame) {
+            Verdict::Taken => (),
+            Verdict::PassOn => {
+                self.passed_to_guest += 1;
+                if let Some(answer) = kernel::answer(&frame) {
+                    let verdict = self.card.handle_guest(now_us, &answer);
+                    assert_eq!(verdict, Verdict::PassOn, "an ordinary frame of the guest was kept");
+                    self.passed_to_wire.push_back(answer);
+                }
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now_us: u64) {
+        if self.card.next_us().is_some_and(|t| t <= now_us) {
+            self.card.handle_timeout(now_us);
+        }
+        self.move_channel(now_us);
+    }
+
+    fn next_us(&mut self) -> Option<u64> {
+        let links = [self.to_guest.next_us(), self.to_card.next_us()];
+        links.into_iter().chain([self.card.next_us(), Some(self.guest.next_us())]).flatten().min()
+    }
+
+    fn poll_frame(&mut self, now_us: u64) -> Option<Vec<u8>> {
+        let frame = self.passed_to_wire.pop_front().or_else(|| {
+            let frame = self.card.poll_wire(now_us)?;
+            self.check(&frame);
+            Some(frame)
+        })?;
+        self.transcript.frame(now_us, "> wire", &frame);
+        Some(frame)
+    }
+
+    fn transcript(&self) -> u64 {
+        self.transcript.hash()
+    }
+
+    fn connect(&mut self, now_us: u64, flow: Flow, pair: Pair) {
+        self.guest.connect(now_us, flow, pair);
+    }
+
+    fn accept(&mut self, now_us: u64, flow: Flow, pair: Pair, any: Option<IpAddr>) {
+        self.guest.accept(now_us, flow, pair, any.unwrap_or(pair.local.ip()));
+    }
+
+    fn status(&mut self, flow: Flow) -> Status {
+        self.guest.status(flow)
+    }
+
+    fn write(&mut self, flow: Flow, bytes: &[u8]) -> usize {
+        self.guest.write(flow, bytes)
+    }
+
+    fn read(&mut self, flow: Flow, bytes: &mut [u8]) -> Read {
+        self.guest.read(flow, bytes)
+    }
+
+    fn shutdown(&mut self, flow: Flow) {
+        self.guest.shutdown(flow);
+    }
+
+    fn all_acknowledged(&mut self, flow: Flow) -> bool {
+        self.guest.all_acknowledged(flow)
+    }
+
+    fn abort(&mut self, flow: Flow) {
+        self.guest.abort(flow);
+    }
+
+    fn release(&mut self, flow: Flow) {
+        self.guest.release(flow);
+    }
+
+    fn all_released(&self) -> bool {
+        self.guest.all_released()
+    }
+}
