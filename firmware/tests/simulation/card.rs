@@ -7,14 +7,16 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-use toe_abi::{FRAME_BYTES_MAX, Message, Parsed, state};
+use toe_abi::{FRAME_BYTES_MAX, Message, Parsed, Reason, state};
 use toe_firmware::{Checksum, Firmware, Instant, Profile, Verdict};
 use toe_impair::{Link, Random, Spec};
 
-use crate::describe::segment;
 use crate::end::{End, Flow, Pair, Read, Status};
+use crate::frames::segment;
 use crate::guest::{Guest, Settings};
+use crate::hostile::Intruder;
 use crate::kernel;
+use crate::scenario::Kind;
 use crate::transcript::Transcript;
 
 const ETHERNET_HEADER_BYTES: usize = 14;
@@ -27,6 +29,14 @@ thread_local! {
 pub fn is_inside_firmware() -> bool {
     // An allocation while the thread ends is none of the firmware's.
     INSIDE.try_with(Cell::get).unwrap_or(false)
+}
+
+/// Runs `call` as if it were one to a firmware.
+pub fn marked_as_inside<R>(call: impl FnOnce() -> R) -> R {
+    INSIDE.with(|i| i.set(true));
+    let result = call();
+    INSIDE.with(|i| i.set(false));
+    result
 }
 
 /// The firmware, every call of it marked for [`is_inside_firmware`].
@@ -44,10 +54,7 @@ impl Boxed {
     }
 
     fn inside<R>(&mut self, call: impl FnOnce(&mut Firmware, &mut [u8]) -> R) -> R {
-        INSIDE.with(|i| i.set(true));
-        let result = call(&mut self.firmware, &mut self.buffer);
-        INSIDE.with(|i| i.set(false));
-        result
+        marked_as_inside(|| call(&mut self.firmware, &mut self.buffer))
     }
 
     pub fn handle_wire(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
@@ -76,15 +83,9 @@ impl Boxed {
         Some(self.buffer[..length].to_vec())
     }
 
-    /// The value of a counter; `None` if there is none of that name.
-    pub fn counter(&self, name: &str) -> Option<u64> {
-        self.firmware.counters().find(|c| c.name == name).map(|c| c.value)
-    }
-
-    /// All counters whose names begin with `prefix`.
-    pub fn counters(&self, prefix: &str) -> Vec<(String, u64)> {
-        let counters = self.firmware.counters().filter(|c| c.name.starts_with(prefix));
-        counters.map(|c| (c.name.to_owned(), c.value)).collect()
+    /// The most of a pool that were in use at once.
+    pub fn high_water(&self, pool: &str) -> u64 {
+        self.firmware.limits().find(|l| l.name == pool).map_or(0, |l| l.high_water)
     }
 
     /// How many of each pool are in use.
@@ -164,6 +165,8 @@ pub struct CardEnd {
     transcript: Transcript,
     /// Frames that the card passed on to the guest's kernel.
     pub passed_to_guest: u64,
+    /// Another, hostile process in the guest.
+    pub intruder: Option<Intruder>,
 }
 
 impl CardEnd {
@@ -179,6 +182,7 @@ impl CardEnd {
             ledger: Ledger::default(),
             transcript: Transcript::new(name),
             passed_to_guest: 0,
+            intruder: None,
         }
     }
 
@@ -202,6 +206,7 @@ impl CardEnd {
             while let Some(frame) = self.to_card.pop(now_us) {
                 self.transcript.frame(now_us, "guest > card", &frame);
                 self.ledger.told(&frame, self.guest.settings().window_bytes);
+                self.let_in_the_intruder(now_us, &frame);
                 let verdict = self.card.handle_guest(now_us, &frame);
                 assert_eq!(verdict, Verdict::Taken, "a channel frame would reach the wire");
                 moved = true;
@@ -209,9 +214,14 @@ impl CardEnd {
             while self.under_way_to_guest() < self.guest_buffers {
                 let Some(frame) = self.card.poll_guest(now_us) else { break };
                 self.transcript.frame(now_us, "card > guest", &frame);
+                moved = true;
+                if let Some(intruder) = &mut self.intruder
+                    && intruder.hears(&frame)
+                {
+                    continue;
+                }
                 self.ledger.said(&frame, self.guest.settings());
                 self.to_guest.push(now_us, frame);
-                moved = true;
             }
             while let Some(frame) = self.to_guest.pop(now_us) {
                 self.guest.handle_frame(now_us, &frame);
@@ -223,9 +233,34 @@ impl CardEnd {
         }
     }
 
+    /// Hands the card whatever the intruder makes up after it saw `frame` of the honest process.
+    fn let_in_the_intruder(&mut self, now_us: u64, frame: &[u8]) {
+        let Some(intruder) = &mut self.intruder else { return };
+        for hostile in intruder.frames(now_us, frame) {
+            self.transcript.frame(now_us, "intruder > card", &hostile);
+            let verdict = self.card.handle_guest(now_us, &hostile);
+            assert_eq!(verdict, Verdict::Taken, "a channel frame would reach the wire");
+        }
+    }
+
     fn under_way_to_guest(&self) -> u64 {
         let s = self.to_guest.statistics();
         s.offered + s.duplicated - s.lost - s.queue_dropped - s.delivered
+    }
+
+    /// What must hold when every program has let go and time has passed: nothing is left, nobody complained.
+    pub fn check_rest(&mut self, kind: &Kind) {
+        let in_use = self.card.in_use();
+        for pool in ["connections", "half-open", "time-wait", "send-pages", "receive-pages", "transmit-records"] {
+            let left = in_use.get(pool).unwrap_or_else(|| panic!("no pool `{pool}` among {in_use:?}"));
+            assert_eq!(*left, 0, "{pool} are left: {in_use:?}");
+        }
+        assert_eq!(self.guest.firmware_events, 0, "the context was lost");
+        for (reason, kind_of_message) in &self.guest.errors {
+            // What comes late, or twice, may speak of a connection that is over.
+            let may_be_late = kind.bad_channel && *reason == Reason::UnknownObject;
+            assert!(may_be_late, "ERROR {reason} for a message of type {kind_of_message:#06x}");
+        }
     }
 
     /// What must hold of every frame that the card itself made for the wire.
@@ -233,6 +268,10 @@ impl CardEnd {
         let settings = self.guest.settings();
         let s = segment(frame).expect("the card sends nothing but whole TCP segments");
         assert!(s.checksums_right, "a wrong checksum on the wire");
+        if self.intruder.is_some() {
+            // It names addresses as it likes.
+            return;
+        }
         assert!(settings.addresses.contains(&s.source), "sent from {}", s.source);
         assert_eq!(frame[..6], settings.next_hop.0, "destination of the Ethernet frame");
         assert_eq!(frame[6..12], settings.mac.0, "source of the Ethernet frame");

@@ -255,11 +255,6 @@ impl Guest {
         self.wanted.is_empty() && self.conns.iter().all(|c| c.released)
     }
 
-    /// Connections of which the guest still speaks.
-    pub fn live(&self) -> usize {
-        self.conns.iter().filter(|c| !c.released).count()
-    }
-
     /// Forgets connections that are over, so that a long run does not grow.
     pub fn forget_released(&mut self) {
         self.conns.retain(|c| !c.released);
@@ -661,7 +656,7 @@ impl Listener {
         pending.push_back(Out::Fixed(Message::Listen(Listen {
             cookie: self.cookie,
             local: self.local,
-            backlog: 16,
+            backlog: 128,
             flags: if settings.nodelay { flags::NODELAY } else { 0 },
             receive_limit: settings.window_bytes,
             mtu: settings.mtu,

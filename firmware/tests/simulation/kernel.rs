@@ -1,10 +1,9 @@
 //! The guest's own TCP, as far as the card's peers notice it: whatever the card passes on and nobody waits for is
 //! answered with a RST (RFC 9293, 3.10.7.1).
 
-use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{IpProtocol, IpRepr, TcpControl, TcpRepr, TcpSeqNumber};
+use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber};
 
-use crate::describe::segment;
+use crate::frames::{build, segment};
 
 /// The answer to a frame that the card passed on; `None` if it is no intact TCP segment, or a RST.
 pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
@@ -29,15 +28,6 @@ pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
         timestamp: None,
         payload: &[],
     };
-    let (source, destination) = (s.destination.into(), s.source.into());
-    let ip = IpRepr::new(source, destination, IpProtocol::Tcp, reset.buffer_len(), 64);
-    let mut answer = vec![0; 14 + ip.buffer_len()];
-    answer[..6].copy_from_slice(&frame[6..12]);
-    answer[6..12].copy_from_slice(&frame[..6]);
-    answer[12..14].copy_from_slice(&frame[12..14]);
-    let all = ChecksumCapabilities::default();
-    ip.emit(&mut answer[14..], &all);
-    let mut tcp = smoltcp::wire::TcpPacket::new_unchecked(&mut answer[14 + ip.header_len()..]);
-    reset.emit(&mut tcp, &source, &destination, &all);
-    Some(answer)
+    let macs = [&frame[6..12], &frame[..6]].concat();
+    Some(build(&macs, s.destination, s.source, &reset))
 }

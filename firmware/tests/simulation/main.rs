@@ -13,8 +13,9 @@
 
 mod app;
 mod card;
-mod describe;
+
 mod end;
+mod frames;
 mod guest;
 mod kernel;
 mod pattern;
@@ -24,4 +25,7 @@ mod smol;
 mod transcript;
 mod world;
 
+mod allocations;
 mod harness_tests;
+mod hostile;
+mod two_stacks;

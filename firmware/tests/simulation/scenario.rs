@@ -164,6 +164,43 @@ fn guest_settings(random: &mut Random, family: Family, end: usize) -> guest::Set
     }
 }
 
+/// A profile without surprises, for named cases.
+pub fn plain_profile() -> Profile {
+    let limits = Limits {
+        contexts: 2,
+        connections: 64,
+        listeners: 8,
+        half_open: 64,
+        time_wait: 128,
+        send_pages: 1024,
+        receive_pages: 1024,
+        connection_send_pages: 32,
+        connection_receive_pages: 32,
+        transmit_records: 4096,
+        ..Limits::default()
+    };
+    Profile { limits, ..Profile::default() }
+}
+
+/// A guest without surprises.
+pub fn plain_settings(family: Family, end: usize) -> guest::Settings {
+    guest::Settings {
+        mac: MACS[end],
+        next_hop: MACS[1 - end],
+        key: 0xfeed_0000 + end as u128,
+        addresses: vec![family.address(end)],
+        mtu: 1500,
+        lease_ms: 10_000,
+        frame_bytes_max: 65_549,
+        receive_bytes_max: 1_000_000,
+        window_bytes: 100_000,
+        write_buffer_bytes: 100_000,
+        resend_us: 50_000,
+        nodelay: false,
+        one_message_per_frame: false,
+    }
+}
+
 /// A card with its guest as end `end`.
 pub fn card_end(random: &mut Random, kind: &Kind, end: usize) -> CardEnd {
     let profile = profile(random);

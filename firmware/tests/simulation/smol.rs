@@ -18,8 +18,8 @@ use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint, TcpSeqNumber};
 use toe_abi::Mac;
 use toe_impair::Random;
 
-use crate::describe::segment;
 use crate::end::{End, Flow, Pair, Read, Status};
+use crate::frames::segment;
 use crate::transcript::Transcript;
 
 thread_local! {

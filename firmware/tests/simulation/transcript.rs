@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::describe::describe;
+use crate::frames::describe;
 
 thread_local! {
     static VERBOSE: Cell<bool> = const { Cell::new(false) };

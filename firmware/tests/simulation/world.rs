@@ -32,6 +32,9 @@ pub struct Sighting {
     pub frame: Vec<u8>,
 }
 
+/// Makes up frames, given the time, the end at which they arrive, and the frame that arrives there next.
+pub type Strangers = Box<dyn FnMut(u64, usize, &[u8]) -> Vec<Vec<u8>>>;
+
 /// The whole simulation. The two ends are of different types so that a test can look into each.
 pub struct World<A, B> {
     pub a: A,
@@ -41,6 +44,8 @@ pub struct World<A, B> {
     apps: Vec<[App; 2]>,
     now_us: u64,
     transcript: Transcript,
+    /// Strangers on the wire: what else arrives at an end (0 or 1) before a frame does.
+    pub strangers: Option<Strangers>,
     /// Every frame put on the wire, if a test wants to look at them.
     pub sightings: Option<Vec<Sighting>>,
 }
@@ -57,6 +62,7 @@ impl<A: End, B: End> World<A, B> {
             apps: Vec::new(),
             now_us: 0,
             transcript: Transcript::new("world"),
+            strangers: None,
             sightings: None,
         }
     }
@@ -71,6 +77,12 @@ impl<A: End, B: End> World<A, B> {
         }
         self.openings.push((flow, opening));
         self.apps.push(apps);
+    }
+
+    /// Forgets all flows, which have ended, so that their numbers can be used again.
+    pub fn forget_flows(&mut self) {
+        assert!(self.openings.is_empty());
+        self.apps.clear();
     }
 
     fn end(&mut self, i: usize) -> &mut dyn End {
@@ -166,6 +178,9 @@ impl<A: End, B: End> World<A, B> {
         let mut moved = self.open();
         for i in [0, 1] {
             while let Some(frame) = self.links[i].pop(now_us) {
+                for other in self.strangers.iter_mut().flat_map(|s| s(now_us, 1 - i, &frame)).collect::<Vec<_>>() {
+                    self.end(1 - i).handle_frame(now_us, other);
+                }
                 self.end(1 - i).handle_frame(now_us, frame);
                 moved = true;
             }

@@ -1,9 +1,11 @@
-//! Frames in one line of text, and the fields of a TCP segment for tests that look at the wire.
+//! TCP segments in Ethernet frames, read and written with smoltcp's `wire` (so not with the code under test), and any
+//! frame in one line of text.
 
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpOption, TcpPacket};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet, TcpOption, TcpPacket, TcpRepr};
 use toe_abi::{Message, Parsed};
 
 const ETHERNET_HEADER_BYTES: usize = 14;
@@ -24,13 +26,13 @@ pub fn segment(frame: &[u8]) -> Option<Segment<'_>> {
         [0x08, 0x00] => {
             let ip = Ipv4Packet::new_checked(packet).ok()?;
             let is_whole = !ip.more_frags() && ip.frag_offset() == 0;
-            (ip.version() == 4 && ip.next_header() == smoltcp::wire::IpProtocol::Tcp && is_whole).then_some(())?;
+            (ip.version() == 4 && ip.next_header() == IpProtocol::Tcp && is_whole).then_some(())?;
             let payload = &packet[usize::from(ip.header_len())..usize::from(ip.total_len())];
             (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()), payload, ip.verify_checksum())
         }
         [0x86, 0xdd] => {
             let ip = Ipv6Packet::new_checked(packet).ok()?;
-            (ip.version() == 6 && ip.next_header() == smoltcp::wire::IpProtocol::Tcp).then_some(())?;
+            (ip.version() == 6 && ip.next_header() == IpProtocol::Tcp).then_some(())?;
             let payload = &packet[ip.header_len()..ip.header_len() + usize::from(ip.payload_len())];
             (IpAddress::Ipv6(ip.src_addr()), IpAddress::Ipv6(ip.dst_addr()), payload, true)
         }
@@ -39,6 +41,20 @@ pub fn segment(frame: &[u8]) -> Option<Segment<'_>> {
     let tcp = TcpPacket::new_checked(payload).ok()?;
     let checksums_right = header_right && tcp.verify_checksum(&source, &destination);
     Some(Segment { source: source.into(), destination: destination.into(), tcp, checksums_right })
+}
+
+/// Puts a segment into a frame with all checksums right. `macs`: destination, then source.
+pub fn build(macs: &[u8], source: IpAddr, destination: IpAddr, tcp: &TcpRepr<'_>) -> Vec<u8> {
+    let all = ChecksumCapabilities::default();
+    let (from, to) = (source.into(), destination.into());
+    let ip = IpRepr::new(from, to, IpProtocol::Tcp, tcp.buffer_len(), 64);
+    let mut frame = vec![0; ETHERNET_HEADER_BYTES + ip.buffer_len()];
+    frame[..12].copy_from_slice(macs);
+    frame[12..14].copy_from_slice(if source.is_ipv4() { &[0x08, 0x00] } else { &[0x86, 0xdd] });
+    ip.emit(&mut frame[ETHERNET_HEADER_BYTES..], &all);
+    let mut packet = TcpPacket::new_unchecked(&mut frame[ETHERNET_HEADER_BYTES + ip.header_len()..]);
+    tcp.emit(&mut packet, &from, &to, &all);
+    frame
 }
 
 /// A frame in one line.
