@@ -39,10 +39,28 @@ pub fn marked_as_inside<R>(call: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The firmware, every call of it marked for [`is_inside_firmware`].
+/// Frames handed in at one side, and those of them that were passed on.
+#[derive(Clone, Copy, Default)]
+struct Handed {
+    frames: u64,
+    passed: u64,
+}
+
+impl Handed {
+    fn count(&mut self, verdict: Verdict) {
+        self.frames += 1;
+        self.passed += u64::from(verdict == Verdict::PassOn);
+    }
+}
+
+/// The firmware, every call of it marked for [`is_inside_firmware`] and every frame counted.
 pub struct Boxed {
     firmware: Firmware,
     buffer: Vec<u8>,
+    from_wire: Handed,
+    from_guest: Handed,
+    to_wire: u64,
+    to_guest: u64,
 }
 
 impl Boxed {
@@ -50,7 +68,8 @@ impl Boxed {
         let mut bytes = [0; 32];
         Random::new(seed).fill(&mut bytes);
         let firmware = Firmware::new(profile, bytes, epoch, Instant::from_us(now_us)).expect("a valid profile");
-        Self { firmware, buffer: vec![0; FRAME_BYTES_MAX] }
+        let (from_wire, from_guest) = (Handed::default(), Handed::default());
+        Self { firmware, buffer: vec![0; FRAME_BYTES_MAX], from_wire, from_guest, to_wire: 0, to_guest: 0 }
     }
 
     fn inside<R>(&mut self, call: impl FnOnce(&mut Firmware, &mut [u8]) -> R) -> R {
@@ -58,11 +77,15 @@ impl Boxed {
     }
 
     pub fn handle_wire(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
-        self.inside(|f, _| f.handle_wire(Instant::from_us(now_us), frame, Checksum::Unverified))
+        let verdict = self.inside(|f, _| f.handle_wire(Instant::from_us(now_us), frame, Checksum::Unverified));
+        self.from_wire.count(verdict);
+        verdict
     }
 
     pub fn handle_guest(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
-        self.inside(|f, _| f.handle_guest(Instant::from_us(now_us), frame))
+        let verdict = self.inside(|f, _| f.handle_guest(Instant::from_us(now_us), frame));
+        self.from_guest.count(verdict);
+        verdict
     }
 
     pub fn handle_timeout(&mut self, now_us: u64) {
@@ -75,12 +98,29 @@ impl Boxed {
 
     pub fn poll_wire(&mut self, now_us: u64) -> Option<Vec<u8>> {
         let length = self.inside(|f, b| f.poll_wire(Instant::from_us(now_us), b))?;
+        self.to_wire += 1;
         Some(self.buffer[..length].to_vec())
     }
 
     pub fn poll_guest(&mut self, now_us: u64) -> Option<Vec<u8>> {
         let length = self.inside(|f, b| f.poll_guest(Instant::from_us(now_us), b))?;
+        self.to_guest += 1;
         Some(self.buffer[..length].to_vec())
+    }
+
+    /// Frames received = taken + passed on + dropped by reason, at both sides, and as many as were handed in.
+    pub fn check_accounts(&self) {
+        let counters: BTreeMap<_, _> = self.firmware.counters().map(|c| (c.name, c.value)).collect();
+        for (side, handed, sent) in [("wire", self.from_wire, self.to_wire), ("guest", self.from_guest, self.to_guest)]
+        {
+            let count = |what: &str| counters[format!("{side}-{what}").as_str()];
+            let prefix = format!("{side}-drop-");
+            let dropped: u64 = counters.iter().filter(|(n, _)| n.starts_with(&prefix)).map(|(_, v)| v).sum();
+            assert_eq!(count("in"), handed.frames, "{side}: frames handed in");
+            assert_eq!(count("passed"), handed.passed, "{side}: frames passed on");
+            assert_eq!(count("taken") + count("passed") + dropped, count("in"), "{side}: {counters:?}");
+            assert_eq!(count("out"), sent, "{side}: frames sent");
+        }
     }
 
     /// The most of a pool that were in use at once.
@@ -250,6 +290,7 @@ impl CardEnd {
 
     /// What must hold when every program has let go and time has passed: nothing is left, nobody complained.
     pub fn check_rest(&mut self, kind: &Kind) {
+        self.card.check_accounts();
         let in_use = self.card.in_use();
         for pool in ["connections", "half-open", "time-wait", "send-pages", "receive-pages", "transmit-records"] {
             let left = in_use.get(pool).unwrap_or_else(|| panic!("no pool `{pool}` among {in_use:?}"));

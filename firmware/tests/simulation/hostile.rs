@@ -357,6 +357,7 @@ fn an_intruder_on_the_channel_harms_nobody_else() {
         assert!(world.run(DEADLINE_US), "the honest stream stopped");
         check_flow(&world, 0, true);
         for end in [&mut world.a, &mut world.b] {
+            end.card().check_accounts();
             let intruder = end.intruder.as_ref().expect("it was put there");
             assert!(intruder.made > 5_000, "only {} hostile frames", intruder.made);
             assert!(intruder.heard > 100, "the card answered only {} times", intruder.heard);
@@ -385,6 +386,8 @@ fn strangers_on_the_wire_harm_nobody() {
         }));
         assert!(world.run(DEADLINE_US), "the honest stream stopped");
         check_flow(&world, 0, true);
+        world.a.card().check_accounts();
+        world.b.card().check_accounts();
         assert!(counted.get() > 5_000, "only {} strange frames", counted.get());
     });
 }
@@ -418,5 +421,6 @@ fn noise_is_survived() {
                 card.handle_timeout(now_us);
             }
         }
+        card.check_accounts();
     });
 }
