@@ -58,7 +58,7 @@ impl Duration {
 
     /// `self` times `2^shift`, at most `max`.
     pub fn backed_off(self, shift: u32, max: Self) -> Self {
-        Self(self.0.checked_mul(1u64.checked_shl(shift).unwrap_or(u64::MAX)).unwrap_or(u64::MAX)).min(max)
+        Self(self.0.saturating_mul(1u64.checked_shl(shift).unwrap_or(u64::MAX))).min(max)
     }
 }
 

@@ -333,16 +333,14 @@ impl Firmware {
                 return if again { Ok(slot) } else { Err(Reason::AddressInUse) };
             }
             Some(Owner::HalfOpen(_)) => return Err(Reason::AddressInUse),
-            Some(Owner::TimeWait(slot)) => {
-                if self.connections.gauge.free() > 0 {
-                    // The kernel that chose the port does not know of our TIME-WAIT. A sequence number beyond the old
-                    // ones makes it safe (RFC 9293, 3.4.3).
-                    iss = Position::initial(self.time_wait[slot].snd_nxt + 65_537);
-                    self.store.counters.add(Counter::TcpTimeWaitReused);
-                    self.forget_time_wait(slot);
-                }
+            // The kernel that chose the port does not know of our TIME-WAIT. A sequence number beyond the old ones makes
+            // it safe (RFC 9293, 3.4.3).
+            Some(Owner::TimeWait(slot)) if self.connections.gauge.free() > 0 => {
+                iss = Position::initial(self.time_wait[slot].snd_nxt + 65_537);
+                self.store.counters.add(Counter::TcpTimeWaitReused);
+                self.forget_time_wait(slot);
             }
-            None => {}
+            Some(Owner::TimeWait(_)) | None => {}
         }
         let Some(id) = self.connections.take() else {
             self.connections.gauge.refuse(Reason::Connections);

@@ -96,10 +96,10 @@ impl Firmware {
     ) -> Verdict {
         self.store.counters.add(Counter::TcpSegmentsIn);
         match owner {
-            Owner::Connection(slot) => self.to_connection(slot, segment, now),
-            Owner::HalfOpen(slot) => self.to_half_open(slot, segment, now),
+            Owner::Connection(slot) => self.at_connection(slot, segment, now),
+            Owner::HalfOpen(slot) => self.at_half_open(slot, segment, now),
             Owner::TimeWait(slot) => {
-                if self.to_time_wait(slot, segment, now) {
+                if self.at_time_wait(slot, segment, now) {
                     if let Some(listener) = self.listener_for(&tuple.local) {
                         self.store.counters.add(Counter::TcpTimeWaitReused);
                         self.forget_time_wait(slot);
@@ -113,7 +113,7 @@ impl Firmware {
         self.take_from_wire()
     }
 
-    fn to_connection(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
+    fn at_connection(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
         let t = &mut self.connections[slot];
         let (tuple, link) = (t.tuple, t.link);
         let reply = arrives::segment_arrives(t, &mut self.store, segment, now);
@@ -123,7 +123,7 @@ impl Firmware {
         self.settle(slot, now);
     }
 
-    fn to_half_open(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
+    fn at_half_open(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
         let entry = &self.half_open[slot];
         match entry.arrives(segment, &self.store.config) {
             half_open::Outcome::Ignore => {}
@@ -145,14 +145,14 @@ impl Firmware {
             }
             half_open::Outcome::Establish => {
                 if let Some(connection) = self.establish(slot, now) {
-                    self.to_connection(connection, segment, now);
+                    self.at_connection(connection, segment, now);
                 }
             }
         }
     }
 
     /// Whether the segment is a SYN that may begin anew.
-    fn to_time_wait(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) -> bool {
+    fn at_time_wait(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) -> bool {
         match self.time_wait[slot].arrives(segment) {
             time_wait::Outcome::Ignore => {}
             time_wait::Outcome::Acknowledge => {

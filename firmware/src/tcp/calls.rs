@@ -188,7 +188,7 @@ impl Tcb {
 
     /// Octets that can be sent to the guest now.
     pub fn deliverable(&self) -> u64 {
-        if self.guest.bits & state::ABORTED != 0 {
+        if self.guest.bits & state::ABORTED != 0 || !self.receive.stream.is_open() {
             return 0;
         }
         self.receive.data_end().min(self.guest.limit).since(self.guest.delivered)
