@@ -1,0 +1,1 @@
+//! What must hold, independent of what the guest runs on.
