@@ -28,7 +28,9 @@ fi
 cd /tmp || exit
 
 # Commands come in on the console byte for byte, and go out so.
-stty raw -echo < "/dev/$TOE_TTY"
+# It stays open from here on: what arrives while nobody has it open would be lost.
+exec 3<> "/dev/$TOE_TTY"
+stty raw -echo <&3
 while :; do
     echo TOE-GUEST-READY > "/dev/$TOE_TTY"
     # As a script: a shell whose standard input is a terminal would be an interactive one, and prompt and echo.

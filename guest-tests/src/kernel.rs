@@ -50,7 +50,13 @@ impl Kernel {
         Self::with_modules(
             image,
             Path::new("/usr/lib/uml/modules"),
-            &["net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net", "net/ipv6/ipv6"],
+            &[
+                "net/core/failover",
+                "drivers/net/net_failover",
+                "drivers/net/virtio_net",
+                "lib/crc-ccitt",
+                "net/ipv6/ipv6",
+            ],
         )
     }
 
