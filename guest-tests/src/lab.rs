@@ -83,7 +83,7 @@ impl Lab {
         host::check()?;
         let programs = match &options.nic {
             Nic::Card(_) => Some(Programs::get()?),
-            Nic::QemuOwn => None,
+            Nic::QemuOwn => Some(Programs::get()?),
         };
         let logs = host::target().join("guest-logs").join(&options.name);
         if logs.exists() {

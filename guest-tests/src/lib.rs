@@ -17,6 +17,7 @@ mod accelerator;
 pub mod bytes;
 mod card;
 pub mod console;
+pub mod fuzz;
 mod guest;
 pub mod host;
 mod initramfs;
