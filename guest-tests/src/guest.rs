@@ -124,14 +124,6 @@ impl Guest {
         Ok(Output { status, text })
     }
 
-    /// What a background command has written so far, standard output only.
-    ///
-    /// # Errors
-    /// If the guest does not answer.
-    pub fn peek(&self, job: Job) -> Result<String> {
-        self.check(&format!("cat {}.out", job.path()))
-    }
-
     /// Resets the guest as its reset button would, and waits until it is up again. QEMU only.
     ///
     /// # Errors

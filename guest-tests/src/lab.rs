@@ -20,6 +20,8 @@ pub enum Nic {
     Card(CardOptions),
     /// QEMU's own virtio-net on the same wire: what fails with this, too, is not the card's fault.
     QemuOwn,
+    /// None: does the machine boot at all?
+    None,
 }
 
 /// How a lab is set up.
@@ -75,16 +77,23 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// Boots a lab, does `work` in it, and checks that all its parts survived.
+    ///
+    /// # Errors
+    /// Whatever fails first.
+    pub fn run(options: LabOptions, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let mut lab = Self::boot(options)?;
+        work(&mut lab)?;
+        lab.finish()
+    }
+
     /// Waits for its turn, starts the card and boots the guest.
     ///
     /// # Errors
     /// If something is missing on the host, or does not come up.
     pub fn boot(options: LabOptions) -> Result<Self> {
         host::check()?;
-        let programs = match &options.nic {
-            Nic::Card(_) => Some(Programs::get()?),
-            Nic::QemuOwn => Some(Programs::get()?),
-        };
+        let programs = Programs::get()?;
         let logs = host::target().join("guest-logs").join(&options.name);
         if logs.exists() {
             std::fs::remove_dir_all(&logs).with_context(|| format!("cannot empty {}", logs.display()))?;
@@ -95,7 +104,7 @@ impl Lab {
         Namespace::sweep()?;
 
         let start = Instant::now();
-        let initramfs = Initramfs::new(&options.kind.kernel()?, programs)?.write()?;
+        let initramfs = Initramfs::new(&options.kind.kernel()?, Some(programs))?.write()?;
         let mut lab = Self {
             guest: None,
             card: None,
@@ -110,18 +119,15 @@ impl Lab {
             options,
             _turn: turn,
         };
-        match lab.options.nic {
-            Nic::QemuOwn => {
-                lab.namespace.add_tap(&[])?;
-                lab.namespace.address_tap(lab.options.wire_mtu)?;
-            }
-            Nic::Card(_) => lab.start_card()?,
+        lab.namespace.add_tap(lab.options.wire_mtu)?;
+        if matches!(lab.options.nic, Nic::Card(_)) {
+            lab.start_card()?;
         }
         lab.start_guest()?;
         Ok(lab)
     }
 
-    /// Starts the card (again) and gives its wire the addresses.
+    /// Starts the card (again).
     ///
     /// # Errors
     /// If it does not come up, or this lab has none.
@@ -136,7 +142,6 @@ impl Lab {
             std::os::unix::fs::symlink(kept, log)?;
         }
         self.card = Some(Card::start(&self.namespace, options, directory)?);
-        self.namespace.address_tap(self.options.wire_mtu)?;
         self.step("the card is up");
         Ok(())
     }
@@ -149,6 +154,7 @@ impl Lab {
         self.guest = None;
         let (netdev, queue_pairs) = match &self.options.nic {
             Nic::QemuOwn => (Netdev::Tap, 1),
+            Nic::None => (Netdev::None, 1),
             Nic::Card(options) => {
                 let card = self.card.as_ref().context("the card is not started")?;
                 (Netdev::VhostUser(card.socket()), options.queue_pairs)

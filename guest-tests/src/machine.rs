@@ -223,7 +223,7 @@ fn user_mode(namespace: &Namespace, options: &MachineOptions, directory: &Path) 
         Netdev::VhostUser(socket) => {
             command.arg(format!("virtio_uml.device={}:1", socket.display()));
         }
-        Netdev::Tap => {}
+        Netdev::Tap => bail!("User-Mode Linux has no network card of its own: use the card"),
     }
     // Its memory is a file that it maps executable.
     command.env("TMPDIR", "/dev/shm").env("HOME", directory);

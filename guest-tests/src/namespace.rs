@@ -1,22 +1,20 @@
 //! A network namespace of a lab's own.
 //!
 //! Its name is unique to process and lab, and it is deleted when dropped. The wire's addresses are put on the TAP
-//! by [`Namespace::address_tap`], again after every start of a card that makes its own TAP. Sockets of the host side are made by
-//! [`Namespace::enter`]: a socket belongs to the namespace it was made in, so that a peer needs no process of its own.
+//! by [`Namespace::add_tap`]. Sockets of the host side are made by [`Namespace::enter`]: a socket belongs to the namespace it was made in, so that a peer needs no process of its own.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::fd::AsFd;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::host::{run, wait_for};
+use crate::host::run;
 use crate::net::{PEER_MAC, PEER_V4, PEER_V6, TAP};
 
 /// See the module's text.
@@ -118,25 +116,16 @@ impl Namespace {
         })
     }
 
-    /// Makes a TAP that outlives whoever is attached to it.
+    /// Makes the wire: a TAP with its addresses. It stays when the card that is attached to it goes.
     ///
     /// # Errors
-    /// If `ip tuntap` fails.
-    pub fn add_tap(&self, flags: &[&str]) -> Result<()> {
-        let arguments: Vec<_> = ["tuntap", "add", "dev", TAP, "mode", "tap"].iter().chain(flags).copied().collect();
-        self.ip(&arguments).map(drop)
-    }
-
-    /// Waits for the TAP and gives it its addresses.
-    ///
-    /// # Errors
-    /// If it does not appear within 10 s, or `ip` fails.
-    pub fn address_tap(&self, mtu: u32) -> Result<()> {
-        wait_for("the TAP", Duration::from_secs(10), || Ok(self.ip(&["link", "show", TAP]).ok()))?;
+    /// If `ip` fails.
+    pub fn add_tap(&self, mtu: u32) -> Result<()> {
+        self.ip(&["tuntap", "add", "dev", TAP, "mode", "tap"])?;
         self.ip(&["link", "set", TAP, "address", PEER_MAC])?;
         self.ip(&["link", "set", TAP, "mtu", &mtu.to_string(), "up"])?;
-        self.ip(&["address", "replace", &format!("{PEER_V4}/24"), "dev", TAP])?;
-        self.ip(&["address", "replace", &format!("{PEER_V6}/64"), "dev", TAP, "nodad"]).map(drop)
+        self.ip(&["address", "add", &format!("{PEER_V4}/24"), "dev", TAP])?;
+        self.ip(&["address", "add", &format!("{PEER_V6}/64"), "dev", TAP, "nodad"]).map(drop)
     }
 
     /// Frames and bytes that the TAP took from the card and gave to it, as the kernel counts them.

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -57,6 +59,27 @@ pub fn source(namespace: &Namespace, ip: IpAddr, connections: usize, seed: u64, 
         std::io::copy(&mut Pattern::new(seed).take(bytes), &mut stream)?;
         stream.shutdown(Shutdown::Write)?;
         Ok(Sum::of(&mut stream)?)
+    })
+}
+
+/// Gives one connection a pattern, 16 KiB every 5 ms, until `stop` is set; then closes it. What it gave.
+///
+/// # Errors
+/// If it cannot listen.
+pub fn paced_source(namespace: &Namespace, ip: IpAddr, seed: u64, stop: Arc<AtomicBool>) -> Result<Peer<Vec<Sum>>> {
+    serve(namespace, ip, 1, move |mut stream| {
+        let mut pattern = Pattern::new(seed);
+        let mut sum = Summer::default();
+        let mut piece = [0; 16_384];
+        while !stop.load(Ordering::Relaxed) {
+            pattern.read_exact(&mut piece)?;
+            stream.write_all(&piece)?;
+            sum.write_all(&piece)?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stream.shutdown(Shutdown::Write)?;
+        Sum::of(&mut stream)?;
+        Ok(sum.finish())
     })
 }
 

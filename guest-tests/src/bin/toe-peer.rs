@@ -1,6 +1,8 @@
 //! The tests' helper inside the guest.
 
 use std::io::{BufRead, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -21,6 +23,9 @@ enum Command {
         seed: u64,
         /// How many bytes.
         bytes: u64,
+        /// 16 KiB every 5 ms, and only until that file exists.
+        #[arg(long)]
+        until: Option<PathBuf>,
     },
     /// Reads standard input to its end; prints its length and SHA-256.
     Sum {
@@ -32,9 +37,17 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Gen { seed, bytes } => {
+        Command::Gen { seed, bytes, until } => {
             let mut output = std::io::stdout().lock();
-            std::io::copy(&mut Pattern::new(seed).take(bytes), &mut output)?;
+            let mut pattern = Pattern::new(seed).take(bytes);
+            if let Some(until) = until {
+                while pattern.limit() > 0 && !until.exists() {
+                    std::io::copy(&mut (&mut pattern).take(16_384), &mut output)?;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            } else {
+                std::io::copy(&mut pattern, &mut output)?;
+            }
             output.flush()?;
         }
         Command::Sum { http } => {
