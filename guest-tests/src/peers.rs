@@ -1,13 +1,17 @@
 //! Who the guest talks to: plain servers and clients on the host kernel's TCP, inside the lab's namespace.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+
+use tempfile::TempDir;
 
 use crate::Namespace;
 use crate::bytes::{Pattern, Sum, Summer};
@@ -122,30 +126,75 @@ pub fn answer_at_end(namespace: &Namespace, ip: IpAddr, connections: usize) -> R
 /// # Errors
 /// If it cannot listen.
 pub fn http(namespace: &Namespace, ip: IpAddr, connections: usize) -> Result<Peer<Vec<()>>> {
-    serve(namespace, ip, connections, |mut stream| {
-        let mut lines = BufReader::new(stream.try_clone()?).lines();
-        let request = lines.next().context("no request")??;
-        for line in lines {
-            if line?.is_empty() {
-                break;
+    serve(namespace, ip, connections, answer_http)
+}
+
+/// Answers like [`http`], one connection after the other, until it is dropped.
+pub struct HttpForever {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl HttpForever {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub fn start(namespace: &Namespace, ip: IpAddr) -> Result<Self> {
+        let listener = namespace.enter(|| Ok(TcpListener::bind((ip, 0))?))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                let Ok((stream, _)) = listener.accept() else {
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                };
+                // What goes wrong is the client's to notice.
+                let _ = stream.set_nonblocking(false).map_err(Into::into).and_then(|()| answer_http(patient(stream)?));
             }
+        });
+        Ok(Self { stop, thread: Some(thread), address })
+    }
+}
+
+impl Drop for HttpForever {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It panics nowhere; and if it did, the client noticed.
+            let _ = thread.join();
         }
-        let path = request.strip_prefix("GET /").and_then(|rest| rest.split(' ').next());
-        let numbers = path.and_then(|path| path.split_once('/'));
-        let numbers = numbers.and_then(|(seed, bytes)| Some((seed.parse().ok()?, bytes.parse().ok()?)));
-        let Some((seed, bytes)) = numbers else {
-            stream.write_all(b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n")?;
-            bail!("a request that this server does not know: {request}");
-        };
-        write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n")?;
-        std::io::copy(&mut Pattern::new(seed).take(bytes), &mut stream)?;
-        stream.shutdown(Shutdown::Write)?;
-        // Whatever the client still says, until it has read everything and closed.
-        Sum::of(&mut stream)
-            .map(drop)
-            .or_else(|e| if e.kind() == ErrorKind::ConnectionReset { Ok(()) } else { Err(e) })?;
-        Ok(())
-    })
+    }
+}
+
+fn answer_http(mut stream: TcpStream) -> Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let request = lines.next().context("no request")??;
+    for line in lines {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    let path = request.strip_prefix("GET /").and_then(|rest| rest.split(' ').next());
+    let numbers = path.and_then(|path| path.split_once('/'));
+    let numbers = numbers.and_then(|(seed, bytes)| Some((seed.parse().ok()?, bytes.parse().ok()?)));
+    let Some((seed, bytes)) = numbers else {
+        stream.write_all(b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n")?;
+        bail!("a request that this server does not know: {request}");
+    };
+    write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n")?;
+    std::io::copy(&mut Pattern::new(seed).take(bytes), &mut stream)?;
+    stream.shutdown(Shutdown::Write)?;
+    // A client that has read everything may close with a reset.
+    match Sum::of(&mut stream) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn serve<T: Send + 'static>(
@@ -225,4 +274,40 @@ pub fn client(namespace: &Namespace, to: SocketAddr, seed: u64, bytes: u64) -> R
             Ok(received.join().map_err(|_| anyhow!("a peer panicked"))??)
         })
     }))
+}
+
+/// Debian's busybox httpd with one file; killed when dropped.
+pub struct Httpd {
+    process: Child,
+    _directory: TempDir,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Httpd {
+    /// Serves the first `bytes` of the pattern `seed` as `/file`.
+    ///
+    /// # Errors
+    /// If busybox is missing or does not listen within 10 s.
+    pub fn start(namespace: &Namespace, ip: IpAddr, seed: u64, bytes: u64) -> Result<Self> {
+        let address = SocketAddr::new(ip, 80);
+        let directory = tempfile::tempdir()?;
+        let mut file = File::create(directory.path().join("file"))?;
+        std::io::copy(&mut Pattern::new(seed).take(bytes), &mut file)?;
+        let mut command = namespace.command(crate::host::tool("busybox", "busybox-static")?);
+        command.args(["httpd", "-f", "-p", &address.to_string(), "-h"]).arg(directory.path());
+        let process = command.stdin(Stdio::null()).spawn().context("busybox httpd")?;
+        let server = Self { process, _directory: directory, address };
+        let tried = || namespace.enter(|| Ok(TcpStream::connect(address).ok()));
+        crate::host::wait_for("busybox httpd", Duration::from_secs(10), tried)?;
+        Ok(server)
+    }
+}
+
+impl Drop for Httpd {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

@@ -89,19 +89,25 @@ pub fn card_send(lab: &Lab, peer: IpAddr, bytes: u64) -> Result<()> {
 /// As above.
 pub fn card_fetch(lab: &Lab, peer: IpAddr, bytes: u64) -> Result<()> {
     let server = peers::http(&lab.namespace, peer, 1)?;
-    let (ip, port) = (peer, server.address.port());
-    let request = format!("printf 'GET /4/{bytes} HTTP/1.0\\r\\n\\r\\n'");
-    let text = lab
-        .guest()?
-        .check_for(&format!("{request} | toe nc -v {ip} {port} 2>/tmp/fetch.err | toe-peer sum --http"), TRANSFER)?;
-    let said = lab.guest()?.check("cat /tmp/fetch.err")?;
+    card_fetch_from(lab, server.address, &format!("/4/{bytes}"), &Sum::of_pattern(4, bytes))?;
+    server.join().map(drop)
+}
+
+/// The same with a server that is there already, a path on it, and what it has there.
+///
+/// # Errors
+/// As above.
+pub fn card_fetch_from(lab: &Lab, server: SocketAddr, path: &str, expected: &Sum) -> Result<()> {
+    let guest = lab.guest()?;
+    let (ip, port) = (server.ip(), server.port());
+    let request = format!("printf 'GET {path} HTTP/1.0\\r\\nHost: {ip}\\r\\n\\r\\n'");
+    let command = format!("{request} | toe nc -v {ip} {port} 2>/tmp/fetch.err | toe-peer sum --http");
+    let text = guest.check_for(&command, TRANSFER)?;
+    let said = guest.check("cat /tmp/fetch.err")?;
     ensure!(on_card(&said), "the connection was not the card's: {said}");
-    ensure!(
-        Sum::parse(&text) == Some(Sum::of_pattern(4, bytes)),
-        "what the guest fetched is not what was served: {text} {said}"
-    );
-    server.join()?;
-    lab.step(&format!("card connection to {peer}: {bytes} bytes fetched by HTTP"));
+    let fetched = Sum::parse(&text);
+    ensure!(fetched.as_ref() == Some(expected), "what the guest fetched is not what was served: {text} {said}");
+    lab.step(&format!("card connection to {ip}: {} bytes fetched by HTTP", expected.bytes));
     Ok(())
 }
 
