@@ -2,10 +2,11 @@
 //! the shared libraries that they need.
 //!
 //! Built in about 100 ms and kept under the name of its content's hash, so that a changed program or kernel is
-//! never missed and an unchanged one never packed twice.
+//! never missed. Those that were last used a day ago are deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cpio::newc::ModeFileType;
@@ -16,6 +17,9 @@ use crate::{Kernel, Programs};
 
 /// What the guest runs first.
 const INIT: &str = include_str!("../guest/init.sh");
+
+/// How long an archive that is not used stays.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Files by their path in the guest, without the leading slash.
 #[derive(Clone, Debug, Default)]
@@ -95,11 +99,16 @@ impl Initramfs {
         let directory = target().join("guest-images");
         std::fs::create_dir_all(&directory)?;
         let path = directory.join(format!("{}.cpio", &Sum::of(&mut &archive[..])?.sha256[..16]));
-        if !path.exists() {
-            // Written aside and moved, so that nobody ever sees half of it.
-            let mut whole = tempfile::NamedTempFile::new_in(&directory)?;
-            std::io::Write::write_all(&mut whole, &archive)?;
-            whole.persist(&path)?;
+        // Written aside and moved, so that nobody ever sees half of it.
+        let mut whole = tempfile::NamedTempFile::new_in(&directory)?;
+        std::io::Write::write_all(&mut whole, &archive)?;
+        whole.persist(&path)?;
+        for entry in std::fs::read_dir(&directory)?.flatten() {
+            let is_archive = entry.path().extension() == Some("cpio".as_ref());
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if is_archive && age > KEPT {
+                std::fs::remove_file(entry.path())?;
+            }
         }
         Ok(path)
     }

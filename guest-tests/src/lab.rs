@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ pub struct LabOptions {
     pub wire_mtu: u32,
     /// Whether steps are printed as they happen.
     pub verbose: bool,
+    /// When a test that still runs is ended, from its boot on.
+    pub limit: Duration,
 }
 
 impl LabOptions {
@@ -46,7 +49,15 @@ impl LabOptions {
     pub fn new(name: &str, kind: Kind) -> Self {
         let queue_pairs = if kind == Kind::Qemu { 2 } else { 1 };
         let nic = Nic::Card(CardOptions { queue_pairs, ..CardOptions::default() });
-        Self { name: name.into(), kind, nic, guest_mtu: 1500, wire_mtu: 1500, verbose: false }
+        Self {
+            name: name.into(),
+            kind,
+            nic,
+            guest_mtu: 1500,
+            wire_mtu: 1500,
+            verbose: false,
+            limit: Duration::from_secs(300),
+        }
     }
 
     /// The same with that profile on the card.
@@ -82,9 +93,22 @@ impl Lab {
     /// # Errors
     /// Whatever fails first.
     pub fn run(options: LabOptions, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let limit = options.limit;
         let mut lab = Self::boot(options)?;
-        work(&mut lab)?;
-        lab.finish()
+        let namespace = lab.namespace.name().to_owned();
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let watchdog = std::thread::spawn(move || {
+            if is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("the test is ended after {} s: whatever it waits for will fail now", limit.as_secs());
+                Namespace::end_processes_of(&namespace)
+            } else {
+                Ok(())
+            }
+        });
+        let result = work(&mut lab).and_then(|()| lab.finish());
+        drop(done);
+        let watched = watchdog.join().map_err(|_| anyhow!("the watchdog panicked"))?;
+        result.and(watched)
     }
 
     /// Waits for its turn, starts the card and boots the guest.

@@ -46,7 +46,9 @@ impl Namespace {
             let name = line.split_whitespace().next().unwrap_or_default();
             let owner = name.strip_prefix("toe-").and_then(|rest| rest.split('-').next());
             if owner.is_some_and(|id| id.parse::<u32>().is_ok() && !Path::new("/proc").join(id).exists()) {
-                Self { name: name.to_owned() }.end_processes()?;
+                // Dropped at once, and deleted with that.
+                let namespace = Self { name: name.to_owned() };
+                Self::end_processes_of(&namespace.name)?;
             }
         }
         Ok(())
@@ -61,15 +63,20 @@ impl Namespace {
         for line in run("ip", ["netns", "list"])?.lines() {
             let name = line.split_whitespace().next().unwrap_or_default();
             if name.starts_with(&prefix) {
-                Self { name: name.to_owned() }.end_processes()?;
+                // Dropped at once, and deleted with that.
+                let namespace = Self { name: name.to_owned() };
+                Self::end_processes_of(&namespace.name)?;
             }
         }
         Ok(())
     }
 
-    /// Ends every process inside. Threads of this process that are inside do not count.
-    fn end_processes(&self) -> Result<()> {
-        for id in run("ip", ["netns", "pids", &self.name])?.lines() {
+    /// Ends every process in the namespace of that name, but this one, whose threads may be inside.
+    ///
+    /// # Errors
+    /// If `ip netns` fails.
+    pub fn end_processes_of(name: &str) -> Result<()> {
+        for id in run("ip", ["netns", "pids", name])?.lines() {
             if let Some(pid) = id.trim().parse().ok().and_then(Pid::from_raw)
                 && pid != rustix::process::getpid()
             {

@@ -1,5 +1,7 @@
 //! Debian's unmodified kernel in stock QEMU.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use toe_guest_tests::net::{GUEST_V4, GUEST_V6, PEER_V4, PEER_V6};
 use toe_guest_tests::{CardOptions, Kind, Lab, LabOptions, Nic, scenarios};
@@ -123,5 +125,6 @@ fn hostile_guest_harms_nobody_else() -> Result<()> {
         Err(_) => otherwise,
     };
     let (frames, seed) = (number("TOE_FUZZ_FRAMES", 100_000), number("TOE_FUZZ_SEED", 1));
-    Lab::run(guest("hostile"), |lab| scenarios::hostile(lab, frames, seed))
+    let limit = Duration::from_secs(300) + Duration::from_millis(frames);
+    Lab::run(LabOptions { limit, ..guest("hostile") }, |lab| scenarios::hostile(lab, frames, seed))
 }
