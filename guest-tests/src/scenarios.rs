@@ -45,7 +45,7 @@ pub fn kernel_tcp(lab: &Lab, peer: IpAddr) -> Result<()> {
 
     let sink = peers::sink(&lab.namespace, peer, 1)?;
     let (ip, port) = (peer, sink.address.port());
-    guest.check_for(&format!("toe-peer gen 1 {bytes} | nc {ip} {port}"), TRANSFER)?;
+    guest.check_for(&format!("toe-peer send {ip} {port} 1 {bytes}"), TRANSFER)?;
     ensure!(sink.join()? == [Sum::of_pattern(1, bytes)], "what arrived is not what the guest sent");
     let sent = lab.namespace.traffic()? - before;
 
@@ -223,13 +223,13 @@ pub fn queue_pairs(lab: &Lab) -> Result<()> {
     for processor in [1, 2] {
         let (sink, server) = (peers::sink(&lab.namespace, PEER_V4, 1)?, peers::http(&lab.namespace, PEER_V6, 1)?);
         let (port, url) = (sink.address.port(), format!("http://{}/{processor}/{bytes}", server.address));
-        let send = format!("toe-peer gen {processor} {bytes} | taskset {processor} nc {PEER_V4} {port}");
+        let send = format!("taskset {processor} toe-peer send {PEER_V4} {port} {processor} {bytes}");
         let fetch = format!("taskset {processor} wget -q -O - {url} | toe-peer sum");
         flows.push((processor, guest.start(&send)?, sink, guest.start(&fetch)?, server));
     }
     for (processor, send, sink, fetch, server) in flows {
         let (sent, fetched) = (guest.wait(send, TRANSFER)?, guest.wait(fetch, TRANSFER)?);
-        ensure!(sent.status == 0, "nc failed: {}", sent.text);
+        ensure!(sent.status == 0, "sending failed: {}", sent.text);
         let sum = Sum::of_pattern(processor, bytes);
         ensure!(sink.join()? == std::slice::from_ref(&sum), "what arrived is not what processor {processor} sent");
         ensure!(Sum::parse(&fetched.text) == Some(sum), "processor {processor} fetched: {}", fetched.text);

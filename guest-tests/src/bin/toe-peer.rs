@@ -1,6 +1,7 @@
 //! The tests' helper inside the guest.
 
 use std::io::{BufRead, Read, Write};
+use std::net::{IpAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,17 @@ enum Command {
         #[arg(long)]
         until: Option<PathBuf>,
     },
+    /// Sends that many bytes of that pattern over a connection of the kernel's, in pieces of 64 KiB.
+    Send {
+        /// The server's address.
+        ip: IpAddr,
+        /// The server's port.
+        port: u16,
+        /// The pattern.
+        seed: u64,
+        /// How many bytes.
+        bytes: u64,
+    },
     /// Reads standard input to its end; prints its length and SHA-256.
     Sum {
         /// Leaves out an HTTP answer's head, which must say that all is well.
@@ -49,6 +61,19 @@ fn main() -> Result<()> {
                 std::io::copy(&mut pattern, &mut output)?;
             }
             output.flush()?;
+        }
+        Command::Send { ip, port, seed, bytes } => {
+            let mut stream =
+                TcpStream::connect((ip, port)).with_context(|| format!("connecting to {ip} port {port}"))?;
+            let mut pattern = Pattern::new(seed).take(bytes);
+            let mut piece = vec![0; 65_536];
+            loop {
+                let n = pattern.read(&mut piece)?;
+                if n == 0 {
+                    break;
+                }
+                stream.write_all(&piece[..n])?;
+            }
         }
         Command::Sum { http } => {
             let mut input = std::io::stdin().lock();
