@@ -32,15 +32,11 @@ need_tun() {
     [ -e /dev/net/tun ] || die "no /dev/net/tun: modprobe tun, or give the container --device /dev/net/tun"
 }
 
-# need_packages PROGRAM=PACKAGE...: installs the packages whose program (or file, with a leading slash) is not there.
+# need_packages PACKAGE...: installs those that are not.
 need_packages() {
-    local pair missing=()
-    for pair in "$@"; do
-        if [[ $pair == /* ]]; then
-            [ -e "${pair%%=*}" ] || missing+=("${pair#*=}")
-        else
-            PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
-        fi
+    local package missing=()
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     step "installing ${missing[*]}"
@@ -48,3 +44,6 @@ need_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
         die "apt-get install ${missing[*]} failed"
 }
+
+# What every guest in QEMU needs: a linker and a C library for cargo, and the guest's parts.
+guest_packages=(gcc libc6-dev binutils qemu-system-x86 busybox-static iproute2)

@@ -70,6 +70,11 @@ impl Fuzzer {
         write(buffer, self.source, self.context, &[Message::Bye(Bye { reserved: 0 })])
     }
 
+    /// The key of its context.
+    pub fn key(&self) -> u128 {
+        self.context.2
+    }
+
     /// Whether the card has given it a context.
     pub fn has_context(&self) -> bool {
         self.context.0 != 0
