@@ -74,7 +74,8 @@ impl Guest {
     /// # Errors
     /// As [`Self::run`].
     pub fn run_for(&self, command: &str, limit: Duration) -> Result<Output> {
-        self.lock().1.run(command, limit)
+        // A pipe's failure is that of any of its commands.
+        self.lock().1.run(&format!("set -o pipefail; {command}"), limit)
     }
 
     /// Runs a command that is to succeed, for at most a minute; its output.
