@@ -345,3 +345,6 @@ fn send(socket: &UnixStream, message: &Message) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

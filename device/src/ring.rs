@@ -446,3 +446,6 @@ impl<'m> Ring<'m> {
 fn index<'a>(slice: &'a VolatileSlice<'_>, at: usize) -> &'a AtomicU16 {
     slice.get_atomic_ref(at).expect("inside the ring and aligned, as it was when it was opened")
 }
+
+#[cfg(test)]
+mod tests;
