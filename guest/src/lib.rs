@@ -1,1 +1,3 @@
-//! Placeholder.
+//! x
+mod engine;
+mod error;
