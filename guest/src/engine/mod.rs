@@ -36,7 +36,8 @@ use listener::Listener;
 pub(crate) use listener::ListenerState;
 use repeat::{Repeat, earliest};
 use request::Request;
-pub(crate) use request::{LimitRow, Question, Reply, StatRow};
+pub use request::{LimitRow, StatRow};
+pub(crate) use request::{Question, Reply};
 
 /// So many ids of released connections are remembered.
 const FORGOTTEN_MAX: usize = 4096;
@@ -187,6 +188,7 @@ impl Engine {
     }
 
     /// Whether the card knows this context.
+    #[cfg(test)]
     pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
