@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac};
 
 use crate::engine::{
-    Buffers, Change, ChannelCounters, Config, ConnectionKey, Engine, LimitRow, ListenerKey, ListenerState, Question, Reply, StatRow,
+    Buffers, Change, ChannelCounters, Config, ConnectionKey, Engine, LimitRow, ListenerKey, ListenerState, Question,
+    Reply, StatRow,
 };
 use crate::error::CardError;
 use crate::fallback::FallbackReason;
@@ -155,8 +156,7 @@ impl Context {
         };
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags).map_err(|e| system("cannot make an eventfd", e.into()))?;
-        let inner =
-            Arc::new(Inner { core: Mutex::new(core), general: Condvar::new(), transport, neighbourhood, wake });
+        let inner = Arc::new(Inner { core: Mutex::new(core), general: Condvar::new(), transport, neighbourhood, wake });
         let thread = std::thread::Builder::new()
             .name("toe-context".into())
             .spawn({
@@ -397,15 +397,17 @@ impl Context {
             core = match deadline {
                 None => waker.condvar.wait(core).unwrap_or_else(|e| e.into_inner()),
                 Some(deadline) if deadline <= now => return None,
-                Some(deadline) => {
-                    waker.condvar.wait_timeout(core, deadline - now).unwrap_or_else(|e| e.into_inner()).0
-                }
+                Some(deadline) => waker.condvar.wait_timeout(core, deadline - now).unwrap_or_else(|e| e.into_inner()).0,
             };
         }
     }
 
     /// The descriptor to poll for a connection.
-    pub(crate) fn readiness<'a>(&self, waker: &'a Waker, show: impl FnOnce(&Engine) -> (bool, bool)) -> io::Result<&'a Readiness> {
+    pub(crate) fn readiness<'a>(
+        &self,
+        waker: &'a Waker,
+        show: impl FnOnce(&Engine) -> (bool, bool),
+    ) -> io::Result<&'a Readiness> {
         let core = self.handle.inner.lock();
         if let Some(readiness) = waker.readiness.get() {
             return Ok(readiness);

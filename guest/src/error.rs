@@ -118,7 +118,10 @@ mod tests {
         let e = io::Error::from(CardError::Broken(Broken::CardRestarted));
         assert_eq!((e.kind(), e.to_string().as_str()), (ErrorKind::ConnectionReset, "the card was restarted"));
         let e = io::Error::from(CardError::Refused(Reason::Connections as u32));
-        assert_eq!((e.kind(), e.to_string().as_str()), (ErrorKind::QuotaExceeded, "the card refused: connections-full"));
+        assert_eq!(
+            (e.kind(), e.to_string().as_str()),
+            (ErrorKind::QuotaExceeded, "the card refused: connections-full")
+        );
         assert_eq!(CardError::Refused(9999).to_string(), "the card refused: reason-9999");
     }
 }

@@ -11,8 +11,8 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, epoll};
 use toe_abi::{Action, Endpoint};
@@ -92,20 +92,14 @@ impl TcpListener {
         }
         if let Ok(card) = &card {
             for (key, waker) in &card.listeners {
-                let readiness = card.context.readiness(waker, |engine| {
-                    (engine.listener(*key).is_some_and(|l| l.has_announced()), false)
-                })?;
+                let readiness = card
+                    .context
+                    .readiness(waker, |engine| (engine.listener(*key).is_some_and(|l| l.has_announced()), false))?;
                 watch(readiness.as_fd())?;
             }
         }
-        let shared = Shared {
-            local,
-            kernel,
-            _reservation: reservation,
-            card,
-            poll,
-            nonblocking: AtomicBool::new(false),
-        };
+        let shared =
+            Shared { local, kernel, _reservation: reservation, card, poll, nonblocking: AtomicBool::new(false) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -143,8 +137,7 @@ impl TcpListener {
             if let Ok(card) = &shared.card {
                 for (key, _) in &card.listeners {
                     if let Some((connection, waker, local, remote)) = card.context.accept(*key) {
-                        let stream =
-                            TcpStream::accepted(card.context.clone(), connection, waker, local, remote);
+                        let stream = TcpStream::accepted(card.context.clone(), connection, waker, local, remote);
                         return Ok((stream, remote.into()));
                     }
                 }

@@ -296,3 +296,7 @@ impl Surroundings for Kernel {
         tcp_socket(remote).map(Some)
     }
 }
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

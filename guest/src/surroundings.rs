@@ -39,7 +39,7 @@ enum Held {
     /// Bound, and listening if it is a listener's.
     Kernel(Socket),
     /// Whatever frees the port when it is dropped.
-    Own(#[allow(dead_code, reason = "held for its drop")] Box<dyn Any + Send>),
+    Own(#[allow(dead_code, reason = "held for its drop")] Box<dyn Any + Send + Sync>),
 }
 
 impl Reservation {
@@ -54,7 +54,7 @@ impl Reservation {
     }
 
     /// Of a port that `guard` frees when it is dropped.
-    pub fn own(port: u16, guard: Box<dyn Any + Send>) -> Self {
+    pub fn own(port: u16, guard: Box<dyn Any + Send + Sync>) -> Self {
         Self { port, held: Held::Own(guard) }
     }
 

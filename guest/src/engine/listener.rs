@@ -43,14 +43,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn new(
-        now: Instant,
-        cookie: u64,
-        local: Endpoint,
-        backlog: u32,
-        mtu: u32,
-        receive_limit: u64,
-    ) -> Self {
+    pub(crate) fn new(now: Instant, cookie: u64, local: Endpoint, backlog: u32, mtu: u32, receive_limit: u64) -> Self {
         let mut asking = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
         asking.start(now);
         Self {

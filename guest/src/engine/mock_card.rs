@@ -189,8 +189,10 @@ impl MockCard {
     fn handle_message(&mut self, now: Instant, key: u128, context: u64, message: &Message<'_>) {
         match *message {
             Message::Connect(m) => {
-                let found =
-                    self.links.iter().find(|(_, l)| l.context == context && l.listener.is_none() && l.cookie == m.cookie);
+                let found = self
+                    .links
+                    .iter()
+                    .find(|(_, l)| l.context == context && l.listener.is_none() && l.cookie == m.cookie);
                 let result = match found.map(|(id, _)| *id) {
                     Some(id) => Ok(id),
                     None if self.connections() >= self.capacity => Err(Reason::Connections),
@@ -363,9 +365,10 @@ impl MockCard {
         let (id, mut link) = self.new_link(now, context, m.local, m.remote, m.receive_limit);
         link.cookie = m.cookie;
         link.nodelay = m.flags & flags::NODELAY != 0;
-        let listener = self.listeners.iter_mut().find(|(_, l)| {
-            l.local.port == m.remote.port && l.announced.saturating_sub(l.taken) < u64::from(l.backlog)
-        });
+        let listener = self
+            .listeners
+            .iter_mut()
+            .find(|(_, l)| l.local.port == m.remote.port && l.announced.saturating_sub(l.taken) < u64::from(l.backlog));
         if m.remote.port == ECHO_PORT {
             link.bits = state::ESTABLISHED;
             link.owes_state = true;

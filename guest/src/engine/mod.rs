@@ -14,10 +14,10 @@
 
 mod connection;
 mod listener;
-mod repeat;
-mod request;
 #[cfg(test)]
 pub(crate) mod mock_card;
+mod repeat;
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -459,9 +459,7 @@ impl Engine {
             return false;
         }
         for message in parsed.messages {
-            let ours = self
-                .open
-                .is_some_and(|o| o.context == parsed.header.context && o.epoch == parsed.header.epoch);
+            let ours = self.open.is_some_and(|o| o.context == parsed.header.context && o.epoch == parsed.header.epoch);
             if ours {
                 self.heard = now;
             }
@@ -786,14 +784,8 @@ impl Engine {
         }
         let open = self.open?;
         let room = open.frame_bytes_max.min(buffer.len());
-        let mut w = Writer::new(
-            &mut buffer[..room],
-            self.config.mac,
-            CARD_MAC,
-            open.context,
-            open.epoch,
-            self.config.key,
-        )?;
+        let mut w =
+            Writer::new(&mut buffer[..room], self.config.mac, CARD_MAC, open.context, open.epoch, self.config.key)?;
         if self.owes_bye {
             self.owes_bye = false;
             return w.push(&Message::Bye(Bye { reserved: 0 })).then(|| w.finish());

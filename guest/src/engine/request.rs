@@ -56,10 +56,21 @@ pub struct StatRow {
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Reply {
-    Option { reason: u32, value: u64 },
+    Option {
+        reason: u32,
+        value: u64,
+    },
     Info(Box<InfoResult>),
-    Limits { first: u32, total: u32, rows: Vec<LimitRow> },
-    Stat { first: u32, total: u32, rows: Vec<StatRow> },
+    Limits {
+        first: u32,
+        total: u32,
+        rows: Vec<LimitRow>,
+    },
+    Stat {
+        first: u32,
+        total: u32,
+        rows: Vec<StatRow>,
+    },
     /// The card refused the question.
     Failed(u32),
     /// Nobody answered.

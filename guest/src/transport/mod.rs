@@ -14,6 +14,8 @@ use std::time::Duration;
 use toe_abi::Mac;
 
 pub use packet::PacketTransport;
+#[cfg(test)]
+pub(crate) use packet::link_address;
 pub use vhost_user::{VhostUser, VhostUserError};
 
 /// Carries frames; see the module. All methods may be called from any thread; `receive` and `wait` only from one

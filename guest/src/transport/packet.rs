@@ -80,7 +80,8 @@ impl Transport for PacketTransport {
 
     fn wait(&self, room: bool, wake: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
         let events = if room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        let mut fds = [PollFd::from_borrowed_fd(self.socket.as_fd(), events), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
+        let mut fds =
+            [PollFd::from_borrowed_fd(self.socket.as_fd(), events), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
         poll(&mut fds, timeout)
     }
 }
@@ -109,7 +110,8 @@ fn key_filter(key: u128) -> Vec<SockFilter> {
     program
 }
 
-fn link_address(interface: u32) -> io::Result<SockAddr> {
+/// An interface and the channel's EtherType, for `bind`.
+pub(crate) fn link_address(interface: u32) -> io::Result<SockAddr> {
     let index = libc::c_int::try_from(interface)
         .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "interface index out of range"))?;
     let mut storage = SockAddrStorage::zeroed();
