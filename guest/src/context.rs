@@ -439,10 +439,8 @@ impl Inner {
                 }
                 Change::Listener(key) => {
                     self.general.notify_all();
-                    if let Some(waker) = core.listener_wakers.get(&key) {
-                        if let Some(readiness) = waker.readiness.get() {
-                            readiness.show(core.engine.listener(key).is_some_and(|l| l.has_announced()), false);
-                        }
+                    if let Some(readiness) = core.listener_wakers.get(&key).and_then(|w| w.readiness()) {
+                        readiness.show(core.engine.listener(key).is_some_and(|l| l.has_announced()), false);
                     }
                 }
                 Change::Forgotten(key) => {

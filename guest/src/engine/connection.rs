@@ -318,6 +318,12 @@ impl Connection {
         self.advance_closing(now);
     }
 
+    /// Nobody will ever have it: ends with a RST, as the kernel ends what waits on a listener that is closed.
+    pub(crate) fn reject(&mut self, now: Instant) {
+        self.abort = true;
+        self.close(now);
+    }
+
     /// Whether the program has let go of it.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing

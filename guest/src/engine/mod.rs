@@ -312,7 +312,7 @@ impl Engine {
             return;
         };
         for connection in listener.close(now) {
-            self.close(now, connection);
+            self.with(connection, |c| c.reject(now));
         }
         self.settle_listener(key);
     }
@@ -644,21 +644,17 @@ impl Engine {
         if self.forgotten_set.contains(&m.connection) {
             return self.unknown();
         }
-        let Some(listener_key) = self.listener_by_id(m.listener) else {
-            return self.unknown();
-        };
         let key = ConnectionKey(self.new_key());
         self.connections.insert(key, Connection::passive(m, self.config.buffers));
         self.connections_by_id.insert(m.connection, key);
-        let orphan = match self.listeners.get_mut(&listener_key) {
-            Some(listener) => !listener.announce(key),
-            None => true,
-        };
-        if orphan {
-            self.close(now, key);
+        let listener = self.listener_by_id(m.listener);
+        let wanted = listener.and_then(|l| self.listeners.get_mut(&l)).is_some_and(|l| l.announce(key));
+        if !wanted {
+            // It crossed our UNLISTEN. The card keeps it until somebody lets go of it.
+            self.with(key, |c| c.reject(now));
         }
         self.settle_connection(key);
-        self.changes.push(Change::Listener(listener_key));
+        self.changes.extend(listener.map(Change::Listener));
     }
 
     fn answer(&mut self, cookie: u64, reply: impl FnOnce(&Request) -> Reply) {

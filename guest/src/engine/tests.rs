@@ -344,6 +344,21 @@ fn the_card_announces_no_more_than_the_backlog_and_taken_opens_it() {
 }
 
 #[test]
+fn what_was_announced_to_a_listener_that_is_gone_is_reset() {
+    for seed in 0..10 {
+        let mut b = Bench::new(seed, 10);
+        let listener = b.listen(80, 4);
+        b.until("listening", |b| b.engine.listener(listener).unwrap().state == ListenerState::Open);
+        let client = b.connect(80);
+        b.until("the card has both ends", |b| b.card.connections() == 2);
+        b.engine.unlisten(b.now, listener);
+        b.until("the card has let go of the child", |b| b.card.connections() == 1 && b.card.listeners() == 0);
+        b.engine.close(b.now, client);
+        b.until("and of all", |b| b.card.connections() == 0);
+    }
+}
+
+#[test]
 fn questions_are_repeated_until_answered_or_given_up() {
     let mut b = Bench::new(7, 20);
     let echo = b.established(ECHO_PORT);
