@@ -36,6 +36,8 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         fd,
         print_capabilities: _,
         wire,
+        impair,
+        impair_seed,
         profile,
         queue_pairs,
         management_socket,
@@ -48,7 +50,8 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     };
     let wire = wire.ok_or("--wire is needed")?;
     let seed = seed.map(|seed| seed.0);
-    let config = Config { frontend, wire, profile, queue_pairs, management_socket, seed };
+    let impair = impair.map(|spec| (spec, impair_seed));
+    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, seed };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         // Before there is anything to tidy up.

@@ -193,8 +193,7 @@ fn without_buffers_frames_wait_and_nothing_is_dropped() {
     profile.limits.receive_fifo_frames = 16;
     let (device, path) = card(WireSpec::Loop, 1, profile);
     // 8 receive buffers, and a transmit ring that sends 500 frames before any of them is emptied.
-    let mut nic =
-        Nic::connect(&path, Shape { size: 8, features: !MERGEABLE, receive_bytes: 2048, pairs: 1 });
+    let mut nic = Nic::connect(&path, Shape { size: 8, features: !MERGEABLE, receive_bytes: 2048, pairs: 1 });
     let total = 500u16;
     let (mut sent, mut got) = (0, 0);
     // Until nothing moves any more: 8 in the ring, 16 in the FIFO, 256 in the loop, 1 waiting, 8 in the transmit ring.

@@ -60,6 +60,7 @@ pub fn card(wire: WireSpec, queue_pairs: u16, profile: Profile) -> (Device, Path
     let config = Config {
         frontend: FrontendSocket::Path(path.clone()),
         wire,
+        impair: None,
         profile,
         queue_pairs,
         management_socket: None,
