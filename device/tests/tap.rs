@@ -113,6 +113,9 @@ fn what_a_guest_has_no_buffers_for_waits_in_the_taps_queue() {
         ip("neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev toe5");
         let mut nic = Nic::connect(&path, Shape { size: 16, ..Shape::default() });
         let socket = UdpSocket::bind("192.0.2.1:7").unwrap();
+        // The transmit ring was started after the receive ring: once it works, both do.
+        nic.send(0, [0; 12], &datagram(b""), false);
+        eventually("the rings to run", || (device.card().stat()["frames-to-wire"] == 1).then_some(()));
         for i in 0..100u8 {
             socket.send_to(&[i; 100], "192.0.2.2:9").unwrap();
         }
