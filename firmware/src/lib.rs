@@ -22,6 +22,8 @@ mod profile;
 mod seq;
 mod store;
 mod tcp;
+#[cfg(test)]
+mod testing;
 mod time;
 mod wire;
 

@@ -197,6 +197,7 @@ impl Firmware {
             });
             debug_assert!(written);
             t.guest.delivered = at + bytes;
+            t.guest.delivered_max = t.guest.delivered_max.max(t.guest.delivered);
         }
         if bytes < wanted {
             fit = false;

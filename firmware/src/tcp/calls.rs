@@ -129,13 +129,15 @@ impl Tcb {
             // The peer's SYN has not come: positions are not known yet, `take_syn` turns this offset into one.
             self.guest.limit = self.guest.limit.max(Position::default() + limit.min(u64::MAX / 2));
         } else {
-            if held > self.receive_offset(self.guest.delivered) {
+            // It may answer what was sent before the last repetition.
+            if held > self.receive_offset(self.guest.delivered_max) {
                 return Err(Reason::Offset);
             }
             let start = self.receive.irs + 1;
             let held = start + held;
             self.guest.limit = self.guest.limit.max(start + limit.min(u64::MAX / 2));
             if held > self.receive.stream.start() {
+                self.guest.delivered = self.guest.delivered.max(held);
                 self.receive.taken(&mut store.receive, held);
                 progress = true;
             }

@@ -16,5 +16,7 @@ pub mod recovery;
 pub mod rtt;
 pub mod send;
 pub mod tcb;
+#[cfg(test)]
+mod tests;
 pub mod time_wait;
 pub mod timeout;

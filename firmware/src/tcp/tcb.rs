@@ -150,8 +150,10 @@ pub struct Guest {
     pub credit_due: bool,
     /// The limit that was last told.
     pub limit_told: Position,
-    /// Received data up to here was sent to the guest.
+    /// Received data up to here was sent to the guest, and is not to be sent again yet.
     pub delivered: Position,
+    /// Received data up to here was ever sent to the guest.
+    pub delivered_max: Position,
     /// The first position that the guest cannot take.
     pub limit: Position,
     /// What of `outstanding` the context's count has.
@@ -462,6 +464,7 @@ impl Tcb {
         };
         self.recovery = Recovery::new(store.config.controller, self.send.iss, window);
         self.guest.delivered = self.receive.nxt;
+        self.guest.delivered_max = self.receive.nxt;
     }
 
     /// The program (or its absence) lets the connection be reset: it is over at once, and a RST says so.
@@ -526,6 +529,7 @@ impl Guest {
             credit_due: false,
             limit_told: Position::default(),
             delivered: Position::default(),
+            delivered_max: Position::default(),
             limit: Position::default(),
             outstanding: 0,
             repeats: 0,

@@ -1,0 +1,693 @@
+//! One connection against a scripted peer: what RFC 9293 and its companions ask, in the RFCs' order.
+
+use toe_abi::{Reason, flags, state};
+
+use crate::testing::Bench;
+
+// Opening (RFC 9293, 3.5).
+
+#[test]
+fn an_active_open() {
+    let mut b = Bench::new();
+    b.connect(0);
+    b.expect("S 0:0 win 65535 <mss 1460, sackOK, ws 5>");
+    b.peer("SA 0 ack 1 win 1000 <mss 900>");
+    b.expect("A 1:1 ack 1");
+    assert_eq!(b.bits, state::ESTABLISHED);
+    b.nothing();
+}
+
+#[test]
+fn a_passive_open_without_options() {
+    let mut b = Bench::new();
+    b.listen();
+    b.peer("S 0 win 1000");
+    b.expect("SA 0:0 ack 1 win 65535 <mss 1460>");
+    b.peer("A 1 ack 1");
+    assert_eq!(b.bits, state::ESTABLISHED | state::ACCEPTED);
+    b.send(1000);
+    b.expect("A 1:537");
+    b.nothing();
+}
+
+#[test]
+fn a_passive_open_takes_the_options_that_are_offered() {
+    let mut b = Bench::new();
+    b.listen();
+    b.peer("S 0 win 1000 <mss 1200, sackOK, ws 3, ts 77 0>");
+    let syn_ack = b.next().unwrap();
+    assert!(syn_ack.contains("mss 1460, ws 5, sackOK, ts ") && syn_ack.contains(" 77>"), "{syn_ack}");
+    b.peer("A 1 ack 1 win 500 <ts 78 0>");
+    b.send(4000);
+    // 1200 less twelve of timestamps; the window is 500 * 8.
+    b.expect("A 1:1189");
+    b.expect("A 1189:2377");
+    b.expect("A 2377:3565");
+    b.nothing();
+}
+
+#[test]
+fn data_with_the_last_segment_of_the_handshake_is_taken() {
+    let mut b = Bench::new();
+    b.listen();
+    b.peer("S 0 <mss 1000>");
+    b.expect("SA 0");
+    b.peer("PA 1:101 ack 1");
+    b.received(100);
+}
+
+#[test]
+fn syns_that_cross_open_one_connection() {
+    // RFC 9293, 3.5, figure 7.
+    let mut b = Bench::new();
+    b.connect(0);
+    b.expect("S 0");
+    b.peer("S 0 <mss 1000>");
+    b.expect("SA 0:0 ack 1 <mss 1460>");
+    b.peer("SA 0 ack 1");
+    assert_eq!(b.bits, state::ESTABLISHED);
+    b.peer("PA 1:11 ack 1");
+    b.received(10);
+}
+
+#[test]
+fn an_old_duplicate_syn_is_recovered_from() {
+    // RFC 9293, 3.5, figure 8: the reset returns a listener to LISTEN.
+    let mut b = Bench::new();
+    b.listen();
+    b.peer("S 0");
+    b.expect("SA 0 ack 1");
+    b.peer("R 1");
+    b.nothing();
+    assert_eq!((b.in_use("half-open"), b.count("tcp-half-open-reset")), (0, 1));
+}
+
+#[test]
+fn an_ack_of_what_was_never_sent_resets_in_syn_sent_and_changes_nothing() {
+    let mut b = Bench::new();
+    b.connect(0);
+    b.expect("S 0");
+    b.peer("SA 0 ack 2");
+    b.expect("R 2:2");
+    b.peer("RA 0 ack 2");
+    b.peer("SA 0 ack 1");
+    b.expect("A 1:1 ack 1");
+    assert_eq!(b.bits, state::ESTABLISHED);
+}
+
+#[test]
+fn a_refused_connection() {
+    let mut b = Bench::new();
+    b.connect(0);
+    b.expect("S 0");
+    b.peer("R 0");
+    assert_eq!(b.bits, 0, "a reset without ACK is nobody's");
+    b.peer("RA 0 ack 1");
+    assert_eq!((b.bits, b.reason), (state::ABORTED, Reason::Refused as u32));
+    b.nothing();
+    b.release();
+    assert_eq!(b.in_use("connections"), 0);
+}
+
+#[test]
+fn a_syn_is_sent_again_at_doubling_intervals_and_given_up() {
+    let mut b = Bench::new();
+    b.connect(0);
+    b.expect("S 0");
+    let mut waits = Vec::new();
+    while b.bits == 0 {
+        b.wait_ms(100);
+        if let Some(again) = b.next() {
+            assert!(again.starts_with("S 0:0"), "{again}");
+            waits.push(b.now.as_us() / 100_000 % 10_000);
+        }
+    }
+    assert_eq!((b.bits, b.reason), (state::ABORTED, Reason::TimedOut as u32));
+    let gaps: Vec<_> = waits.windows(2).map(|w| w[1] - w[0]).collect();
+    assert_eq!(gaps, [20, 40, 80, 160, 320, 600], "tenths of a second");
+    assert!(b.now.as_us() >= 1_180_000_000, "MUST-23: no earlier than three minutes");
+}
+
+#[test]
+fn a_syn_ack_is_sent_again_and_given_up() {
+    let mut b = Bench::with(|p| p.tcp.syn_ack_retries = 2);
+    b.listen();
+    b.peer("S 0");
+    b.expect("SA 0");
+    assert_eq!(b.wait_for_segment(), 1000);
+    b.expect("SA 0");
+    assert_eq!(b.wait_for_segment(), 2000);
+    b.expect("SA 0");
+    b.wait_ms(10_000);
+    b.nothing();
+    assert_eq!((b.in_use("half-open"), b.count("tcp-half-open-timed-out")), (0, 1));
+}
+
+#[test]
+fn what_is_not_the_cards_is_passed_on() {
+    let mut b = Bench::new();
+    b.peer_passes("S 0");
+    b.peer_passes("A 1 ack 1");
+    b.listen();
+    b.peer_passes("SA 0 ack 1");
+    b.peer_passes("R 0");
+    b.peer_passes("A 1 ack 1");
+    assert_eq!(b.count("wire-passed"), 5);
+}
+
+// Data (RFC 9293, 3.7 and 3.8).
+
+#[test]
+fn a_stream_is_cut_into_segments_of_the_peers_mss() {
+    let mut b = Bench::established();
+    b.send(2500);
+    b.expect("A 1:1001 ack 1");
+    b.expect("A 1001:2001");
+    b.expect("PA 2001:2501");
+    b.nothing();
+    b.peer("A 1 ack 2501");
+    b.nothing();
+}
+
+#[test]
+fn nagle_holds_a_small_segment_until_what_is_out_is_acknowledged() {
+    let mut b = Bench::established_with(0, "mss 1000");
+    b.send(10);
+    b.expect("PA 1:11");
+    b.send(10);
+    b.nothing();
+    b.send(10);
+    b.nothing();
+    b.peer("A 1 ack 11");
+    b.expect("PA 11:31");
+    b.send(2000);
+    b.expect("A 31:1031");
+    b.expect("PA 1031:2031");
+    b.nothing();
+}
+
+#[test]
+fn acknowledgements_are_delayed_but_not_for_two_segments() {
+    let mut b = Bench::established();
+    b.peer("A 1:1001 ack 1");
+    b.nothing();
+    assert_eq!(b.wait_for_segment(), 40);
+    b.expect("A 1:1 ack 1001");
+    b.peer("A 1001:2001 ack 1");
+    b.nothing();
+    b.peer("A 2001:3001 ack 1");
+    b.expect("A 1:1 ack 3001");
+    b.received(3000);
+}
+
+#[test]
+fn an_acknowledgement_rides_on_data() {
+    let mut b = Bench::established();
+    b.peer("PA 1:101 ack 1");
+    b.nothing();
+    b.send(50);
+    b.expect("PA 1:51 ack 101");
+    b.wait_ms(100);
+    b.nothing();
+}
+
+#[test]
+fn data_out_of_order_is_kept_and_reported() {
+    let mut b = Bench::established_sack();
+    b.peer("A 1001:2001 ack 1");
+    b.expect("A 1:1 ack 1 <sack 1001:2001>");
+    b.peer("A 3001:4001 ack 1");
+    b.expect("A 1:1 ack 1 <sack 3001:4001 1001:2001>");
+    b.received(0);
+    b.peer("A 1:1001 ack 1");
+    b.expect("A 1:1 ack 2001 <sack 3001:4001>");
+    b.peer("A 2001:3001 ack 1");
+    b.expect("A 1:1 ack 4001");
+    b.received(4000);
+}
+
+#[test]
+fn a_closed_window_is_probed_with_one_octet_at_doubling_intervals() {
+    let mut b = Bench::established();
+    b.peer("A 1 ack 1 win 0");
+    b.send(500);
+    b.nothing();
+    let first = b.wait_for_segment();
+    b.expect("A 1:2");
+    b.peer("A 1 ack 1 win 0");
+    let second = b.wait_for_segment();
+    b.expect("A 1:2");
+    let third = b.wait_for_segment();
+    b.expect("A 1:2");
+    assert!(second >= 2 * first - 1 && third >= 2 * second - 1, "{first} {second} {third}");
+    // For as long as it takes (MUST-37).
+    for _ in 0..100 {
+        b.peer("A 1 ack 1 win 0");
+        b.wait_for_segment();
+        b.expect("A 1:2");
+    }
+    b.peer("A 1 ack 1 win 1000");
+    b.expect("PA 1:501");
+}
+
+#[test]
+fn a_window_probe_that_was_taken_is_not_sent_again() {
+    let mut b = Bench::established();
+    b.peer("A 1 ack 1 win 0");
+    b.send(500);
+    b.wait_for_segment();
+    b.expect("A 1:2");
+    b.peer("A 1 ack 2 win 1000");
+    b.expect("PA 2:501");
+}
+
+#[test]
+fn a_peer_that_does_not_answer_window_probes_is_given_up() {
+    let mut b = Bench::with(|p| p.tcp.give_up_ms = 60_000);
+    b.connect(flags::NODELAY);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1 win 0 <mss 1000>");
+    b.expect("A 1:1");
+    b.send(1);
+    b.wait_ms(200_000);
+    assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::TimedOut as u32));
+}
+
+#[test]
+fn small_windows_are_not_filled_with_small_segments() {
+    let mut b = Bench::established();
+    b.peer("A 1 ack 1 win 300");
+    b.send(5000);
+    b.nothing();
+    // Until the override timeout.
+    b.wait_for_segment();
+    b.expect("A 1:301");
+    b.peer("A 1 ack 301 win 2000");
+    b.expect("A 301:1301");
+    b.expect("A 1301:2301");
+    b.nothing();
+}
+
+#[test]
+fn half_of_the_largest_window_is_worth_a_segment() {
+    let mut b = Bench::new();
+    b.connect(flags::NODELAY);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1 win 600 <mss 1000>");
+    b.expect("A 1:1");
+    b.send(5000);
+    b.expect("A 1:601");
+    b.peer("A 1 ack 601 win 300");
+    b.expect("A 601:901");
+    b.peer("A 1 ack 901 win 299");
+    b.nothing();
+}
+
+#[test]
+fn a_guest_that_does_not_read_closes_the_window_and_nothing_beyond_it_is_taken() {
+    let mut b = Bench::established();
+    b.reading = false;
+    let mut at = 1;
+    let mut closed = false;
+    while !closed {
+        b.peer(&format!("A {at}:{} ack 1", at + 1000));
+        at += 1000;
+        while let Some(s) = b.next() {
+            closed = s.contains("win 0 ") || s.ends_with("win 0");
+        }
+        assert!(at < 4_000_000);
+    }
+    b.peer(&format!("A {at}:{} ack 1", at + 1000));
+    b.expect("A 1:1 win 0");
+    b.reading = true;
+    b.wait_ms(2000);
+    let reopened = std::iter::from_fn(|| b.next()).any(|s| !s.contains("win 0"));
+    assert!(reopened);
+}
+
+// Timers and loss (RFC 6298, 5681, 6582, 8985).
+
+#[test]
+fn a_lost_segment_is_sent_again_after_the_timeout_and_backs_off() {
+    let mut b = Bench::established();
+    b.wait_ms(100);
+    b.send(100);
+    b.expect("PA 1:101");
+    // One measurement of 10 ms, and the floor of 200 ms.
+    assert_eq!(b.wait_for_segment(), 210);
+    b.expect("PA 1:101");
+    assert_eq!(b.wait_for_segment(), 420);
+    b.expect("PA 1:101");
+    assert_eq!(b.wait_for_segment(), 840);
+    b.expect("PA 1:101");
+    b.peer("A 1 ack 101");
+    b.wait_ms(10_000);
+    b.nothing();
+}
+
+#[test]
+fn three_duplicate_acknowledgements_resend_at_once() {
+    let mut b = Bench::established();
+    b.send(6000);
+    (0..6).for_each(|i| b.expect(&format!("{} {}:", if i == 5 { "PA" } else { "A" }, i * 1000 + 1).replace(':', "")));
+    b.peer("A 1 ack 1001");
+    b.peer("A 1 ack 1001");
+    b.peer("A 1 ack 1001");
+    b.nothing();
+    b.peer("A 1 ack 1001");
+    b.expect("A 1001:2001");
+    b.nothing();
+    // A partial acknowledgement (RFC 6582): the next hole at once.
+    b.peer("A 1 ack 3001");
+    b.expect("A 3001:4001");
+    b.peer("A 1 ack 6001");
+    b.wait_ms(5000);
+    b.nothing();
+    assert_eq!((b.count("tcp-fast-recoveries"), b.count("tcp-timeouts")), (1, 0));
+}
+
+#[test]
+fn with_sack_only_what_is_missing_is_sent_again() {
+    let mut b = Bench::established_sack();
+    b.wait_ms(10);
+    b.send(8000);
+    while b.next().is_some() {}
+    b.wait_ms(10);
+    b.peer("A 1 ack 1001 <sack 2001:3001>");
+    b.peer("A 1 ack 1001 <sack 2001:4001>");
+    b.peer("A 1 ack 1001 <sack 2001:4001 5001:6001>");
+    b.expect("A 1001:2001");
+    b.peer("A 1 ack 1001 <sack 2001:4001 5001:8001>");
+    b.expect("A 4001:5001");
+    b.peer("A 1 ack 8001");
+    b.wait_ms(5000);
+    b.nothing();
+    assert_eq!((b.count("tcp-retransmits"), b.count("tcp-timeouts")), (2, 0));
+}
+
+#[test]
+fn a_silent_tail_is_probed() {
+    let mut b = Bench::established_sack();
+    b.wait_ms(10);
+    b.send(3000);
+    (0..3).for_each(|_| assert!(b.next().is_some()));
+    let wait = b.wait_for_segment();
+    assert!(wait < 100, "{wait} ms is a timeout, not a probe");
+    b.expect("PA 2001:3001");
+    b.wait_ms(10);
+    b.peer("A 1 ack 1 <sack 2001:3001>");
+    // What the probe's answer shows is sent again; RACK's reordering window may have to pass.
+    b.wait_ms(20);
+    b.expect("A 1:1001");
+    assert_eq!((b.count("tcp-tail-probes"), b.count("tcp-timeouts")), (1, 0));
+}
+
+#[test]
+fn a_peer_that_forgets_what_it_reported_gets_it_again() {
+    // RFC 2018, section 8: after a timeout SACK is not believed if the first octet was among it.
+    let mut b = Bench::established_sack();
+    b.send(3000);
+    while b.next().is_some() {}
+    b.peer("A 1 ack 1 <sack 1001:2001>");
+    b.peer("A 1 ack 1001 <sack 1001:2001>");
+    b.wait_ms(60_000);
+    let again: Vec<_> = std::iter::from_fn(|| b.next()).collect();
+    assert!(again.iter().any(|s| s.contains(" 1001:2001")), "{again:?}");
+}
+
+#[test]
+fn a_connection_is_given_up_after_r2() {
+    let mut b = Bench::with(|p| p.tcp.give_up_ms = 100_000);
+    b.connect(0);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1");
+    b.expect("A 1:1");
+    b.send(10);
+    b.wait_ms(90_000);
+    assert_eq!(b.bits, state::ESTABLISHED);
+    b.wait_ms(90_000);
+    assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::TimedOut as u32));
+    assert!(std::iter::from_fn(|| b.next()).last().unwrap().starts_with('R'));
+}
+
+// Closing (RFC 9293, 3.6).
+
+#[test]
+fn a_close_from_this_side_goes_through_fin_wait_to_time_wait() {
+    // RFC 9293, 3.6, figure 12.
+    let mut b = Bench::established();
+    b.shutdown();
+    b.expect("FA 1:1 ack 1");
+    b.peer("A 1 ack 2");
+    assert_ne!(b.bits & state::ALL_ACKNOWLEDGED, 0);
+    b.peer("PA 1:11 ack 2");
+    b.wait_ms(50);
+    b.expect("A 2:2 ack 11");
+    b.received(10);
+    b.peer("FA 11 ack 2");
+    b.expect("A 2:2 ack 12");
+    assert_ne!(b.bits & state::PEER_CLOSED, 0);
+    assert_eq!(b.in_use("time-wait"), 1);
+    b.peer("FA 11 ack 2");
+    b.expect("A 2:2 ack 12");
+    b.release();
+    assert_eq!((b.in_use("connections"), b.in_use("time-wait")), (0, 1));
+    b.wait_ms(59_000);
+    assert_eq!(b.in_use("time-wait"), 1);
+    b.wait_ms(2_000);
+    assert_eq!(b.in_use("time-wait"), 0);
+}
+
+#[test]
+fn a_close_from_the_other_side_goes_through_close_wait() {
+    let mut b = Bench::established();
+    b.peer("FA 1 ack 1");
+    b.expect("A 1:1 ack 2");
+    assert_ne!(b.bits & state::PEER_CLOSED, 0);
+    b.send(10);
+    b.expect("PA 1:11 ack 2");
+    b.shutdown();
+    b.expect("FA 11:11 ack 2");
+    b.peer("A 2 ack 12");
+    assert_ne!(b.bits & state::ALL_ACKNOWLEDGED, 0);
+    b.release();
+    assert_eq!((b.in_use("connections"), b.in_use("time-wait")), (0, 0));
+    assert_eq!((b.in_use("send-pages"), b.in_use("receive-pages"), b.in_use("transmit-records")), (0, 0, 0));
+}
+
+#[test]
+fn fins_that_cross_close_both_ways() {
+    // RFC 9293, 3.6, figure 13.
+    let mut b = Bench::established();
+    b.shutdown();
+    b.expect("FA 1:1 ack 1");
+    b.peer("FA 1 ack 1");
+    b.expect("A 2:2 ack 2");
+    b.peer("A 2 ack 2");
+    assert_eq!(b.in_use("time-wait"), 1);
+}
+
+#[test]
+fn a_fin_waits_for_the_data_before_it_and_rides_on_the_last() {
+    let mut b = Bench::established();
+    b.send(1500);
+    b.expect("A 1:1001");
+    b.expect("PA 1001:1501");
+    b.send(500);
+    b.expect("PA 1501:2001");
+    b.peer("A 1 ack 2001 win 700");
+    b.send(1000);
+    b.shutdown();
+    // 700 of 1000 are more than nothing but not worth a segment yet.
+    b.nothing();
+    b.peer("A 1 ack 2001 win 5000");
+    b.expect("FPA 2001:3001");
+    b.wait_for_segment();
+    b.expect("FPA 2001:3001");
+    b.peer("A 1 ack 3002");
+    assert_ne!(b.bits & state::ALL_ACKNOWLEDGED, 0);
+}
+
+#[test]
+fn a_release_with_unread_data_resets() {
+    // RFC 9293, 3.6.1, SHLD-3.
+    let mut b = Bench::established();
+    b.reading = false;
+    b.peer("PA 1:11 ack 1");
+    b.release();
+    b.expect("RA 1:1");
+    assert_eq!(b.in_use("connections"), 0);
+}
+
+#[test]
+fn data_for_a_program_that_has_left_resets() {
+    let mut b = Bench::established();
+    b.release();
+    b.expect("FA 1:1 ack 1");
+    b.peer("A 1 ack 2");
+    b.peer("PA 1:11 ack 2");
+    b.expect("RA 2:2");
+    assert_eq!((b.in_use("connections"), b.count("tcp-data-after-close")), (0, 1));
+}
+
+#[test]
+fn an_abandoned_fin_wait_2_ends() {
+    let mut b = Bench::established();
+    b.release();
+    b.expect("FA 1:1");
+    b.peer("A 1 ack 2");
+    b.wait_ms(59_000);
+    assert_eq!(b.in_use("connections"), 1);
+    b.wait_ms(2_000);
+    assert_eq!(b.in_use("connections"), 0);
+}
+
+#[test]
+fn an_abort_sends_a_reset() {
+    let mut b = Bench::established();
+    b.send(100);
+    b.expect("PA 1:101");
+    b.abort();
+    b.expect("RA 101:101 ack 1");
+    assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::AbortedByGuest as u32));
+}
+
+#[test]
+fn a_new_syn_may_take_over_a_time_wait() {
+    // MAY-2.
+    let mut b = Bench::new();
+    b.listen();
+    b.peer("S 0 <mss 1000>");
+    b.expect("SA 0");
+    b.peer("A 1 ack 1");
+    b.shutdown();
+    b.expect("FA 1");
+    b.peer("FA 1 ack 2");
+    b.expect("A 2:2 ack 2");
+    b.release();
+    assert_eq!((b.in_use("time-wait"), b.in_use("connections")), (1, 0));
+    b.peer("S 1");
+    b.expect("A 2:2 ack 2");
+    b.peer("S 100");
+    assert!(b.next().unwrap().starts_with("SA"));
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 1));
+}
+
+// SEGMENT ARRIVES (RFC 9293, 3.10.7.4, with RFC 5961 and 7323).
+
+#[test]
+fn a_reset_counts_only_at_the_very_next_number() {
+    let mut b = Bench::established();
+    b.peer("R 100");
+    b.expect("A 1:1 ack 1");
+    b.peer("R 200000");
+    b.nothing();
+    assert_eq!(b.bits, state::ESTABLISHED);
+    b.peer("R 1");
+    assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::Reset as u32));
+    b.nothing();
+}
+
+#[test]
+fn a_syn_within_a_connection_is_challenged() {
+    let mut b = Bench::established();
+    for text in ["S 1", "S 500", "SA 0 ack 1", "S 300000"] {
+        b.peer(text);
+        b.expect("A 1:1 ack 1");
+    }
+    assert_eq!(b.bits, state::ESTABLISHED);
+}
+
+#[test]
+fn challenges_are_limited_for_each_connection() {
+    let mut b = Bench::established();
+    for _ in 0..100 {
+        b.peer("R 100");
+    }
+    assert_eq!(std::iter::from_fn(|| b.next()).count(), 10);
+    assert_eq!(b.count("tcp-challenge-limited"), 90);
+    b.wait_ms(5000);
+    b.peer("R 100");
+    b.expect("A 1:1");
+}
+
+#[test]
+fn an_ack_of_what_was_never_sent_or_long_ago_is_answered_and_not_believed() {
+    let mut b = Bench::established();
+    b.send(10);
+    b.expect("PA 1:11");
+    b.peer("A 1:11 ack 12");
+    b.expect("A 11:11 ack 1");
+    b.received(0);
+    b.peer("A 1:11 ack 11");
+    b.received(10);
+    b.send(10);
+    b.expect("PA 11:21");
+    b.peer(&format!("A 11:21 ack {}", 11u32.wrapping_sub(70_000)));
+    b.expect("A 21:21 ack 11");
+    b.received(10);
+}
+
+#[test]
+fn a_segment_without_ack_is_dropped() {
+    let mut b = Bench::established();
+    b.peer("P 1:11");
+    b.received(0);
+    b.nothing();
+    assert_eq!(b.count("tcp-no-ack"), 1);
+}
+
+#[test]
+fn what_is_outside_the_window_is_acknowledged_and_dropped() {
+    let mut b = Bench::established();
+    b.peer("A 1:11 ack 1");
+    b.wait_ms(100);
+    b.expect("A 1:1 ack 11");
+    b.peer("A 1:11 ack 1");
+    b.expect("A 1:1 ack 11");
+    b.peer("A 100001:100011 ack 1");
+    b.expect("A 1:1 ack 11");
+    b.received(10);
+    assert_eq!(b.count("tcp-out-of-window"), 2);
+}
+
+#[test]
+fn an_old_timestamp_is_dropped_and_a_reset_is_not() {
+    let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 5000 1");
+    b.peer("A 1:11 ack 1 <ts 5010 1>");
+    b.received(10);
+    b.wait_ms(100);
+    let ack = b.next().unwrap();
+    assert!(ack.contains(" 5010>"), "{ack}");
+    b.peer("A 11:21 ack 1 <ts 5009 1>");
+    b.received(10);
+    b.expect("A 1:1 ack 11");
+    assert_eq!(b.count("tcp-paws"), 1);
+    b.peer("R 11 <ts 1 1>");
+    assert_ne!(b.bits & state::ABORTED, 0);
+}
+
+#[test]
+fn the_timestamp_echoed_is_of_the_earliest_segment_not_acknowledged() {
+    // RFC 7323, 4.3.
+    let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 5000 1");
+    b.peer("A 1:11 ack 1 <ts 5010 1>");
+    b.peer("A 11:21 ack 1 <ts 5020 1>");
+    b.wait_ms(100);
+    let ack = b.next().unwrap();
+    assert!(ack.contains(" 5010>"), "{ack}");
+}
+
+#[test]
+fn a_checksum_that_is_wrong_is_counted_and_nothing_else() {
+    let mut b = Bench::established();
+    let mut frame = b.frame("PA 1:11 ack 1");
+    let last = frame.len() - 1;
+    frame[last] ^= 1;
+    let verdict = b.firmware.handle_wire(b.now, &frame, crate::Checksum::Unverified);
+    assert_eq!(verdict, crate::Verdict::Taken);
+    assert_eq!(b.count("wire-drop-checksum"), 1);
+    b.wait_ms(100);
+    b.nothing();
+    b.received(0);
+}

@@ -1,0 +1,495 @@
+//! A bench for one connection in virtual time: a peer that is a script, and a guest that does as it is told.
+//!
+//! Segments are written as text, numbers relative to each side's SYN: `"PA 1:11 ack 1 win 500 <ts 7 3>"` is a segment with
+//! PSH and ACK, the octets 1 to 10, and so on. What the card sends is compared with such a text, and only in what
+//! the text mentions (no octets, `ack`, `win` or option: anything goes).
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+
+use toe_abi::{
+    Abort, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Parsed, ReceiveCredit, Release,
+    Send, Shutdown, Writer, flags, state,
+};
+
+use crate::engine::{Checksum, Firmware, Verdict};
+use crate::profile::Profile;
+use crate::seq::Seq;
+use crate::time::{Duration, Instant};
+use crate::wire::frame::{Ethernet, Headers};
+use crate::wire::ip;
+use crate::wire::options::{Options, SackBlocks, Timestamps};
+use crate::wire::segment::{self, Flags, Segment};
+
+const GUEST_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const KEY: u128 = 0x5eed;
+/// The peer's ISS: close to wrapping, so that every test crosses it.
+const PEER_ISS: u32 = u32::MAX - 20;
+/// Of the guest's interface.
+const MTU: u32 = 1500;
+
+/// The bench.
+pub struct Bench {
+    /// The card.
+    pub firmware: Firmware,
+    /// The time.
+    pub now: Instant,
+    local: Endpoint,
+    remote: Endpoint,
+    iss: Option<Seq>,
+    context: u64,
+    /// The connection's id, once there is one.
+    pub connection: u64,
+    sent: u64,
+    /// What the guest has received.
+    pub received: Vec<u8>,
+    /// The last STATE's bits and reason.
+    pub bits: u32,
+    /// The last STATE's reason.
+    pub reason: u32,
+    /// Whether the guest takes what it is sent.
+    pub reading: bool,
+    out: VecDeque<Vec<u8>>,
+    /// The peer uses timestamps: its TSval is the time in milliseconds.
+    pub timestamps: Option<u32>,
+    /// Channel messages other than those that the bench deals with.
+    pub messages: Vec<String>,
+}
+
+/// A segment as its text says it.
+#[derive(Default, Debug)]
+struct Said {
+    flags: u8,
+    seq: Option<u32>,
+    end: Option<u32>,
+    ack: Option<u32>,
+    window: Option<u16>,
+    mss: Option<u16>,
+    scale: Option<u8>,
+    sack_permitted: bool,
+    timestamps: Option<(u32, u32)>,
+    sack: Vec<(u32, u32)>,
+}
+
+fn said(text: &str) -> Said {
+    let mut said = Said::default();
+    let spaced = text.replace(['<', '>', ','], " ");
+    let mut words = spaced.split_whitespace();
+    let number = |w: Option<&str>| w.unwrap().parse::<u32>().unwrap();
+    for letter in words.next().unwrap().chars() {
+        said.flags |= match letter {
+            'F' => Flags::FIN.0,
+            'S' => Flags::SYN.0,
+            'R' => Flags::RST.0,
+            'P' => Flags::PSH.0,
+            'A' => Flags::ACK.0,
+            '.' => 0,
+            other => panic!("no such flag: {other}"),
+        };
+    }
+    let range = |w: &str| {
+        let (a, b) = w.split_once(':').unwrap();
+        (a.parse().unwrap(), b.parse().unwrap())
+    };
+    let mut in_sack = false;
+    while let Some(word) = words.next() {
+        match word {
+            "ack" => said.ack = Some(number(words.next())),
+            "win" => said.window = Some(number(words.next()) as u16),
+            "mss" => said.mss = Some(number(words.next()) as u16),
+            "ws" => said.scale = Some(number(words.next()) as u8),
+            "sackOK" => said.sack_permitted = true,
+            "ts" => said.timestamps = Some((number(words.next()), number(words.next()))),
+            "sack" => in_sack = true,
+            w if in_sack => said.sack.push(range(w)),
+            w if w.contains(':') => {
+                let (a, b) = range(w);
+                (said.seq, said.end) = (Some(a), Some(b));
+            }
+            w => said.seq = Some(w.parse().unwrap()),
+        }
+    }
+    said
+}
+
+/// What the octet at an offset of any stream is.
+pub fn octet(offset: u64) -> u8 {
+    (offset * 31 % 251) as u8
+}
+
+impl Bench {
+    /// A card with the default profile, as `change` has it, and a guest that has said HELLO.
+    pub fn with(change: impl FnOnce(&mut Profile)) -> Self {
+        let mut profile = Profile::default();
+        profile.limits.connections = 16;
+        change(&mut profile);
+        let now = Instant::from_us(1_000_000_000);
+        let mut bench = Self {
+            firmware: Firmware::new(&profile, [7; 32], 1, now).unwrap(),
+            now,
+            local: Endpoint::new("192.0.2.2".parse().unwrap(), 40_000),
+            remote: Endpoint::new("192.0.2.1".parse().unwrap(), 80),
+            iss: None,
+            context: 0,
+            connection: 0,
+            sent: 0,
+            received: Vec::new(),
+            bits: 0,
+            reason: 0,
+            reading: true,
+            out: VecDeque::new(),
+            timestamps: None,
+            messages: Vec::new(),
+        };
+        bench.tell(&Message::Hello(Hello {
+            version_min: 1,
+            version_max: 1,
+            lease_ms: 600_000,
+            frame_bytes_max: FRAME_BYTES_MAX as u32,
+            reserved: 0,
+            receive_bytes_max: 1 << 30,
+        }));
+        bench
+    }
+
+    /// A card with the default profile.
+    pub fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// Sends a message of the guest.
+    pub fn tell(&mut self, message: &Message<'_>) {
+        let mut frame = vec![0; FRAME_BYTES_MAX];
+        let epoch = if self.context == 0 { 0 } else { 1 };
+        let mut w = Writer::new(&mut frame, GUEST_MAC, CARD_MAC, self.context, epoch, KEY).unwrap();
+        assert!(w.push(message));
+        let length = w.finish();
+        assert_eq!(self.firmware.handle_guest(self.now, &frame[..length]), Verdict::Taken);
+        self.pump();
+    }
+
+    /// Fetches what the card has for the guest and for the wire.
+    fn pump(&mut self) {
+        let mut buffer = vec![0; FRAME_BYTES_MAX];
+        loop {
+            let mut quiet = true;
+            while let Some(length) = self.firmware.poll_guest(self.now, &mut buffer) {
+                quiet = false;
+                let frame = buffer[..length].to_vec();
+                for message in Parsed::new(&frame).unwrap().messages {
+                    self.hear(&message.unwrap());
+                }
+            }
+            while let Some(length) = self.firmware.poll_wire(self.now, &mut buffer) {
+                quiet = false;
+                let frame = buffer[..length].to_vec();
+                if self.iss.is_none() {
+                    self.iss = Some(parse(&frame).seq);
+                }
+                self.out.push_back(frame);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn hear(&mut self, message: &Message<'_>) {
+        match *message {
+            Message::Caps(m) => self.context = m.context,
+            Message::ConnectResult(m) => {
+                assert_eq!(m.reason, 0);
+                self.connection = m.connection;
+            }
+            Message::Accepted(m) => {
+                self.connection = m.connection;
+                self.credit(state::ACCEPTED);
+            }
+            Message::State(m) => {
+                (self.bits, self.reason) = (m.bits, m.reason);
+                self.credit(m.bits);
+            }
+            Message::Received(m, data) => {
+                if self.reading {
+                    let have = self.received.len() as u64;
+                    assert!(m.offset <= have);
+                    if m.offset + data.len() as u64 > have {
+                        self.received.extend(&data[(have - m.offset) as usize..]);
+                    }
+                    self.credit(0);
+                }
+            }
+            Message::SendCredit(_) | Message::ListenResult(_) | Message::Released(_) => {}
+            ref other => self.messages.push(format!("{other:?}")),
+        }
+    }
+
+    /// Says what the guest has.
+    pub fn credit(&mut self, seen: u32) {
+        let held = self.received.len() as u64;
+        let message = ReceiveCredit { connection: self.connection, held, limit: 1 << 40, seen };
+        self.tell(&Message::ReceiveCredit(message));
+    }
+
+    /// CONNECT, and the SYN is on its way.
+    pub fn connect(&mut self, flags: u32) {
+        self.tell(&Message::Connect(Connect {
+            cookie: 1,
+            local: self.local,
+            remote: self.remote,
+            next_hop: PEER_MAC,
+            flags,
+            mtu: MTU,
+            receive_limit: 1 << 40,
+        }));
+    }
+
+    /// LISTEN on the bench's local end.
+    pub fn listen(&mut self) {
+        self.tell(&Message::Listen(Listen {
+            cookie: 2,
+            local: self.local,
+            backlog: 4,
+            flags: 0,
+            receive_limit: 1 << 40,
+            mtu: MTU,
+        }));
+    }
+
+    /// A connection that the card opened over a path of 10 ms, with these options in the peer's SYN-ACK.
+    pub fn established_with(flags: u32, options: &str) -> Self {
+        let mut bench = Self::new();
+        bench.connect(flags);
+        bench.expect("S 0");
+        bench.now = bench.now + Duration::from_ms(10);
+        bench.peer(&format!("SA 0 ack 1 win 60000 <{options}>"));
+        bench.expect("A 1:1 ack 1");
+        assert_eq!(bench.bits, state::ESTABLISHED);
+        bench
+    }
+
+    /// A connection that the card opened, without window scaling, timestamps or SACK; MSS 1000, no Nagle.
+    pub fn established() -> Self {
+        Self::established_with(flags::NODELAY, "mss 1000")
+    }
+
+    /// The same with SACK.
+    pub fn established_sack() -> Self {
+        Self::established_with(flags::NODELAY, "mss 1000, sackOK")
+    }
+
+    /// The peer sends a segment; its octets are [`octet`]s.
+    pub fn peer(&mut self, text: &str) {
+        let frame = self.frame(text);
+        let verdict = self.firmware.handle_wire(self.now, &frame, Checksum::Unverified);
+        assert_eq!(verdict, Verdict::Taken, "{text}");
+        self.pump();
+    }
+
+    /// The peer sends a segment that is not the card's.
+    pub fn peer_passes(&mut self, text: &str) {
+        let frame = self.frame(text);
+        assert_eq!(self.firmware.handle_wire(self.now, &frame, Checksum::Unverified), Verdict::PassOn, "{text}");
+        self.pump();
+        self.nothing();
+    }
+
+    /// The frame of a segment of the peer.
+    pub fn frame(&self, text: &str) -> Vec<u8> {
+        let s = said(text);
+        let mut sack = SackBlocks::default();
+        let iss = self.iss.unwrap_or(Seq(0));
+        for (left, right) in s.sack {
+            sack.push(iss + left, iss + right);
+        }
+        let timestamps = s.timestamps.map(|(value, echo)| Timestamps { value, echo });
+        let timestamps =
+            timestamps.or(self.timestamps.map(|echo| Timestamps { value: (self.now.as_us() / 1000) as u32, echo }));
+        let seq = s.seq.unwrap_or(0);
+        let text_bytes = s.end.map_or(0, |end| end - seq) as usize;
+        let headers = Headers {
+            source: PEER_MAC,
+            destination: GUEST_MAC,
+            ip: ip::Header { source: self.remote.ip, destination: self.local.ip, hop_limit: 64, traffic_class: 0 },
+            tcp: segment::Header {
+                source_port: self.remote.port,
+                destination_port: self.local.port,
+                seq: Seq(PEER_ISS) + seq,
+                ack: s.ack.map_or(Seq(0), |ack| iss + ack),
+                flags: Flags(s.flags),
+                window: s.window.unwrap_or(60_000),
+                options: Options {
+                    mss: s.mss,
+                    window_scale: s.scale,
+                    sack_permitted: s.sack_permitted,
+                    timestamps,
+                    sack,
+                },
+            },
+        };
+        let mut frame = vec![0; FRAME_BYTES_MAX];
+        let length = headers.write(&mut frame, text_bytes, |b| {
+            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet(u64::from(seq) - 1 + i as u64));
+        });
+        frame.truncate(length);
+        frame
+    }
+
+    /// The next segment of the card as text.
+    pub fn next(&mut self) -> Option<String> {
+        let frame = self.out.pop_front()?;
+        Some(self.describe(&frame))
+    }
+
+    fn describe(&self, frame: &[u8]) -> String {
+        let s = parse(frame);
+        let iss = self.iss.unwrap();
+        let mut text = String::new();
+        for (flag, letter) in
+            [(Flags::FIN, 'F'), (Flags::SYN, 'S'), (Flags::RST, 'R'), (Flags::PSH, 'P'), (Flags::ACK, 'A')]
+        {
+            if s.flags.has(flag) {
+                text.push(letter);
+            }
+        }
+        let seq = s.seq.distance(iss) as u32;
+        write!(text, " {seq}:{}", seq + s.text.len() as u32).unwrap();
+        if s.flags.has(Flags::ACK) {
+            write!(text, " ack {}", s.ack.distance(Seq(PEER_ISS)) as u32).unwrap();
+        }
+        write!(text, " win {}", s.window).unwrap();
+        let mut options = Vec::new();
+        options.extend(s.options.mss.map(|m| format!("mss {m}")));
+        options.extend(s.options.window_scale.map(|w| format!("ws {w}")));
+        options.extend(s.options.sack_permitted.then(|| "sackOK".to_owned()));
+        options.extend(s.options.timestamps.map(|t| format!("ts {} {}", t.value, t.echo)));
+        let blocks = s.options.sack.as_slice().iter();
+        let blocks: Vec<_> =
+            blocks.map(|(a, b)| format!("{}:{}", a.distance(Seq(PEER_ISS)), b.distance(Seq(PEER_ISS)))).collect();
+        if !blocks.is_empty() {
+            options.push(format!("sack {}", blocks.join(" ")));
+        }
+        if !options.is_empty() {
+            write!(text, " <{}>", options.join(", ")).unwrap();
+        }
+        let offset = u64::from(seq).wrapping_sub(1);
+        let right = s.text.iter().enumerate().all(|(i, b)| *b == octet(offset + i as u64));
+        assert!(right, "{text}: not the octets that the guest sent");
+        text
+    }
+
+    /// The next segment of the card is this one, in all that is said.
+    #[track_caller]
+    pub fn expect(&mut self, text: &str) {
+        let Some(frame) = self.out.pop_front() else { panic!("expected {text}, and nothing was sent") };
+        let found = self.describe(&frame);
+        let (s, f) = (said(text), said(&found));
+        let same = s.flags == f.flags
+            && s.seq.is_none_or(|x| f.seq == Some(x))
+            && s.end.is_none_or(|x| f.end == Some(x))
+            && s.ack.is_none_or(|x| f.ack == Some(x))
+            && s.window.is_none_or(|x| f.window == Some(x))
+            && s.mss.is_none_or(|x| f.mss == Some(x))
+            && s.scale.is_none_or(|x| f.scale == Some(x))
+            && (!s.sack_permitted || f.sack_permitted)
+            && s.timestamps.is_none_or(|x| f.timestamps == Some(x))
+            && (s.sack.is_empty() || s.sack == f.sack);
+        assert!(same, "expected {text}, and {found} was sent");
+    }
+
+    /// The card has nothing to send.
+    #[track_caller]
+    pub fn nothing(&mut self) {
+        if let Some(found) = self.next() {
+            panic!("expected nothing, and {found} was sent");
+        }
+    }
+
+    /// A frame that keeps the context's lease.
+    fn sign_of_life(&mut self) {
+        let mut frame = vec![0; FRAME_BYTES_MAX];
+        let length = Writer::new(&mut frame, GUEST_MAC, CARD_MAC, self.context, 1, KEY).unwrap().finish();
+        assert_eq!(self.firmware.handle_guest(self.now, &frame[..length]), Verdict::Taken);
+    }
+
+    /// Time passes; timers fire when they are due.
+    pub fn wait_ms(&mut self, ms: u64) {
+        let until = self.now + Duration::from_ms(ms);
+        while let Some(at) = self.firmware.poll_timeout()
+            && at <= until
+        {
+            self.now = self.now.max(at);
+            self.sign_of_life();
+            self.firmware.handle_timeout(self.now);
+            self.pump();
+        }
+        self.now = until;
+        self.sign_of_life();
+        self.firmware.handle_timeout(self.now);
+        self.pump();
+    }
+
+    /// Time passes until the card sends something; in milliseconds, rounded.
+    #[track_caller]
+    pub fn wait_for_segment(&mut self) -> u64 {
+        let from = self.now;
+        while self.out.is_empty() {
+            let at = self.firmware.poll_timeout().expect("nothing is ever sent");
+            assert!(at.since(from) < Duration::from_s(4000), "nothing is sent for an hour");
+            self.now = self.now.max(at);
+            self.sign_of_life();
+            self.firmware.handle_timeout(self.now);
+            self.pump();
+        }
+        (self.now.since(from).as_us() + 500) / 1000
+    }
+
+    /// The guest sends the next `n` octets.
+    pub fn send(&mut self, n: u64) {
+        let data: Vec<_> = (self.sent..self.sent + n).map(octet).collect();
+        let message = Send { connection: self.connection, offset: self.sent };
+        self.sent += n;
+        self.tell(&Message::Send(message, &data));
+    }
+
+    /// The guest shuts its sending side.
+    pub fn shutdown(&mut self) {
+        self.tell(&Message::Shutdown(Shutdown { connection: self.connection, offset: self.sent }));
+    }
+
+    /// The guest aborts.
+    pub fn abort(&mut self) {
+        self.tell(&Message::Abort(Abort { connection: self.connection }));
+    }
+
+    /// The guest releases the connection.
+    pub fn release(&mut self) {
+        self.tell(&Message::Release(Release { connection: self.connection }));
+    }
+
+    /// A counter's value.
+    pub fn count(&self, name: &str) -> u64 {
+        self.firmware.counters().find(|c| c.name == name).unwrap_or_else(|| panic!("no counter {name}")).value
+    }
+
+    /// How many of a pool are in use.
+    pub fn in_use(&self, pool: &str) -> u64 {
+        self.firmware.limits().find(|l| l.name == pool).unwrap_or_else(|| panic!("no pool {pool}")).in_use
+    }
+
+    /// What the guest has received is what the peer sent, and this much.
+    #[track_caller]
+    pub fn received(&self, n: usize) {
+        assert_eq!(self.received.len(), n);
+        assert!(self.received.iter().enumerate().all(|(i, b)| *b == octet(i as u64)));
+    }
+}
+
+fn parse(frame: &[u8]) -> Segment<'_> {
+    let (ethernet, packet) = Ethernet::split(frame).unwrap();
+    assert_eq!((ethernet.source, ethernet.destination), (GUEST_MAC, PEER_MAC));
+    let located = ip::find_tcp(ethernet.ethertype, packet).unwrap();
+    assert!(segment::checksum_is_right(located.source, located.destination, located.tcp));
+    Segment::parse(located.tcp).unwrap()
+}
