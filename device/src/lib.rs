@@ -1,1 +1,199 @@
-//! Placeholder.
+//! The card's hardware: a virtio-net device over vhost-user, the wire behind it, and the firmware between them.
+//!
+//! [`Device::start`] starts a card as the binary `toe-nic` does; dropping the [`Device`] ends it. The parts, from the
+//! guest to the wire: [`server`] and [`relay`] take the frontend's messages, [`backend`] answers them, [`ring`] is a
+//! virtqueue, [`datapath`] the way of a frame, [`card`] the threads and the clock, [`wire`] what the card is plugged
+//! into. [`management`] answers the operator.
+
+pub mod backend;
+pub mod card;
+pub mod counters;
+pub mod datapath;
+pub mod fifo;
+pub mod flow;
+pub mod management;
+pub mod net;
+pub mod options;
+pub mod packet;
+pub mod relay;
+pub mod ring;
+pub mod server;
+pub mod wire;
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use toe_firmware::{Firmware, Instant, Profile, ProfileError};
+use toe_impair::Spec;
+
+use crate::card::{Card, Stop};
+use crate::datapath::DataPath;
+use crate::net::Features;
+use crate::server::{Offer, SocketError, SocketFile, Source};
+use crate::wire::{Impaired, TapError, WireSpec};
+
+/// What a card is made of.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the frontend comes from.
+    pub frontend: FrontendSocket,
+    /// What the card is plugged into.
+    pub wire: WireSpec,
+    /// What is wrong with that, in each direction, and the seed of it.
+    pub impair: Option<(Spec, u64)>,
+    /// Its limits and defaults.
+    pub profile: Profile,
+    /// Pairs of rings on offer, 1 to 32.
+    pub queue_pairs: u16,
+    /// Where the operator may ask.
+    pub management_socket: Option<PathBuf>,
+    /// The seed of everything random in the firmware; from the system if there is none.
+    pub seed: Option<[u8; 32]>,
+}
+
+/// Where a frontend comes from.
+#[derive(Debug)]
+pub enum FrontendSocket {
+    /// A path to listen on.
+    Path(PathBuf),
+    /// A descriptor that this process inherited.
+    Inherited(std::os::fd::RawFd),
+}
+
+/// Why a card did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The profile.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The wire.
+    #[error(transparent)]
+    Wire(#[from] TapError),
+    /// A socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The system.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+/// A card that runs.
+#[derive(Debug)]
+pub struct Device {
+    card: Arc<Card>,
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    management: Option<UnixListener>,
+    epoch: u32,
+    /// Removed at the end.
+    _files: Vec<SocketFile>,
+}
+
+impl Device {
+    /// Starts a card: its sockets are there when this returns. `ended` is called when it ends of its own accord, that
+    /// is when the only frontend of an inherited connection has gone, or with what broke.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is left behind then.
+    pub fn start(config: Config, ended: impl FnOnce(io::Result<()>) + Send + 'static) -> Result<Self, Error> {
+        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, seed } = config;
+        let system = |step| move |error: io::Error| Error::System(step, error);
+        let mut files = Vec::new();
+        // The inherited descriptor before anything is opened: its number may be free otherwise.
+        let source = match frontend {
+            FrontendSocket::Inherited(fd) => Source::from_inherited(fd)?,
+            FrontendSocket::Path(path) => {
+                let listener = server::bind(&path)?;
+                files.push(SocketFile(path));
+                Source::Listener(listener)
+            }
+        };
+        let management = match management_socket {
+            Some(path) => {
+                let listener = server::bind(&path)?;
+                files.push(SocketFile(path));
+                Some(listener)
+            }
+            None => None,
+        };
+        let mut wire = wire.open()?;
+        if let Some((spec, seed)) = impair {
+            wire = Box::new(Impaired::new(wire, spec, seed));
+        }
+        let (system_seed, epoch) = chance().map_err(system("random numbers from the system"))?;
+        let seed = seed.unwrap_or(system_seed);
+        let start = std::time::Instant::now();
+        let firmware = Firmware::new(&profile, seed, epoch, Instant::from_us(0))?;
+        let features = Features::offered(queue_pairs, wire.carries_offloads());
+        let fifo_frames = profile.limits.receive_fifo_frames as usize;
+        let path = DataPath::new(firmware, wire, fifo_frames, usize::from(queue_pairs));
+        let card = Arc::new(Card::new(path, start).map_err(system("event descriptors"))?);
+        let stop = Arc::new(Stop::new().map_err(system("event descriptors"))?);
+        let mut device =
+            Self { card: card.clone(), stop: stop.clone(), threads: Vec::new(), management, epoch, _files: files };
+        let spawn = |name: &str, work: Box<dyn FnOnce() -> io::Result<()> + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(system("starting a thread"))
+        };
+        let (run_card, run_stop) = (card.clone(), stop.clone());
+        device.threads.push(spawn("toe-card", Box::new(move || run_card.run(&run_stop)))?);
+        let serve = move || {
+            let result = server::serve(source, &card, Offer { features, queue_pairs }, &stop);
+            ended(result);
+            Ok(())
+        };
+        device.threads.push(spawn("toe-frontend", Box::new(serve))?);
+        Ok(device)
+    }
+
+    /// The card.
+    pub fn card(&self) -> &Arc<Card> {
+        &self.card
+    }
+
+    /// The firmware's epoch.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Answers the operator for as long as it is polled; for ever at once if no socket was asked for. To be called
+    /// inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub async fn manage(&mut self) -> io::Result<()> {
+        match self.management.take() {
+            Some(listener) => management::serve(listener, self.card.clone(), self.epoch).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.stop.stop();
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => log::error!("the card stopped: {error}"),
+                Err(_) => log::error!("a thread of the card panicked"),
+            }
+        }
+    }
+}
+
+/// A seed and an epoch from the system. An epoch is never zero, which means "not known" on the channel.
+fn chance() -> io::Result<([u8; 32], u32)> {
+    let mut bytes = [0; 36];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    let (seed, epoch) = bytes.split_at(32);
+    let epoch = u32::from_ne_bytes([epoch[0], epoch[1], epoch[2], epoch[3]]).max(1);
+    let mut result = [0; 32];
+    result.copy_from_slice(seed);
+    Ok((result, epoch))
+}

@@ -422,8 +422,9 @@ impl Firmware {
             // Nobody's fault: the credit that follows says where to go on.
             Sent::Repeated => return self.store.counters.add(Counter::ChannelRepeated),
             Sent::Gap => return self.store.counters.add(Counter::ChannelGap),
+            Sent::Over => return self.store.counters.add(Counter::ChannelWrongState),
             Sent::BeyondCredit => (Counter::ChannelBeyondCredit, Reason::BeyondCredit),
-            Sent::WrongState => (Counter::ChannelWrongState, Reason::WrongState),
+            Sent::AfterShutdown => (Counter::ChannelWrongState, Reason::WrongState),
         };
         self.store.counters.add(counter);
         self.error(from, kind, 0, id, reason);

@@ -20,8 +20,10 @@ pub enum Sent {
     Gap,
     /// It goes beyond the credit.
     BeyondCredit,
-    /// The stream has ended or is broken.
-    WrongState,
+    /// The connection is over; STATE says so, and may have crossed this on the way.
+    Over,
+    /// The stream has ended.
+    AfterShutdown,
 }
 
 /// Tells the guest again after this long without an answer; doubled each time up to 2^5 times.
@@ -49,8 +51,8 @@ impl Tcb {
         if data.is_empty() {
             return Sent::Taken;
         }
-        if self.state == State::Closed || self.send.fin {
-            return Sent::WrongState;
+        if self.state == State::Closed {
+            return Sent::Over;
         }
         let start = self.send_position(offset);
         let end = start + data.len() as u64;
@@ -62,6 +64,9 @@ impl Tcb {
         }
         if end <= self.send.end {
             return Sent::Repeated;
+        }
+        if self.send.fin {
+            return Sent::AfterShutdown;
         }
         let new = &data[self.send.end.since(start) as usize..];
         if self.send.last() == self.send.nxt && self.send.in_flight() == 0 {

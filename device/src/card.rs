@@ -1,0 +1,266 @@
+//! The card as a whole: the data path, its clock, and the threads that run it.
+//!
+//! Whoever knows that something happened runs the data path: the worker that a frontend's kick woke
+//! ([`Card::kicked`]), and the card's own thread ([`Card::run`]) for the wire, the timers and whatever a worker did
+//! not finish. One lock orders them; it is handed over between rounds, so that nobody waits for longer than one.
+//!
+//! The card outlives its frontends. Each connection has a number, and what a worker of an earlier connection still
+//! says is not heard.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use rustix::time::{timerfd_create, timerfd_settime};
+use toe_abi::Reason;
+use toe_firmware::Instant;
+use vhost_user_backend::VringMutex;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::datapath::{DataPath, Guest};
+use crate::management::Limit;
+use crate::net::Features;
+
+/// The most rounds that a worker makes before the card's own thread takes over, so that it hears the frontend again.
+const WORKER_ROUNDS: usize = 16;
+
+/// Names one connection of a frontend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Connection(u64);
+
+/// Asks threads to end: a flag, and a descriptor that stays readable once it is set.
+#[derive(Debug)]
+pub struct Stop {
+    flag: AtomicBool,
+    event: OwnedFd,
+}
+
+impl Stop {
+    /// Not yet.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { flag: AtomicBool::new(false), event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+    }
+
+    /// From now on.
+    pub fn stop(&self) {
+        self.flag.store(true, Ordering::Release);
+        signal(&self.event);
+    }
+
+    /// Whether it was asked for.
+    pub fn is_set(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+}
+
+impl AsFd for Stop {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+/// An event counter cannot be so full that a write fails before somebody reads it.
+fn signal(event: &OwnedFd) {
+    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+}
+
+fn consume(event: &OwnedFd) {
+    let _ = rustix::io::read(event, &mut [0; 8]);
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: DataPath,
+    connection: Connection,
+    /// When the timer goes off, if it is set.
+    armed: Option<Instant>,
+}
+
+/// A card.
+#[derive(Debug)]
+pub struct Card {
+    inner: Mutex<Inner>,
+    start: std::time::Instant,
+    wake: OwnedFd,
+    timer: OwnedFd,
+}
+
+impl Card {
+    /// A card that runs `path`. Its clock, which began to count at `start`, is the one that the firmware was booted by.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn new(path: DataPath, start: std::time::Instant) -> io::Result<Self> {
+        Ok(Self {
+            inner: Mutex::new(Inner { path, connection: Connection(0), armed: None }),
+            start,
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            timer: timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?,
+        })
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_us(self.start.elapsed().as_micros() as u64)
+    }
+
+    /// A frontend has come. Its guest has no rings yet.
+    pub fn connect(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) -> Connection {
+        let mut inner = self.inner.lock();
+        inner.connection.0 += 1;
+        inner.path.set_guest(Some(Guest { memory, vrings: Vec::new(), features: Features::default() }));
+        inner.connection
+    }
+
+    /// The frontend has gone.
+    pub fn disconnect(&self, connection: Connection) {
+        let mut inner = self.inner.lock();
+        if inner.connection == connection {
+            inner.path.set_guest(None);
+        }
+    }
+
+    /// The guest's driver has agreed to `features`.
+    pub fn negotiated(&self, connection: Connection, features: Features) {
+        let mut inner = self.inner.lock();
+        if inner.connection != connection {
+            return;
+        }
+        if let Some(guest) = inner.path.guest_mut() {
+            guest.features = features;
+            inner.path.set_offloads(features.guest_offloads());
+        }
+    }
+
+    /// A ring was started or kicked.
+    pub fn kicked(&self, connection: Connection, vrings: &[VringMutex]) {
+        let mut inner = self.inner.lock();
+        if inner.connection != connection {
+            return;
+        }
+        if let Some(guest) = inner.path.guest_mut()
+            && guest.vrings.is_empty()
+        {
+            guest.vrings = vrings.to_vec();
+        }
+        for _ in 0..WORKER_ROUNDS {
+            if !inner.path.round(self.now()) {
+                return self.set_timer(&mut inner);
+            }
+            MutexGuard::bump(&mut inner);
+            if inner.connection != connection {
+                return;
+            }
+        }
+        signal(&self.wake);
+    }
+
+    /// Runs the card until `stop`.
+    ///
+    /// # Errors
+    /// The system has no descriptor left, or waiting fails.
+    pub fn run(&self, stop: &Stop) -> io::Result<()> {
+        const WAKE: u64 = 0;
+        const TIMER: u64 = 1;
+        const WIRE: u64 = 2;
+        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let add = |fd: &dyn AsFd, data, flags| epoll::add(&poll, fd.as_fd(), epoll::EventData::new_u64(data), flags);
+        // Of these three only that they happened counts: what there is to do, a round sees.
+        add(&stop, WAKE, epoll::EventFlags::IN)?;
+        add(&self.wake, WAKE, epoll::EventFlags::IN)?;
+        add(&self.timer, TIMER, epoll::EventFlags::IN)?;
+        if let Some(wire) = self.inner.lock().path.wire().events() {
+            // Told once for each change: the wire is left alone on purpose while there is no room for its frames.
+            add(&wire, WIRE, epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET)?;
+        }
+        let mut events = Vec::with_capacity(8);
+        while !stop.is_set() {
+            let mut inner = self.inner.lock();
+            while inner.path.round(self.now()) && !stop.is_set() {
+                MutexGuard::bump(&mut inner);
+            }
+            self.set_timer(&mut inner);
+            drop(inner);
+            events.clear();
+            match epoll::wait(&poll, spare_capacity(&mut events), None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other?,
+            };
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => consume(&self.wake),
+                    TIMER => {
+                        consume(&self.timer);
+                        self.inner.lock().armed = None;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the timer for the data path's next timeout. One that is set too early stays: it costs one needless round.
+    fn set_timer(&self, inner: &mut Inner) {
+        let Some(due) = inner.path.poll_timeout() else { return };
+        if inner.armed.is_some_and(|armed| armed <= due) {
+            return;
+        }
+        // Zero would switch it off.
+        let wait = Duration::from_micros(due.since(self.now()).as_us().max(1));
+        let it_value = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
+        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value }) {
+            Ok(_) => inner.armed = Some(due),
+            Err(error) => log::error!("the timer could not be set to {wait:?}: {error}"),
+        }
+    }
+
+    /// Every pool of firmware and device.
+    pub fn limits(&self) -> Vec<Limit> {
+        let inner = self.inner.lock();
+        let name = |reason| Reason::from_u32(reason).map_or_else(|| format!("reason-{reason}"), |r| r.to_string());
+        let mut limits: Vec<_> = inner
+            .path
+            .firmware()
+            .limits()
+            .map(|limit| Limit {
+                name: limit.name.to_owned(),
+                capacity: limit.capacity,
+                in_use: limit.in_use,
+                high_water: limit.high_water,
+                policy: limit.policy.to_owned(),
+                refusals: limit
+                    .refusals
+                    .into_iter()
+                    .filter(|(reason, _)| *reason != Reason::None as u32)
+                    .map(|(reason, count)| (name(reason), count))
+                    .collect(),
+            })
+            .collect();
+        let fifo = inner.path.fifo();
+        limits.push(Limit {
+            name: "receive-fifo".to_owned(),
+            capacity: fifo.capacity() as u64,
+            in_use: fifo.queued() as u64,
+            high_water: fifo.high_water() as u64,
+            // Nothing is refused: the wire's own queue holds the frames.
+            policy: "wait".to_owned(),
+            refusals: BTreeMap::from([("receive-fifo-full".to_owned(), inner.path.counters().receive_fifo_full)]),
+        });
+        limits
+    }
+
+    /// Every counter of device and firmware.
+    pub fn stat(&self) -> BTreeMap<&'static str, u64> {
+        self.inner.lock().path.all_counters().map(|entry| (entry.name, entry.value)).collect()
+    }
+}

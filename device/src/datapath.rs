@@ -1,0 +1,474 @@
+//! The way of a frame through the card.
+//!
+//! ```text
+//!  transmit rings ── handle_guest ──────────────────────────▶ wire
+//!                         │ taken            poll_wire ──────▶ wire
+//!                      firmware
+//!                         │ taken            poll_guest ─────▶ receive ring
+//!            wire ── handle_wire ── receive FIFO ────────────▶ receive rings
+//! ```
+//!
+//! All of it happens in [`DataPath::round`]: a bounded batch of work in each direction. It never waits. Who is full
+//! pushes back: with the wire full, one frame waits in `outgoing` and the transmit rings are left alone; without
+//! receive buffers, frames wait in the FIFO, and with that full the wire is left alone; the firmware keeps what it
+//! has until it is asked. A round says whether there is more to do at once; if not, the one that is waited for (the
+//! driver, the wire, a timer) has been asked to say when.
+//!
+//! Without a guest (no receive ring runs) wire, timers and firmware go on, and what is not the firmware's is dropped.
+
+use toe_abi::{ETHERNET_HEADER_BYTES, StatEntry};
+use toe_firmware::{Firmware, Instant, Verdict};
+use vhost_user_backend::{VringMutex, VringT};
+use virtio_queue::QueueT;
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::counters::Counters;
+use crate::fifo::Fifo;
+use crate::flow::FlowHash;
+use crate::net::{Features, Offloads};
+use crate::packet::Packet;
+use crate::ring::{Delivery, Ring, RingError, Scratch, Transmitted};
+use crate::wire::{Sent, Wire};
+
+/// The most frames that one step of a round handles before the others have their turn.
+const BATCH: usize = 64;
+
+/// The guest's side: what a frontend has told of it.
+pub struct Guest {
+    /// The guest's memory; its regions may be replaced at any time.
+    pub memory: GuestMemoryAtomic<GuestMemoryMmap>,
+    /// Receive and transmit ring of each pair in turn; none until a ring runs for the first time.
+    pub vrings: Vec<VringMutex>,
+    /// What its driver agreed to.
+    pub features: Features,
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").field("features", &self.features).finish_non_exhaustive()
+    }
+}
+
+/// Whose frame waits for the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    Guest,
+    Firmware,
+}
+
+/// Everything that a frame meets.
+pub struct DataPath {
+    firmware: Firmware,
+    wire: Box<dyn Wire>,
+    guest: Option<Guest>,
+    fifo: Fifo,
+    flow: FlowHash,
+    /// Bit by bit, the pairs whose receive ring runs.
+    active: u64,
+    /// The pair that transmits first in the next round.
+    turn: usize,
+    /// The frame on its way to the wire; it waits there while `waiting` says whose it is.
+    outgoing: Packet,
+    waiting: Option<Origin>,
+    /// A frame of the firmware for the guest; it waits there if it found too few receive buffers.
+    channel: Packet,
+    channel_waiting: bool,
+    fifo_was_full: bool,
+    offloads: Offloads,
+    scratch: Scratch,
+    counters: Counters,
+}
+
+impl std::fmt::Debug for DataPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataPath").field("guest", &self.guest).field("active", &self.active).finish_non_exhaustive()
+    }
+}
+
+impl DataPath {
+    /// A card of that firmware on that wire, with a receive FIFO for `fifo_frames` frames and up to `pairs` queue pairs.
+    pub fn new(firmware: Firmware, wire: Box<dyn Wire>, fifo_frames: usize, pairs: usize) -> Self {
+        assert!((1..=64).contains(&pairs), "{pairs} queue pairs");
+        Self {
+            firmware,
+            wire,
+            guest: None,
+            fifo: Fifo::new(fifo_frames, pairs),
+            flow: FlowHash::default(),
+            active: 0,
+            turn: 0,
+            outgoing: Packet::default(),
+            waiting: None,
+            channel: Packet::default(),
+            channel_waiting: false,
+            fifo_was_full: false,
+            offloads: Offloads::default(),
+            scratch: Scratch::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Replaces the guest, or takes it away. What waited for the old one is dropped.
+    pub fn set_guest(&mut self, guest: Option<Guest>) {
+        self.guest = None;
+        self.refresh_active();
+        self.counters.frontends += u64::from(guest.is_some());
+        self.guest = guest;
+        self.set_offloads(Offloads::default());
+    }
+
+    /// The guest, to tell of it what the frontend says.
+    pub fn guest_mut(&mut self) -> Option<&mut Guest> {
+        self.guest.as_mut()
+    }
+
+    /// What the guest takes besides plain frames.
+    pub fn set_offloads(&mut self, offloads: Offloads) {
+        self.offloads = offloads;
+        self.wire.set_offloads(offloads);
+    }
+
+    /// The wire.
+    pub fn wire(&self) -> &dyn Wire {
+        &*self.wire
+    }
+
+    /// The firmware.
+    pub fn firmware(&self) -> &Firmware {
+        &self.firmware
+    }
+
+    /// The receive FIFO.
+    pub fn fifo(&self) -> &Fifo {
+        &self.fifo
+    }
+
+    /// The device's counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Every counter of device, wire and firmware.
+    pub fn all_counters(&self) -> impl Iterator<Item = StatEntry<'static>> + '_ {
+        let device = self.counters.iter().chain(self.wire.counters());
+        device.map(|(name, value)| StatEntry { name, value }).chain(self.firmware.counters())
+    }
+
+    /// When a round is due though nothing happens.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.firmware.poll_timeout(), self.wire.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Does a bounded amount of everything that can be done at `now`. Whether there is more to do at once.
+    #[must_use]
+    pub fn round(&mut self, now: Instant) -> bool {
+        if self.firmware.poll_timeout().is_some_and(|due| due <= now) {
+            self.firmware.handle_timeout(now);
+        }
+        self.wire.advance(now);
+        self.refresh_active();
+        let mut more = false;
+        if self.flush_outgoing(now) {
+            more |= self.guest_to_wire(now);
+        }
+        more |= self.wire_to_fifo(now);
+        more |= self.firmware_to_wire(now);
+        more |= self.fifo_to_guest(now);
+        // The wire was left alone for want of room; now there is some, and the wire will not say again what it has.
+        more |= self.fifo_was_full && self.fifo.queued() < self.fifo.capacity();
+        // A wire that this very round made room in (a loop) tells nobody of it.
+        more | (self.waiting.is_some() && self.flush_outgoing(now))
+    }
+
+    /// Sees which pairs run. Frames that wait for one that does not any more go to the others.
+    fn refresh_active(&mut self) {
+        let vrings = self.guest.as_ref().map_or(&[][..], |guest| &guest.vrings);
+        let active = vrings.iter().step_by(2).enumerate().filter(|(_, vring)| runs(vring));
+        let active = active.fold(0, |mask, (pair, _)| mask | 1 << pair);
+        if active == self.active {
+            return;
+        }
+        log::debug!("receive rings that run: {:#b}, before {:#b}", active, self.active);
+        let gone = self.active & !active;
+        self.active = active;
+        for pair in Bits(gone) {
+            while let Some(packet) = self.fifo.pop(pair) {
+                self.queue(packet);
+            }
+        }
+        if active == 0 && std::mem::take(&mut self.channel_waiting) {
+            self.counters.firmware_frame_undeliverable += 1;
+        }
+    }
+
+    /// Sends the packet in `outgoing`. Whether the wire may take another.
+    fn send_outgoing(&mut self, now: Instant, origin: Origin) -> bool {
+        self.waiting = None;
+        match self.wire.send(now, &mut self.outgoing) {
+            Sent::Done => match origin {
+                Origin::Guest => self.counters.frames_to_wire += 1,
+                Origin::Firmware => self.counters.firmware_frames_to_wire += 1,
+            },
+            Sent::Full => self.waiting = Some(origin),
+            Sent::Down => self.counters.wire_down += 1,
+            Sent::Refused => self.counters.wire_refused += 1,
+        }
+        self.waiting.is_none()
+    }
+
+    fn flush_outgoing(&mut self, now: Instant) -> bool {
+        self.waiting.is_none_or(|origin| self.send_outgoing(now, origin))
+    }
+
+    /// Transmit rings to firmware or wire.
+    fn guest_to_wire(&mut self, now: Instant) -> bool {
+        let Some(guest) = self.guest.take() else { return false };
+        let pairs = guest.vrings.len() / 2;
+        let mut more = false;
+        let turn = self.turn;
+        for pair in (0..pairs).map(|i| (turn + i) % pairs) {
+            more |= self.transmit(&guest, pair, now);
+            if self.waiting.is_some() {
+                // The next round begins with the one behind.
+                self.turn = pair + 1;
+                break;
+            }
+        }
+        self.guest = Some(guest);
+        more
+    }
+
+    fn transmit(&mut self, guest: &Guest, pair: usize, now: Instant) -> bool {
+        let mut vring = guest.vrings[2 * pair + 1].get_mut();
+        if !vring.is_enabled() || !vring.get_queue().ready() {
+            return false;
+        }
+        let memory = guest.memory.memory();
+        let mut ring = match Ring::open(&memory, vring.get_queue(), guest.features) {
+            Ok(ring) => ring,
+            Err(error) => {
+                self.count_ring_error(error);
+                return false;
+            }
+        };
+        if ring.available() > 0 {
+            ring.disarm();
+        }
+        let mut more = true;
+        for _ in 0..BATCH {
+            match ring.transmit(&mut self.outgoing) {
+                Transmitted::Nothing => {
+                    more = ring.arm();
+                    break;
+                }
+                Transmitted::Malformed(malformed) => {
+                    self.counters.frames_from_guest += 1;
+                    malformed.count_guest_frame(&mut self.counters);
+                }
+                Transmitted::Packet => {
+                    let frame = self.outgoing.frame();
+                    self.counters.frames_from_guest += 1;
+                    self.counters.bytes_from_guest += frame.len() as u64;
+                    match self.firmware.handle_guest(now, frame) {
+                        Verdict::Taken => self.counters.frames_from_guest_taken += 1,
+                        Verdict::PassOn => {
+                            if !self.send_outgoing(now, Origin::Guest) {
+                                more = false;
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        let interrupt = ring.close(vring.get_queue_mut());
+        self.interrupt(interrupt, &vring);
+        more
+    }
+
+    /// Wire to firmware or FIFO.
+    fn wire_to_fifo(&mut self, now: Instant) -> bool {
+        for _ in 0..BATCH {
+            let Some(mut packet) = self.fifo.take() else {
+                // Counted once for each time it fills, not for each look at it.
+                self.counters.receive_fifo_full += u64::from(!std::mem::replace(&mut self.fifo_was_full, true));
+                return false;
+            };
+            self.fifo_was_full = false;
+            if !self.wire.receive(now, &mut packet) {
+                self.fifo.release(packet);
+                return false;
+            }
+            self.sort(now, packet);
+        }
+        true
+    }
+
+    /// Decides where a packet from the wire goes.
+    fn sort(&mut self, now: Instant, mut packet: Packet) {
+        let frame = packet.frame();
+        self.counters.frames_from_wire += 1;
+        self.counters.bytes_from_wire += frame.len() as u64;
+        if packet.is_too_long() {
+            self.counters.wire_frame_too_long += 1;
+        } else if frame.len() < ETHERNET_HEADER_BYTES {
+            self.counters.wire_frame_too_short += 1;
+        } else if self.firmware.handle_wire(now, frame, packet.header().checksum()) == Verdict::Taken {
+            self.counters.frames_from_wire_taken += 1;
+        } else if self.active == 0 {
+            self.counters.no_guest += 1;
+        } else if let Some(header) = packet.header().for_receiver(self.offloads) {
+            packet.set_header(header);
+            return self.queue(packet);
+        } else {
+            self.counters.wire_frame_offload += 1;
+        }
+        self.fifo.release(packet);
+    }
+
+    /// Queues a packet for the guest at the pair of its flow.
+    fn queue(&mut self, packet: Packet) {
+        let pairs = u64::from(self.active.count_ones());
+        let nth = match pairs {
+            0 => {
+                self.counters.no_guest += 1;
+                return self.fifo.release(packet);
+            }
+            1 => 0,
+            _ => self.flow.of(packet.frame()) % pairs,
+        };
+        if let Some(pair) = Bits(self.active).nth(nth as usize) {
+            self.fifo.push(pair, packet);
+        }
+    }
+
+    fn firmware_to_wire(&mut self, now: Instant) -> bool {
+        for _ in 0..BATCH {
+            if self.waiting.is_some() {
+                return false;
+            }
+            let Some(bytes) = self.firmware.poll_wire(now, self.outgoing.frame_room()) else { return false };
+            self.outgoing.set_frame_bytes(bytes);
+            self.send_outgoing(now, Origin::Firmware);
+        }
+        true
+    }
+
+    /// FIFO and firmware to receive rings. The firmware's frames go to the first pair that runs.
+    fn fifo_to_guest(&mut self, now: Instant) -> bool {
+        let Some(guest) = self.guest.take() else { return false };
+        let mut more = false;
+        let mut channel = true;
+        for pair in Bits(self.active) {
+            if channel || self.fifo.front(pair).is_some() {
+                more |= self.deliver(&guest, pair, channel, now);
+            }
+            channel = false;
+        }
+        self.guest = Some(guest);
+        more
+    }
+
+    fn deliver(&mut self, guest: &Guest, pair: usize, channel: bool, now: Instant) -> bool {
+        let mut vring = guest.vrings[2 * pair].get_mut();
+        if !vring.is_enabled() || !vring.get_queue().ready() {
+            return false;
+        }
+        let memory = guest.memory.memory();
+        let mut ring = match Ring::open(&memory, vring.get_queue(), guest.features) {
+            Ok(ring) => ring,
+            Err(error) => {
+                self.count_ring_error(error);
+                return false;
+            }
+        };
+        let mut batch = BATCH;
+        let mut starved = false;
+        while batch > 0 && !starved {
+            let Some(packet) = self.fifo.front(pair) else { break };
+            match ring.receive(packet, &mut self.scratch, &mut self.counters) {
+                Delivery::Done => self.counters.frames_to_guest += 1,
+                Delivery::BufferTooSmall => self.counters.wire_frame_buffer_too_small += 1,
+                Delivery::RingTooSmall => self.counters.wire_frame_ring_too_small += 1,
+                Delivery::NoBuffers => {
+                    starved = true;
+                    break;
+                }
+            }
+            if let Some(packet) = self.fifo.pop(pair) {
+                self.fifo.release(packet);
+            }
+            batch -= 1;
+        }
+        let mut more = batch == 0;
+        if channel {
+            batch = BATCH;
+            while batch > 0 && !starved {
+                if !self.channel_waiting {
+                    if ring.available() == 0 {
+                        break;
+                    }
+                    let Some(bytes) = self.firmware.poll_guest(now, self.channel.frame_room()) else { break };
+                    self.channel.set_frame_bytes(bytes);
+                    self.channel_waiting = true;
+                }
+                match ring.receive(&self.channel, &mut self.scratch, &mut self.counters) {
+                    Delivery::Done => self.counters.firmware_frames_to_guest += 1,
+                    Delivery::NoBuffers => {
+                        starved = true;
+                        break;
+                    }
+                    Delivery::BufferTooSmall | Delivery::RingTooSmall => {
+                        self.counters.firmware_frame_undeliverable += 1;
+                    }
+                }
+                self.channel_waiting = false;
+                batch -= 1;
+            }
+            more |= batch == 0;
+        }
+        if starved || ring.available() == 0 {
+            more = ring.arm();
+        } else {
+            ring.disarm();
+        }
+        let interrupt = ring.close(vring.get_queue_mut());
+        self.interrupt(interrupt, &vring);
+        more
+    }
+
+    fn interrupt(&mut self, wanted: bool, vring: &vhost_user_backend::VringState) {
+        if !wanted {
+            return;
+        }
+        self.counters.interrupts += 1;
+        if let Err(error) = vring.signal_used_queue() {
+            log::warn!("an interrupt could not be sent: {error}");
+        }
+    }
+
+    fn count_ring_error(&mut self, error: RingError) {
+        match error {
+            RingError::Address => self.counters.ring_bad_address += 1,
+            RingError::Index => self.counters.ring_bad_index += 1,
+        }
+    }
+}
+
+fn runs(vring: &VringMutex) -> bool {
+    let vring = vring.get_ref();
+    vring.is_enabled() && vring.get_queue().ready()
+}
+
+/// The positions of the bits that are set, lowest first.
+struct Bits(u64);
+
+impl Iterator for Bits {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let lowest = (self.0 != 0).then(|| self.0.trailing_zeros() as usize)?;
+        self.0 &= self.0 - 1;
+        Some(lowest)
+    }
+}

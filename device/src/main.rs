@@ -1,0 +1,71 @@
+//! `toe-nic`: the card as a process of the host.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use toe_device::options::Options;
+use toe_device::{Config, Device, FrontendSocket};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.print_capabilities {
+        println!("{}", serde_json::json!({ "type": "net" }));
+        return ExitCode::SUCCESS;
+    }
+    let level = ["warn", "info", "debug", "trace"][usize::from(options.verbose.min(3))];
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    // A card that lost a thread must not limp on: ended, it is started again by who watches it.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("toe-nic: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+    let Options {
+        socket_path,
+        fd,
+        print_capabilities: _,
+        wire,
+        impair,
+        impair_seed,
+        profile,
+        queue_pairs,
+        management_socket,
+        seed,
+        verbose: _,
+    } = options;
+    let frontend = match (socket_path, fd) {
+        (Some(path), _) => FrontendSocket::Path(path),
+        (None, fd) => FrontendSocket::Inherited(fd.ok_or("--socket-path or --fd is needed")?),
+    };
+    let wire = wire.ok_or("--wire is needed")?;
+    let seed = seed.map(|seed| seed.0);
+    let impair = impair.map(|spec| (spec, impair_seed));
+    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, seed };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        // Before there is anything to tidy up.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (ended, end) = tokio::sync::oneshot::channel();
+        // The receiver is gone only if the process is about to end.
+        let mut device = Device::start(config, move |result| drop(ended.send(result)))?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            result = end => result.unwrap_or(Ok(()))?,
+            result = device.manage() => result?,
+        }
+        Ok(())
+    })
+}

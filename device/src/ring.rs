@@ -1,0 +1,451 @@
+//! A split virtqueue, the device's side of it (Virtual I/O Device 1.2, section 2.7).
+//!
+//! A [`Ring`] is one batch of work on one queue: it is opened, some chains are taken and used, and it is closed. So
+//! what costs is paid once per batch: the memory guard (the caller's), the addresses of the three parts, one look at
+//! the available index, one release store of the used index, one fence, one look at whether the driver wants an
+//! interrupt. Nothing is allocated per chain.
+//!
+//! Everything in guest memory is hostile and may change between two looks. Hence: every value is read once and
+//! checked before use; every buffer is resolved through the guest's memory map, which checks its bounds; a chain has
+//! at most as many descriptors as its ring, whatever its links say; nothing is taken by reference, all is copied
+//! out or in. A chain that makes no sense is handed back with length zero and counted ([`Malformed`]); only a head
+//! beyond the table cannot be handed back, since it names no chain.
+//!
+//! There is no `unsafe` here: the accesses go through `vm-memory`'s volatile slices.
+
+use std::num::Wrapping;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU16, Ordering, fence};
+
+use toe_abi::ETHERNET_HEADER_BYTES;
+use virtio_queue::desc::split::Descriptor;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileMemory, VolatileSlice};
+
+use crate::counters::Counters;
+use crate::net::Features;
+use crate::packet::{HEADER_BYTES, PACKET_BYTES_MAX, Packet};
+
+const DESCRIPTOR_BYTES: usize = size_of::<Descriptor>();
+const AVAIL_HEADER_BYTES: usize = 4;
+const USED_HEADER_BYTES: usize = 4;
+const USED_ELEMENT_BYTES: usize = 8;
+const INDEX_AT: usize = 2;
+const NO_INTERRUPT: u16 = 1;
+const NO_NOTIFY: u16 = 1;
+
+/// Why a chain of descriptors makes no sense.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Malformed {
+    /// The available ring names a descriptor beyond the table.
+    BadHead,
+    /// A descriptor's `next` leads beyond its table.
+    BadNext,
+    /// More descriptors than the ring has: a loop.
+    Loop,
+    /// A buffer outside the guest's memory.
+    BadAddress,
+    /// A buffer of no bytes.
+    EmptyBuffer,
+    /// A buffer to be written in a chain to send, or one to be read in a chain to receive into.
+    WrongDirection,
+    /// An indirect table that is nested, chained, no whole number of descriptors, or not agreed upon.
+    BadIndirect,
+    /// More bytes than a frame can have.
+    TooLong,
+    /// Fewer bytes than the headers.
+    TooShort,
+}
+
+impl Malformed {
+    /// Counts a chain to send that was dropped for this.
+    pub fn count_guest_frame(self, counters: &mut Counters) {
+        *match self {
+            Self::BadHead => &mut counters.guest_frame_bad_head,
+            Self::BadNext => &mut counters.guest_frame_bad_next,
+            Self::Loop => &mut counters.guest_frame_loop,
+            Self::BadAddress => &mut counters.guest_frame_bad_address,
+            Self::EmptyBuffer => &mut counters.guest_frame_empty_buffer,
+            Self::WrongDirection => &mut counters.guest_frame_wrong_direction,
+            Self::BadIndirect => &mut counters.guest_frame_bad_indirect,
+            Self::TooLong => &mut counters.guest_frame_too_long,
+            Self::TooShort => &mut counters.guest_frame_too_short,
+        } += 1;
+    }
+
+    /// Counts a receive buffer that was handed back for this. There is none that is too long.
+    fn count_receive_buffer(self, counters: &mut Counters) {
+        *match self {
+            Self::BadHead => &mut counters.receive_buffer_bad_head,
+            Self::BadNext => &mut counters.receive_buffer_bad_next,
+            Self::Loop => &mut counters.receive_buffer_loop,
+            Self::BadAddress => &mut counters.receive_buffer_bad_address,
+            Self::EmptyBuffer => &mut counters.receive_buffer_empty,
+            Self::WrongDirection => &mut counters.receive_buffer_wrong_direction,
+            Self::BadIndirect => &mut counters.receive_buffer_bad_indirect,
+            Self::TooLong | Self::TooShort => &mut counters.receive_buffer_too_short,
+        } += 1;
+    }
+}
+
+/// Why a ring cannot be looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RingError {
+    /// A part of it lies outside the guest's memory or is misaligned.
+    Address,
+    /// The available index is more than the ring's size ahead.
+    Index,
+}
+
+/// What a transmit ring had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Transmitted {
+    /// A packet.
+    Packet,
+    /// A chain that made no sense.
+    Malformed(Malformed),
+    /// Nothing.
+    Nothing,
+}
+
+/// What became of a packet for a receive ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Delivery {
+    /// It is in the ring.
+    Done,
+    /// The ring has not enough buffers; nothing was consumed.
+    NoBuffers,
+    /// The next buffer is too small, and merging was not agreed upon; nothing was consumed.
+    BufferTooSmall,
+    /// The ring is full of buffers and they are too small all together; nothing was consumed.
+    RingTooSmall,
+}
+
+/// Chains that one packet goes into: the head of each and the bytes written. Kept between packets for its memory.
+#[derive(Default, Debug)]
+pub struct Scratch {
+    chains: Vec<(u16, u32)>,
+}
+
+/// A batch of work on one queue.
+#[derive(Debug)]
+pub struct Ring<'m> {
+    memory: &'m GuestMemoryMmap,
+    descriptors: VolatileSlice<'m>,
+    avail: VolatileSlice<'m>,
+    used: VolatileSlice<'m>,
+    size: u16,
+    features: Features,
+    event_idx: bool,
+    /// The available index as last read.
+    seen: Wrapping<u16>,
+    next_avail: Wrapping<u16>,
+    next_used: Wrapping<u16>,
+    /// The used index as the driver knows it.
+    published: Wrapping<u16>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToDevice,
+    ToGuest,
+}
+
+impl<'m> Ring<'m> {
+    /// Opens `queue`, whose driver agreed to `features`.
+    ///
+    /// # Errors
+    /// See [`RingError`]. The queue is not changed.
+    pub fn open(memory: &'m GuestMemoryMmap, queue: &Queue, features: Features) -> Result<Self, RingError> {
+        let size = queue.size();
+        let entries = usize::from(size);
+        let part =
+            |address: u64, bytes: usize| memory.get_slice(GuestAddress(address), bytes).map_err(|_| RingError::Address);
+        let descriptors = part(queue.desc_table(), DESCRIPTOR_BYTES * entries)?;
+        // The two bytes behind each ring are used_event and avail_event; without EVENT_IDX they need not exist.
+        let event_bytes = if queue.event_idx_enabled() { 2 } else { 0 };
+        let avail = part(queue.avail_ring(), AVAIL_HEADER_BYTES + 2 * entries + event_bytes)?;
+        let used = part(queue.used_ring(), USED_HEADER_BYTES + USED_ELEMENT_BYTES * entries + event_bytes)?;
+        used.get_atomic_ref::<AtomicU16>(INDEX_AT).map_err(|_| RingError::Address)?;
+        let seen = avail.get_atomic_ref::<AtomicU16>(INDEX_AT).map_err(|_| RingError::Address)?;
+        let seen = Wrapping(u16::from_le(seen.load(Ordering::Acquire)));
+        let next_avail = Wrapping(queue.next_avail());
+        if (seen - next_avail).0 > size {
+            return Err(RingError::Index);
+        }
+        let next_used = Wrapping(queue.next_used());
+        Ok(Self {
+            memory,
+            descriptors,
+            avail,
+            used,
+            size,
+            features,
+            event_idx: queue.event_idx_enabled(),
+            seen,
+            next_avail,
+            next_used,
+            published: next_used,
+        })
+    }
+
+    /// Chains that can still be taken.
+    pub fn available(&self) -> u16 {
+        (self.seen - self.next_avail).0
+    }
+
+    /// Takes the next chain of a transmit ring and copies it into `packet`.
+    pub fn transmit(&mut self, packet: &mut Packet) -> Transmitted {
+        if self.available() == 0 {
+            return Transmitted::Nothing;
+        }
+        let head = self.head(self.next_avail);
+        self.next_avail += 1;
+        if head >= self.size {
+            return Transmitted::Malformed(Malformed::BadHead);
+        }
+        let outcome = self.gather(head, packet);
+        self.give_back(head, 0);
+        match outcome {
+            Ok(()) => Transmitted::Packet,
+            Err(malformed) => Transmitted::Malformed(malformed),
+        }
+    }
+
+    /// Puts `packet` into the next chains of a receive ring. Chains that make no sense are handed back and counted.
+    pub fn receive(&mut self, packet: &Packet, scratch: &mut Scratch, counters: &mut Counters) -> Delivery {
+        let header_bytes = self.features.header_bytes();
+        let header = packet.header().with_buffers(1);
+        let parts = [&header.0[..header_bytes], packet.frame()];
+        let bytes = parts[0].len() + parts[1].len();
+        scratch.chains.clear();
+        let mut cursor = self.next_avail;
+        let mut written = 0;
+        while written < bytes {
+            if cursor == self.seen {
+                let all = (cursor - self.next_avail).0 == self.size;
+                return if all { Delivery::RingTooSmall } else { Delivery::NoBuffers };
+            }
+            let head = self.head(cursor);
+            cursor += 1;
+            match self.scatter(head, parts, written) {
+                Ok(n) if written + n < bytes && !self.features.mergeable() => return Delivery::BufferTooSmall,
+                Ok(n) => {
+                    scratch.chains.push((head, n as u32));
+                    written += n;
+                }
+                Err(malformed) => {
+                    // Handed back with all before it, so that chains stay in order; the packet starts anew behind.
+                    malformed.count_receive_buffer(counters);
+                    scratch.chains.drain(..).for_each(|(head, _)| self.give_back(head, 0));
+                    if head < self.size {
+                        self.give_back(head, 0);
+                    }
+                    self.next_avail = cursor;
+                    written = 0;
+                }
+            }
+        }
+        if let [(first, _), _, ..] = scratch.chains[..] {
+            // Known only now. That the walk may find another chain this time harms nobody but who changed it.
+            let count = (scratch.chains.len() as u16).to_le_bytes();
+            let _ = self.scatter_at(first, HEADER_BYTES - count.len(), &count);
+        }
+        scratch.chains.drain(..).for_each(|(head, bytes)| self.give_back(head, bytes));
+        self.next_avail = cursor;
+        Delivery::Done
+    }
+
+    /// Asks the driver to notify when it makes another chain available. Whether it did so since the ring was opened:
+    /// then no notification will come for that, and the caller has to look again.
+    ///
+    /// It compares with what was seen, not with what was taken: chains that were left because they are too few must
+    /// not keep the caller busy.
+    #[must_use]
+    pub fn arm(&mut self) -> bool {
+        if self.event_idx {
+            self.store_used(USED_HEADER_BYTES + USED_ELEMENT_BYTES * usize::from(self.size), self.seen.0);
+        } else {
+            self.store_used(0, 0);
+        }
+        // The driver writes its index and then looks whether to notify: we the other way round.
+        fence(Ordering::SeqCst);
+        self.load_avail(INDEX_AT, Ordering::Acquire) != self.seen.0
+    }
+
+    /// Says that no notifications are needed: the ring will be looked at anyway. With EVENT_IDX there is nothing to say.
+    pub fn disarm(&mut self) {
+        if !self.event_idx {
+            self.store_used(0, NO_NOTIFY);
+        }
+    }
+
+    /// Makes visible what was used and writes the positions back to `queue`. Whether the driver wants an interrupt.
+    #[must_use]
+    pub fn close(self, queue: &mut Queue) -> bool {
+        queue.set_next_avail(self.next_avail.0);
+        queue.set_next_used(self.next_used.0);
+        let used = self.next_used - self.published;
+        if used.0 == 0 {
+            return false;
+        }
+        index(&self.used, INDEX_AT).store(self.next_used.0.to_le(), Ordering::Release);
+        // The index first, then the look at what the driver asks for.
+        fence(Ordering::SeqCst);
+        if self.event_idx {
+            let event = self.load_avail(AVAIL_HEADER_BYTES + 2 * usize::from(self.size), Ordering::Relaxed);
+            (self.next_used - Wrapping(event) - Wrapping(1)) < used
+        } else {
+            self.load_avail(0, Ordering::Relaxed) & NO_INTERRUPT == 0
+        }
+    }
+
+    fn load_avail(&self, at: usize, order: Ordering) -> u16 {
+        u16::from_le(index(&self.avail, at).load(order))
+    }
+
+    fn store_used(&mut self, at: usize, value: u16) {
+        index(&self.used, at).store(value.to_le(), Ordering::Relaxed);
+    }
+
+    /// The head at that position of the available ring. It was written before the index that was read.
+    fn head(&self, position: Wrapping<u16>) -> u16 {
+        let slot = usize::from(position.0 & (self.size - 1));
+        self.load_avail(AVAIL_HEADER_BYTES + 2 * slot, Ordering::Relaxed)
+    }
+
+    fn give_back(&mut self, head: u16, bytes: u32) {
+        let slot = usize::from(self.next_used.0 & (self.size - 1));
+        let element = u64::from(head) | u64::from(bytes) << 32;
+        // In bounds by construction, see `open`.
+        let _ = self.used.write_obj(element.to_le(), USED_HEADER_BYTES + USED_ELEMENT_BYTES * slot);
+        self.next_used += 1;
+    }
+
+    /// Copies the chain at `head` into `packet`.
+    fn gather(&self, head: u16, packet: &mut Packet) -> Result<(), Malformed> {
+        // A shorter header is filled up at its end.
+        let missing = HEADER_BYTES - self.features.header_bytes();
+        let room = packet.room();
+        let mut at = missing;
+        self.walk(head, Direction::ToDevice, |slice| {
+            let end = at + slice.len();
+            if end > PACKET_BYTES_MAX {
+                return Err(Malformed::TooLong);
+            }
+            slice.copy_to(&mut room[at..end]);
+            at = end;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if at < HEADER_BYTES + ETHERNET_HEADER_BYTES {
+            return Err(Malformed::TooShort);
+        }
+        if missing > 0 {
+            room.copy_within(missing..HEADER_BYTES, 0);
+            room[HEADER_BYTES - missing..HEADER_BYTES].fill(0);
+        }
+        packet.set_bytes(at);
+        Ok(())
+    }
+
+    /// Copies what stands in `parts` from `skip` on into the chain at `head`, as much as it holds. How much that was.
+    fn scatter(&self, head: u16, parts: [&[u8]; 2], skip: usize) -> Result<usize, Malformed> {
+        let total = parts[0].len() + parts[1].len();
+        let mut at = skip;
+        self.walk(head, Direction::ToGuest, |slice| {
+            let mut slice = slice;
+            if at < parts[0].len() {
+                let n = (parts[0].len() - at).min(slice.len());
+                slice.copy_from(&parts[0][at..at + n]);
+                at += n;
+                slice = slice.offset(n).map_err(|_| Malformed::BadAddress)?;
+            }
+            if at >= parts[0].len() {
+                let from = at - parts[0].len();
+                let n = (parts[1].len() - from).min(slice.len());
+                slice.copy_from(&parts[1][from..from + n]);
+                at += n;
+            }
+            Ok(if at == total { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        if skip == 0 && at < parts[0].len() {
+            return Err(Malformed::TooShort);
+        }
+        Ok(at - skip)
+    }
+
+    /// Copies `bytes` to the offset `to` of the chain at `head`.
+    fn scatter_at(&self, head: u16, to: usize, bytes: &[u8]) -> Result<(), Malformed> {
+        let (mut skip, mut at) = (to, 0);
+        self.walk(head, Direction::ToGuest, |slice| {
+            let from = skip.min(slice.len());
+            skip -= from;
+            let n = (slice.len() - from).min(bytes.len() - at);
+            slice.offset(from).map_err(|_| Malformed::BadAddress)?.copy_from(&bytes[at..at + n]);
+            at += n;
+            Ok(if at == bytes.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+    }
+
+    /// Visits the buffers of the chain at `head` in their order, until `visit` breaks off.
+    fn walk(
+        &self,
+        head: u16,
+        direction: Direction,
+        mut visit: impl FnMut(VolatileSlice<'m>) -> Result<ControlFlow<()>, Malformed>,
+    ) -> Result<(), Malformed> {
+        let mut table = self.descriptors;
+        let mut at = head;
+        let mut indirect = false;
+        let mut beyond = Malformed::BadHead;
+        for _ in 0..=self.size {
+            // The only error is that `at` lies beyond the table.
+            let descriptor: Descriptor = table.get_ref(usize::from(at) * DESCRIPTOR_BYTES).map_err(|_| beyond)?.load();
+            beyond = Malformed::BadNext;
+            let (address, bytes) = (descriptor.addr(), descriptor.len() as usize);
+            if descriptor.refers_to_indirect_table() {
+                let whole = bytes > 0 && bytes.is_multiple_of(DESCRIPTOR_BYTES);
+                if indirect || !self.features.indirect() || descriptor.has_next() || !whole {
+                    return Err(Malformed::BadIndirect);
+                }
+                table = self.memory.get_slice(address, bytes).map_err(|_| Malformed::BadAddress)?;
+                indirect = true;
+                at = 0;
+                continue;
+            }
+            if descriptor.is_write_only() != (direction == Direction::ToGuest) {
+                return Err(Malformed::WrongDirection);
+            }
+            if bytes == 0 {
+                return Err(Malformed::EmptyBuffer);
+            }
+            if let Ok(slice) = self.memory.get_slice(address, bytes) {
+                if visit(slice)?.is_break() {
+                    return Ok(());
+                }
+            } else {
+                // Not in one piece, but perhaps in two regions that touch.
+                for slice in self.memory.get_slices(address, bytes) {
+                    if visit(slice.map_err(|_| Malformed::BadAddress)?)?.is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+            if !descriptor.has_next() {
+                return Ok(());
+            }
+            at = descriptor.next();
+        }
+        Err(Malformed::Loop)
+    }
+}
+
+/// An index or flags field of a ring that was opened: that it is there and aligned was seen then.
+fn index<'a>(slice: &'a VolatileSlice<'_>, at: usize) -> &'a AtomicU16 {
+    slice.get_atomic_ref(at).expect("inside the ring and aligned, as it was when it was opened")
+}
+
+#[cfg(test)]
+mod tests;

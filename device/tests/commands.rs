@@ -1,0 +1,251 @@
+//! `toe-nic` and `toectl` as commands: what they say, and with which status they end.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use common::{Nic, Shape, eventually, fresh_path};
+
+fn nic(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toe-nic"));
+    command.args(args).env_remove("RUST_LOG");
+    command
+}
+
+fn toectl(socket: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_toectl")).arg("--socket").arg(socket).args(args).output().unwrap()
+}
+
+/// A process that is ended with its owner, by its number.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: the child was not waited for yet, so that the number is still its own.
+        assert_eq!(unsafe { libc::kill(self.0.id() as i32, signal) }, 0);
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        eventually("the process's end", || self.0.try_wait().unwrap())
+    }
+}
+
+/// The command's status and the one line that it says.
+fn refused(command: &mut Command) -> (i32, String) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), text)
+}
+
+#[test]
+fn capabilities_are_json() {
+    let output = nic(&["--print-capabilities"]).output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["type"], "net");
+}
+
+#[test]
+fn arguments_that_make_no_sense_end_with_two_before_anything_starts() {
+    let socket = fresh_path("a.sock");
+    let profile = fresh_path("profile.toml");
+    let run = |extra: &[&str]| {
+        let output = nic(&["--socket-path", socket.to_str().unwrap(), "--wire", "none"]).args(extra).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(!socket.exists());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let path = profile.to_str().unwrap();
+    for (contents, expected) in [
+        ("[limits]\nconections = 3", "unknown field `conections`"),
+        ("[limits]\npage_bytes = 3000", "`limits.page_bytes` is 3000; allowed: a power of two from 512 to 65536"),
+        ("[tcp]\ndelayed_ack_ms = 500", "`tcp.delayed_ack_ms` is 500; allowed: 0 to 499"),
+    ] {
+        std::fs::write(&profile, contents).unwrap();
+        let text = run(&["--profile", path]);
+        assert!(text.lines().next().unwrap().contains(expected), "{text}");
+    }
+    std::fs::remove_file(&profile).unwrap();
+    assert!(run(&["--profile", "huge"]).contains("`default`, `tiny`"));
+    assert!(run(&["--queue-pairs", "0"]).contains("1..=32"));
+    assert!(run(&["--seed", "abc"]).contains("64 hexadecimal digits"));
+    assert!(run(&["--fd", "5"]).contains("--fd"));
+}
+
+#[test]
+fn a_socket_that_cannot_be_had_is_told_in_one_line() {
+    let path = fresh_path("b.sock");
+    let text = path.to_str().unwrap();
+    let args = ["--socket-path", text, "--wire", "none"];
+    let refused = |expected: &str| {
+        let (code, said) = refused(&mut nic(&args));
+        assert_eq!((code, said.lines().count()), (1, 1), "{said}");
+        assert!(said.contains(expected), "{said}");
+    };
+    std::fs::write(&path, "a file").unwrap();
+    refused("is no socket");
+    std::fs::remove_file(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    refused("another process listens");
+    drop(listener);
+    // Nobody listens any more: replaced.
+    assert!(path.exists());
+    let mut running = Running::start(&mut nic(&args));
+    eventually("the socket", || UnixStream::connect(&path).ok());
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+    assert!(!path.exists(), "removed at the end");
+    let (code, said) = self::refused(&mut nic(&["--socket-path", "/nowhere/a.sock", "--wire", "none"]));
+    assert_eq!((code, said.lines().count()), (1, 1), "{said}");
+}
+
+#[test]
+fn a_tap_that_cannot_be_had_is_told_in_one_line() {
+    let path = fresh_path("c.sock");
+    // `lo` is there in every network namespace and is no TAP.
+    let (code, said) = refused(&mut nic(&["--socket-path", path.to_str().unwrap(), "--wire", "tap:lo"]));
+    assert_eq!((code, said.lines().count()), (1, 1), "{said}");
+    assert!(said.contains("TAP") || said.contains("/dev/net/tun"), "{said}");
+    assert!(!path.exists());
+}
+
+#[test]
+fn signals_end_it_with_success() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let path = fresh_path("d.sock");
+        let mut running = Running::start(&mut nic(&["--socket-path", path.to_str().unwrap(), "--wire", "loop"]));
+        let nic = Nic::connect(&path, Shape::default());
+        running.signal(signal);
+        assert!(running.wait().success());
+        assert!(!path.exists());
+        drop(nic);
+    }
+}
+
+/// Hands `fd` to the command as descriptor 200: beyond those that the runner itself has open.
+fn with_descriptor(command: &mut Command, fd: OwnedFd) {
+    // SAFETY: dup2 is async-signal-safe and all that is called between fork and exec; the command owns `fd`.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::dup2(fd.as_raw_fd(), 200) == 200 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+}
+
+#[test]
+fn an_inherited_descriptor_may_listen_or_be_connected() {
+    let path = fresh_path("e.sock");
+    let listener: OwnedFd = UnixListener::bind(&path).unwrap().into();
+    let mut command = nic(&["--fd", "200", "--wire", "loop"]);
+    with_descriptor(&mut command, listener);
+    let mut running = Running::start(&mut command);
+    for _ in 0..2 {
+        let mut nic = Nic::connect(&path, Shape::default());
+        nic.send(0, [0; 12], &[1; 60], false);
+        assert_eq!(nic.expect(0), [1; 60]);
+    }
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+    std::fs::remove_file(&path).unwrap();
+
+    // Connected: served, and ended with the frontend.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = nic(&["--fd", "200", "--wire", "loop"]);
+    with_descriptor(&mut command, theirs.into());
+    let mut running = Running::start(&mut command);
+    let mut nic = Nic::over(vhost::vhost_user::Frontend::from_stream(ours, 64), Shape::default());
+    nic.send(0, [0; 12], &[1; 60], false);
+    assert_eq!(nic.expect(0), [1; 60]);
+    drop(nic);
+    assert!(running.wait().success());
+}
+
+#[test]
+fn a_descriptor_that_is_no_socket_is_refused() {
+    let (code, said) = refused(&mut nic(&["--fd", "200", "--wire", "loop"]));
+    assert_eq!((code, said.lines().count()), (1, 1), "{said}");
+    let file: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    let mut command = nic(&["--fd", "200", "--wire", "loop"]);
+    with_descriptor(&mut command, file);
+    let (code, said) = refused(&mut command);
+    assert_eq!((code, said.lines().count()), (1, 1), "{said}");
+    assert!(said.contains("--fd 200"), "{said}");
+}
+
+#[test]
+fn a_card_that_was_killed_is_replaced_on_the_same_path() {
+    let path = fresh_path("f.sock");
+    for i in 0..3u8 {
+        let mut running = Running::start(&mut nic(&["--socket-path", path.to_str().unwrap(), "--wire", "loop"]));
+        let mut nic = Nic::connect(&path, Shape::default());
+        nic.send(0, [0; 12], &[i; 60], false);
+        assert_eq!(nic.expect(0), [i; 60]);
+        running.signal(libc::SIGKILL);
+        assert_eq!(running.wait().signal(), Some(libc::SIGKILL));
+        assert!(path.exists(), "left behind");
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn toectl_asks_and_prints() {
+    let (path, management) = (fresh_path("g.sock"), fresh_path("g.api"));
+    let args = ["--socket-path", path.to_str().unwrap(), "--wire", "loop", "--profile", "tiny"];
+    let running = Running::start(nic(&args).arg("--management-socket").arg(&management));
+    let mut driver = Nic::connect(&path, Shape::default());
+    driver.send(0, [0; 12], &[1; 60], false);
+    driver.expect(0);
+    let say = |args: &[&str]| {
+        let output = toectl(&management, args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let stat: serde_json::Value = serde_json::from_str(&say(&["stat", "--json"])).unwrap();
+    assert_eq!((&stat["frames-from-guest"], &stat["frames-to-guest"]), (&1.into(), &1.into()));
+    let line = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(line(&say(&["stat"]), "frames-to-guest"), ["frames-to-guest", "1"]);
+    let limits: serde_json::Value = serde_json::from_str(&say(&["limits", "--json"])).unwrap();
+    let fifo = limits.as_array().unwrap().iter().find(|limit| limit["name"] == "receive-fifo").unwrap();
+    assert_eq!((&fifo["capacity"], &fifo["refusals"]["receive-fifo-full"]), (&64.into(), &0.into()));
+    assert_eq!(line(&say(&["limits"]), "receive-fifo"), ["receive-fifo", "64", "0", "1", "wait", "-"]);
+    assert!(say(&["version"]).starts_with("toe-nic "));
+    drop(running);
+    let output = toectl(&management, &["stat"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.lines().count() == 1 && said.contains("--management-socket"), "{said}");
+    for path in [path, management] {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn what_frontends_do_is_logged_on_request() {
+    let path = fresh_path("h.sock");
+    let mut command = nic(&["-v", "--socket-path", path.to_str().unwrap(), "--wire", "loop"]);
+    let mut running = Running::start(command.stderr(Stdio::piped()));
+    drop(Nic::connect(&path, Shape::default()));
+    let mut lines = BufReader::new(running.0.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("a frontend has come")));
+    assert!(lines.any(|line| line.unwrap().contains("the frontend has gone")));
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+}

@@ -1,0 +1,126 @@
+//! The card's process: `toe-nic` in the lab's namespace, with its management socket.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::guest::tail;
+use crate::host::{run, wait_for};
+use crate::net::TAP;
+use crate::{Namespace, Programs};
+
+/// How to start a card.
+#[derive(Clone, Debug)]
+pub struct CardOptions {
+    /// `--profile`: the name of a built-in one, or a file.
+    pub profile: String,
+    /// `--queue-pairs`.
+    pub queue_pairs: u16,
+}
+
+impl Default for CardOptions {
+    fn default() -> Self {
+        Self { profile: "default".into(), queue_pairs: 2 }
+    }
+}
+
+/// A running card; killed when dropped.
+pub struct Card {
+    process: Child,
+    programs: &'static Programs,
+    directory: PathBuf,
+}
+
+impl Card {
+    /// Starts one and waits until a frontend can come. `directory` gets its sockets and log.
+    ///
+    /// # Errors
+    /// If it ends or does not listen within 10 s; with the last line of its log.
+    pub fn start(namespace: &Namespace, options: &CardOptions, directory: &Path) -> Result<Self> {
+        let programs = Programs::get()?;
+        let log = File::options().create(true).append(true).open(directory.join("card.log"))?;
+        let mut command = namespace.command(&programs.toe_nic);
+        command.arg("--socket-path").arg(socket(directory));
+        command.arg("--management-socket").arg(management(directory));
+        command.args(["--wire", &format!("tap:{TAP}"), "--profile", &options.profile]);
+        command.args(["--queue-pairs", &options.queue_pairs.to_string()]);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let process = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let mut card = Self { process, programs, directory: directory.to_path_buf() };
+        wait_for("the card to listen", Duration::from_secs(10), || {
+            if let Some(status) = card.process.try_wait()? {
+                bail!("toe-nic ended ({status}): {}", tail(&directory.join("card.log"), 1));
+            }
+            Ok((socket(directory).exists() && card.stat().is_ok()).then_some(()))
+        })?;
+        Ok(card)
+    }
+
+    /// Where a frontend connects.
+    pub fn socket(&self) -> PathBuf {
+        socket(&self.directory)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Ends it with SIGKILL: it has no chance to say goodbye.
+    ///
+    /// # Errors
+    /// If it had ended before.
+    pub fn kill(&mut self) -> Result<()> {
+        ensure!(self.is_running(), "toe-nic ended by itself: {}", tail(&self.directory.join("card.log"), 3));
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Every pool, as `toectl limits --json` prints them.
+    ///
+    /// # Errors
+    /// If the management socket does not answer with JSON.
+    pub fn limits(&self) -> Result<Value> {
+        self.toectl("limits")
+    }
+
+    /// Every counter, as `toectl stat --json` prints them.
+    ///
+    /// # Errors
+    /// If the management socket does not answer with JSON.
+    pub fn stat(&self) -> Result<Value> {
+        self.toectl("stat")
+    }
+
+    fn toectl(&self, question: &str) -> Result<Value> {
+        let socket = management(&self.directory);
+        let arguments = ["--socket".as_ref(), socket.as_os_str(), question.as_ref(), "--json".as_ref()];
+        Ok(serde_json::from_str(&run(&self.programs.toectl, arguments)?)?)
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn socket(directory: &Path) -> PathBuf {
+    directory.join("nic.sock")
+}
+
+fn management(directory: &Path) -> PathBuf {
+    directory.join("management.sock")
+}

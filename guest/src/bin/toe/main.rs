@@ -1,0 +1,57 @@
+//! `toe`: what a person in the guest uses the card with.
+//!
+//! Exit status: 0 if all went well, 1 if not, 2 if the command line makes no sense.
+
+mod hold;
+mod nc;
+mod tables;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// How long a command's end waits for the card to take the last data.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// TCP connections on the card, and what the card says of itself.
+///
+/// The interface is the one of the route, or the one that TOE_INTERFACE names. TOE_LOG=debug tells more.
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Carry bytes between a connection and stdin/stdout, as netcat does.
+    Nc(nc::Arguments),
+    /// Show every pool of the card: capacity, use, high water, refusals by reason, policy.
+    Limits(tables::Arguments),
+    /// Show every counter of the card.
+    Stat(tables::Arguments),
+    /// Open many connections to an echo server at the same time, carry bytes through each and compare them.
+    Hold(hold::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let log = env_logger::Env::new().filter_or("TOE_LOG", "warn");
+    env_logger::Builder::from_env(log).init();
+    let result = match &arguments.command {
+        Command::Nc(a) => nc::run(a),
+        Command::Limits(a) => tables::limits(a),
+        Command::Stat(a) => tables::stat(a),
+        Command::Hold(a) => hold::run(a),
+    };
+    toe_guest::close_all(CLOSE_PATIENCE);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("toe: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

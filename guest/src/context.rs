@@ -1,0 +1,586 @@
+//! A context at work: one engine, one transport, one background thread.
+//!
+//! The thread receives frames, does what is due and sends what there is to say; a program's thread that has
+//! something to send sends it itself, so that it does not wait for the other to wake up. All of it happens under one
+//! lock per context, held for the time of a copy or a system call that does not wait.
+//!
+//! A program's thread waits on the condition variable of its connection (or listener); a program that polls uses the
+//! descriptor of [`crate::readiness`], which is made when it is first asked for.
+//!
+//! *Closing.* The last handle of a context waits for [`LINGER`] that connections which were dropped get rid of their
+//! data, says BYE and ends the thread.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac};
+
+use crate::engine::{
+    Buffers, Change, ChannelCounters, Config, ConnectionKey, Engine, LimitRow, ListenerKey, ListenerState, Question,
+    Reply, StatRow,
+};
+use crate::error::CardError;
+use crate::fallback::FallbackReason;
+use crate::readiness::Readiness;
+use crate::surroundings::Reservation;
+use crate::transport::Transport;
+
+/// How long HELLO is repeated before a card is taken for absent.
+pub(crate) const HELLO_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a dropped stream, and a dropped context, wait for data to reach the card.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+/// How long the answer to a question is waited for.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the guest's addresses are looked at while something listens.
+const ADDRESSES_INTERVAL: Duration = Duration::from_secs(1);
+/// The lease that is asked for.
+const LEASE: Duration = Duration::from_secs(10);
+/// Frames taken from the transport before what they ask for is answered.
+const BATCH: usize = 32;
+/// Far more pages of LIMITS or STAT than any card has.
+const PAGES_MAX: u32 = 1_000;
+
+/// What a context needs to know of the world beside the card.
+pub trait Neighbourhood: Send + Sync + std::fmt::Debug {
+    /// Our own unicast addresses on the context's interface.
+    fn addresses(&self) -> Vec<IpAddr>;
+
+    /// A frame arrived that is not of this context.
+    fn foreign_frame(&self, frame: &[u8]);
+}
+
+/// Whoever waits for a connection or a listener.
+#[derive(Debug, Default)]
+pub(crate) struct Waker {
+    condvar: Condvar,
+    readiness: OnceLock<Readiness>,
+}
+
+impl Waker {
+    /// The descriptor to poll, if somebody asked for it before.
+    pub(crate) fn readiness(&self) -> Option<&Readiness> {
+        self.readiness.get()
+    }
+}
+
+pub(crate) struct Core {
+    pub(crate) engine: Engine,
+    wakers: HashMap<ConnectionKey, Arc<Waker>>,
+    listener_wakers: HashMap<ListenerKey, Arc<Waker>>,
+    reservations: HashMap<ConnectionKey, Reservation>,
+    buffer: Vec<u8>,
+    /// Bytes of the frame in `buffer` that the transport had no room for.
+    unsent: usize,
+    /// Until when the background thread sleeps; `None` while it does not.
+    sleeps_until: Option<Instant>,
+    frames_lost: u64,
+    stop: bool,
+}
+
+struct Inner {
+    core: Mutex<Core>,
+    /// CAPS, answers, and connections that are forgotten.
+    general: Condvar,
+    transport: Arc<dyn Transport>,
+    neighbourhood: Arc<dyn Neighbourhood>,
+    wake: OwnedFd,
+}
+
+struct Handle {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A context on a card. Clones are the same context; see the module for what happens when the last one goes.
+#[derive(Clone)]
+pub struct Context {
+    handle: Arc<Handle>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("transport", &self.handle.inner.transport).finish_non_exhaustive()
+    }
+}
+
+/// A random key for a context, from the operating system.
+///
+/// # Errors
+/// If the operating system has no random numbers.
+pub fn random_key() -> io::Result<u128> {
+    let mut bytes = [0; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+impl Context {
+    /// Opens a context over `transport` and waits until the card has answered. `key` is the one that the transport
+    /// filters on, if it does.
+    ///
+    /// # Errors
+    /// [`FallbackReason::NoCard`] if nobody answers within half a second, the card's reason if it refuses, and
+    /// [`FallbackReason::System`] if there is no thread to be had.
+    pub fn open(
+        transport: Arc<dyn Transport>,
+        key: u128,
+        buffers: Buffers,
+        neighbourhood: Arc<dyn Neighbourhood>,
+    ) -> Result<Self, FallbackReason> {
+        let config = Config {
+            key,
+            mac: transport.mac(),
+            frame_bytes_max: transport.frame_bytes_max(),
+            receive_bytes_max: transport.receive_bytes_max(),
+            lease: LEASE,
+            buffers,
+        };
+        let core = Core {
+            engine: Engine::new(Instant::now(), config),
+            wakers: HashMap::new(),
+            listener_wakers: HashMap::new(),
+            reservations: HashMap::new(),
+            buffer: vec![0; FRAME_BYTES_MAX],
+            unsent: 0,
+            sleeps_until: None,
+            frames_lost: 0,
+            stop: false,
+        };
+        let system = |what: &str, e: io::Error| {
+            log::error!("{what}: {e}");
+            FallbackReason::System
+        };
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        let wake = rustix::event::eventfd(0, flags).map_err(|e| system("cannot make an eventfd", e.into()))?;
+        let inner = Arc::new(Inner { core: Mutex::new(core), general: Condvar::new(), transport, neighbourhood, wake });
+        let thread = std::thread::Builder::new()
+            .name("toe-context".into())
+            .spawn({
+                let inner = inner.clone();
+                move || inner.run()
+            })
+            .map_err(|e| system("cannot start the background thread", e))?;
+        let context = Self { handle: Arc::new(Handle { inner, thread: Some(thread) }) };
+        context.ready(HELLO_PATIENCE)?;
+        Ok(context)
+    }
+
+    /// Waits until the card knows the context, but no longer than `patience` since that was last so.
+    pub(crate) fn ready(&self, patience: Duration) -> Result<(), FallbackReason> {
+        let inner = &self.handle.inner;
+        let mut core = inner.lock();
+        loop {
+            if let Some(reason) = core.engine.hello_refused() {
+                return Err(FallbackReason::Card(reason));
+            }
+            let Some(since) = core.engine.unanswered_since() else {
+                return Ok(());
+            };
+            let now = Instant::now();
+            let left = (since + patience).saturating_duration_since(now);
+            if left.is_zero() {
+                return Err(FallbackReason::NoCard);
+            }
+            core = inner.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+    }
+
+    /// The MTU of the interface, in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.handle.inner.transport.mtu()
+    }
+
+    /// What was counted on this side of the channel.
+    pub fn counters(&self) -> ChannelCounters {
+        self.handle.inner.lock().engine.counters()
+    }
+
+    /// Frames that the transport could not send.
+    pub fn frames_lost(&self) -> u64 {
+        self.handle.inner.lock().frames_lost
+    }
+
+    /// Every pool of the card.
+    ///
+    /// # Errors
+    /// [`CardError`]: the card does not answer, or refuses.
+    pub fn limits(&self) -> io::Result<Vec<LimitRow>> {
+        let mut all = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let first = all.len() as u32;
+            match self.ask(Question::Limits { first })? {
+                Reply::Limits { first: f, total, rows } if f == first && !rows.is_empty() => {
+                    all.extend(rows);
+                    if all.len() as u32 >= total {
+                        return Ok(all);
+                    }
+                }
+                Reply::Limits { total: 0, .. } => return Ok(all),
+                _ => break,
+            }
+        }
+        Err(io::Error::new(ErrorKind::InvalidData, "the card's list of limits makes no sense"))
+    }
+
+    /// Every counter of the card.
+    ///
+    /// # Errors
+    /// As [`Context::limits`].
+    pub fn stat(&self) -> io::Result<Vec<StatRow>> {
+        let mut all = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let first = all.len() as u32;
+            match self.ask(Question::Stat { first })? {
+                Reply::Stat { first: f, total, rows } if f == first && !rows.is_empty() => {
+                    all.extend(rows);
+                    if all.len() as u32 >= total {
+                        return Ok(all);
+                    }
+                }
+                Reply::Stat { total: 0, .. } => return Ok(all),
+                _ => break,
+            }
+        }
+        Err(io::Error::new(ErrorKind::InvalidData, "the card's list of counters makes no sense"))
+    }
+
+    /// Waits until every stream that was dropped has handed its data to the card, at most for `patience`; whether
+    /// that came to pass. A process that drops non-blocking streams calls this before it ends.
+    pub fn drain(&self, patience: Duration) -> bool {
+        let inner = &self.handle.inner;
+        let deadline = Instant::now() + patience;
+        let mut core = inner.lock();
+        while core.engine.is_closing_any() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            core = inner.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+        true
+    }
+
+    pub(crate) fn info(&self, connection: ConnectionKey) -> io::Result<InfoResult> {
+        match self.ask(Question::Info { connection })? {
+            Reply::Info(info) => Ok(*info),
+            _ => Err(io::Error::new(ErrorKind::InvalidData, "the card answered another question")),
+        }
+    }
+
+    /// Sets (`Some`) or asks for NODELAY; what holds now.
+    pub(crate) fn nodelay(&self, connection: ConnectionKey, set: Option<bool>) -> io::Result<bool> {
+        match self.ask(Question::NoDelay { connection, set })? {
+            Reply::Option { reason: 0, value } => Ok(value != 0),
+            Reply::Option { reason, .. } => Err(CardError::Refused(reason).into()),
+            _ => Err(io::Error::new(ErrorKind::InvalidData, "the card answered another question")),
+        }
+    }
+
+    fn ask(&self, question: Question) -> io::Result<Reply> {
+        let inner = &self.handle.inner;
+        let mut core = inner.lock();
+        let key = core.engine.ask(Instant::now(), question, QUESTION_PATIENCE);
+        inner.settle(&mut core);
+        loop {
+            match core.engine.take_reply(key) {
+                Some(Reply::Unanswered) => return Err(CardError::Unanswered.into()),
+                Some(Reply::Failed(reason)) => return Err(CardError::Refused(reason).into()),
+                Some(reply) => return Ok(reply),
+                None => core = inner.general.wait(core).unwrap_or_else(|e| e.into_inner()),
+            }
+        }
+    }
+
+    /// Opens a connection; the reservation of its port is kept until the card has let go of it.
+    pub(crate) fn connect(
+        &self,
+        ends: (Endpoint, Endpoint),
+        next_hop: Mac,
+        mtu: u32,
+        flags: u32,
+        reservation: Reservation,
+    ) -> (ConnectionKey, Arc<Waker>) {
+        let inner = &self.handle.inner;
+        let mut core = inner.lock();
+        let key = core.engine.connect(Instant::now(), ends, next_hop, mtu, flags);
+        let waker = Arc::new(Waker::default());
+        core.wakers.insert(key, waker.clone());
+        core.reservations.insert(key, reservation);
+        inner.settle(&mut core);
+        (key, waker)
+    }
+
+    /// Takes the reservation of a connection's port back.
+    pub(crate) fn take_reservation(&self, key: ConnectionKey) -> Option<Reservation> {
+        self.handle.inner.lock().reservations.remove(&key)
+    }
+
+    pub(crate) fn listen(&self, local: Endpoint, backlog: u32) -> (ListenerKey, Arc<Waker>) {
+        let inner = &self.handle.inner;
+        let addresses = inner.neighbourhood.addresses();
+        let mut core = inner.lock();
+        let key = core.engine.listen(Instant::now(), local, backlog, inner.transport.mtu(), addresses);
+        let waker = Arc::new(Waker::default());
+        core.listener_wakers.insert(key, waker.clone());
+        inner.settle(&mut core);
+        (key, waker)
+    }
+
+    /// Waits for the card's answer to a LISTEN; why it does not listen, and what to do then.
+    pub(crate) fn listening(&self, key: ListenerKey) -> Result<(), (FallbackReason, Action)> {
+        let inner = &self.handle.inner;
+        let deadline = Instant::now() + QUESTION_PATIENCE;
+        let mut core = inner.lock();
+        loop {
+            match core.engine.listener(key).map(|l| l.state) {
+                Some(ListenerState::Open) => return Ok(()),
+                Some(ListenerState::Refused { reason, action }) => return Err((FallbackReason::Card(reason), action)),
+                Some(ListenerState::Asked) | None => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err((FallbackReason::CardSilent, Action::Fallback));
+            }
+            core = inner.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+    }
+
+    pub(crate) fn unlisten(&self, key: ListenerKey) {
+        self.act(|core| {
+            core.engine.unlisten(Instant::now(), key);
+            core.listener_wakers.remove(&key);
+        });
+    }
+
+    /// The next connection that the card announced.
+    pub(crate) fn accept(&self, key: ListenerKey) -> Option<(ConnectionKey, Arc<Waker>, Endpoint, Endpoint)> {
+        self.act(|core| {
+            let connection = core.engine.accept(key)?;
+            let (local, remote) = core.engine.connection(connection).map(|c| (c.local, c.remote))?;
+            let waker = Arc::new(Waker::default());
+            core.wakers.insert(connection, waker.clone());
+            Some((connection, waker, local, remote))
+        })
+    }
+
+    /// Does something and whatever follows from it, without waiting.
+    pub(crate) fn act<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
+        let inner = &self.handle.inner;
+        let mut core = inner.lock();
+        let result = f(&mut core);
+        inner.settle(&mut core);
+        result
+    }
+
+    /// Repeats `f` whenever something changes for the connection, until it gives a result; `None` if `deadline` comes first.
+    pub(crate) fn wait_for<R>(
+        &self,
+        key: ConnectionKey,
+        waker: &Waker,
+        deadline: Option<Instant>,
+        mut f: impl FnMut(&mut Engine, Instant) -> Option<R>,
+    ) -> Option<R> {
+        let inner = &self.handle.inner;
+        let mut core = inner.lock();
+        loop {
+            let now = Instant::now();
+            let result = f(&mut core.engine, now);
+            inner.settle(&mut core);
+            show_connection(&core.engine, key, waker);
+            if result.is_some() {
+                return result;
+            }
+            core = match deadline {
+                None => waker.condvar.wait(core).unwrap_or_else(|e| e.into_inner()),
+                Some(deadline) if deadline <= now => return None,
+                Some(deadline) => waker.condvar.wait_timeout(core, deadline - now).unwrap_or_else(|e| e.into_inner()).0,
+            };
+        }
+    }
+
+    /// The descriptor to poll for a connection.
+    pub(crate) fn readiness<'a>(
+        &self,
+        waker: &'a Waker,
+        show: impl FnOnce(&Engine) -> (bool, bool),
+    ) -> io::Result<&'a Readiness> {
+        let core = self.handle.inner.lock();
+        if let Some(readiness) = waker.readiness.get() {
+            return Ok(readiness);
+        }
+        let readiness = Readiness::new()?;
+        let (readable, writable) = show(&core.engine);
+        readiness.show(readable, writable);
+        Ok(waker.readiness.get_or_init(|| readiness))
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // A panic elsewhere leaves no half-made state that could do harm: every change is made by one call.
+        self.core.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Sends what there is to say, tells whoever waits, and sees that the background thread wakes in time.
+    fn settle(&self, core: &mut Core) {
+        self.transmit(core);
+        for change in core.engine.take_changes() {
+            match change {
+                Change::Context | Change::Question(_) => self.general.notify_all(),
+                Change::Connection(key) => {
+                    if let Some(waker) = core.wakers.get(&key) {
+                        waker.condvar.notify_all();
+                        show_connection(&core.engine, key, waker);
+                    }
+                }
+                Change::Listener(key) => {
+                    self.general.notify_all();
+                    if let Some(readiness) = core.listener_wakers.get(&key).and_then(|w| w.readiness()) {
+                        readiness.show(core.engine.listener(key).is_some_and(|l| l.has_announced()), false);
+                    }
+                }
+                Change::Forgotten(key) => {
+                    core.reservations.remove(&key);
+                    if let Some(waker) = core.wakers.remove(&key) {
+                        waker.condvar.notify_all();
+                    }
+                    self.general.notify_all();
+                }
+            }
+        }
+        if let Some(until) = core.sleeps_until
+            && (core.unsent > 0 || core.stop || core.engine.poll_timeout().is_some_and(|due| due < until))
+        {
+            core.sleeps_until = None;
+            // A full counter wakes just as well.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn transmit(&self, core: &mut Core) {
+        loop {
+            if core.unsent == 0 {
+                match core.engine.poll_transmit(&mut core.buffer) {
+                    Some(bytes) => core.unsent = bytes,
+                    None => return,
+                }
+            }
+            match self.transport.send(&core.buffer[..core.unsent]) {
+                Ok(()) => core.unsent = 0,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) => {
+                    // The channel repeats it; a link that is down for a while does no harm.
+                    log::debug!("a frame for the card is lost: {e}");
+                    core.frames_lost += 1;
+                    core.unsent = 0;
+                }
+            }
+        }
+    }
+
+    fn run(&self) {
+        let mut frame = vec![0; FRAME_BYTES_MAX];
+        let mut addresses_due = Instant::now();
+        loop {
+            let idle = self.receive(&mut frame);
+            let now = Instant::now();
+            let mut addresses = None;
+            if addresses_due <= now {
+                addresses_due = now + ADDRESSES_INTERVAL;
+                if self.lock().engine.wants_addresses() {
+                    addresses = Some(self.neighbourhood.addresses());
+                }
+            }
+            let (timeout, room) = {
+                let mut core = self.lock();
+                if let Some(addresses) = addresses {
+                    core.engine.set_addresses(addresses);
+                }
+                core.engine.handle_timeout(now);
+                if core.stop {
+                    core.engine.bye();
+                }
+                self.settle(&mut core);
+                if core.stop {
+                    return;
+                }
+                let mut due = core.engine.poll_timeout().unwrap_or(now + Duration::from_secs(60));
+                if core.engine.wants_addresses() {
+                    due = due.min(addresses_due);
+                }
+                core.sleeps_until = idle.then_some(due);
+                (due.saturating_duration_since(now), core.unsent > 0)
+            };
+            if !idle {
+                continue;
+            }
+            if let Err(e) = self.transport.wait(room, self.wake.as_fd(), Some(timeout)) {
+                log::error!("cannot wait for the card: {e}");
+                std::thread::sleep(Duration::from_millis(100).min(timeout));
+            }
+            self.lock().sleeps_until = None;
+            // Empty is as good as emptied.
+            let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+        }
+    }
+
+    /// Takes a batch of frames; whether there were no more.
+    fn receive(&self, frame: &mut [u8]) -> bool {
+        for _ in 0..BATCH {
+            match self.transport.receive(frame) {
+                Ok(bytes) => {
+                    let ours = self.lock().engine.handle_frame(Instant::now(), &frame[..bytes]);
+                    if !ours {
+                        self.neighbourhood.foreign_frame(&frame[..bytes]);
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return true,
+                Err(e) => {
+                    log::debug!("no frame from the card: {e}");
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Brings the descriptor of a connection up to date.
+fn show_connection(engine: &Engine, key: ConnectionKey, waker: &Waker) {
+    if let Some(readiness) = waker.readiness() {
+        let (readable, writable) = connection_readiness(engine, key);
+        readiness.show(readable, writable);
+    }
+}
+
+/// Whether a read, and a write, would not have to wait.
+pub(crate) fn connection_readiness(engine: &Engine, key: ConnectionKey) -> (bool, bool) {
+    engine.connection(key).map_or((true, true), |c| (c.readable(), c.writable()))
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let context = &self.inner;
+        let deadline = Instant::now() + LINGER;
+        let mut core = context.lock();
+        while core.engine.is_closing_any() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            core = context.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+        core.stop = true;
+        context.settle(&mut core);
+        // The thread may be anywhere between its look at `stop` and its sleep.
+        let _ = rustix::io::write(&context.wake, &1u64.to_ne_bytes());
+        drop(core);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

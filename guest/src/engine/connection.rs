@@ -1,0 +1,656 @@
+//! One connection as the guest sees it: two streams of bytes with absolute offsets, and the bits of its state.
+//!
+//! *Sending*: bytes that the program wrote are kept from the offset `held` on until the card says that it has them.
+//! They go out up to the card's limit. If `held` does not move for a while, everything from `held` on goes out
+//! again; if there is nothing to send again but the card gives no credit, an empty SEND asks for it.
+//!
+//! *Receiving*: bytes are taken in order only, up to the limit that was told to the card. Whatever the card says
+//! of the connection, a RECEIVE_CREDIT answers it, because that is what stops the card from repeating it.
+//!
+//! *Bounds*: each stream holds at most the bytes of its buffer (see [`Buffers`]).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use toe_abi::{
+    Abort, Connect, ConnectResult, Endpoint, Message, Reason, ReceiveCredit, Release, Send, SendCredit, Shutdown,
+    State, Writer, state,
+};
+
+use super::repeat::{Repeat, earliest};
+
+/// Bytes that one connection may hold in the library.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Buffers {
+    /// Written by the program and not yet held by the card.
+    pub send_bytes: usize,
+    /// Held by the library and not yet read by the program.
+    pub receive_bytes: usize,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { send_bytes: 256 * 1024, receive_bytes: 256 * 1024 }
+    }
+}
+
+/// The first interval of everything that is repeated, and the longest.
+pub(crate) const REPEAT_FIRST: Duration = Duration::from_millis(50);
+pub(crate) const REPEAT_MAX: Duration = Duration::from_secs(1);
+
+/// A window that was opened again is told at most so often without an answer; the sign of life tells it from then on.
+const REOPENED_REPEATS_MAX: u32 = 16;
+
+/// Why a connection is of no more use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Broken {
+    /// The card said so, with this reason (a [`Reason`] as `u32`, because a newer card may know more).
+    Aborted(u32),
+    /// The card was restarted, or took the context's life for over; everything from before is gone.
+    CardRestarted,
+    /// The card does not answer any more.
+    CardSilent,
+}
+
+/// What became of the CONNECT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opening {
+    /// No answer yet.
+    Asked,
+    /// The card took it; see the state bits.
+    Taken,
+    /// The card refused.
+    Refused { reason: u32, action: toe_abi::Action },
+}
+
+/// What a read found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Read {
+    /// So many bytes.
+    Bytes(usize),
+    /// The stream ended in order.
+    End,
+    /// Nothing yet.
+    Nothing,
+    /// The connection is broken.
+    Broken(Broken),
+}
+
+/// What a write came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Write {
+    /// So many bytes were taken.
+    Bytes(usize),
+    /// No room.
+    Full,
+    /// The program has shut this direction down.
+    ShutDown,
+    /// The connection is broken.
+    Broken(Broken),
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    /// Bytes from `held` on.
+    bytes: VecDeque<u8>,
+    held: u64,
+    /// The next offset to go out.
+    next: u64,
+    /// The highest offset that ever went out.
+    sent: u64,
+    limit: u64,
+    acknowledged: u64,
+    probe: bool,
+    /// Runs while an answer to a SEND, or credit, is waited for.
+    repeat: Repeat,
+}
+
+impl Outgoing {
+    fn end(&self) -> u64 {
+        self.held + self.bytes.len() as u64
+    }
+}
+
+#[derive(Debug)]
+struct Incoming {
+    /// Bytes that the program has not read; they end at `next`.
+    bytes: VecDeque<u8>,
+    next: u64,
+    /// The limit that was told last.
+    told: u64,
+    /// The end of the stream, once known.
+    fin: Option<u64>,
+    /// The program wants no more.
+    shut: bool,
+    /// Runs after a window of zero was opened, until data arrives: nobody else would repeat that.
+    reopened: Repeat,
+}
+
+/// A connection; see the module.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The card's id, once known.
+    pub(crate) id: Option<u64>,
+    pub(crate) local: Endpoint,
+    pub(crate) remote: Endpoint,
+    pub(crate) opening: Opening,
+    connect: Option<(Connect, Repeat)>,
+    bits: u32,
+    broken: Option<Broken>,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    buffers: Buffers,
+    owes_credit: bool,
+    owes_connect: bool,
+    shutdown: Option<Repeat>,
+    owes_shutdown: bool,
+    /// The program has let go of it.
+    closing: bool,
+    /// Received data was left unread: it ends with a RST.
+    abort: bool,
+    release: Option<Repeat>,
+    owes_release: bool,
+    /// Nothing is left to say; to be forgotten.
+    pub(crate) finished: bool,
+    /// For the engine: whether it waits for its turn to send, and which timer is set for it.
+    pub(crate) queued: bool,
+    pub(crate) timer: Option<Instant>,
+}
+
+impl Connection {
+    fn new(local: Endpoint, remote: Endpoint, buffers: Buffers) -> Self {
+        let repeat = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
+        Self {
+            id: None,
+            local,
+            remote,
+            opening: Opening::Asked,
+            connect: None,
+            bits: 0,
+            broken: None,
+            outgoing: Outgoing {
+                bytes: VecDeque::new(),
+                held: 0,
+                next: 0,
+                sent: 0,
+                limit: 0,
+                acknowledged: 0,
+                probe: false,
+                repeat: repeat.clone(),
+            },
+            incoming: Incoming {
+                bytes: VecDeque::new(),
+                next: 0,
+                told: buffers.receive_bytes as u64,
+                fin: None,
+                shut: false,
+                reopened: repeat,
+            },
+            buffers,
+            owes_credit: false,
+            owes_connect: false,
+            shutdown: None,
+            owes_shutdown: false,
+            closing: false,
+            abort: false,
+            release: None,
+            owes_release: false,
+            finished: false,
+            queued: false,
+            timer: None,
+        }
+    }
+
+    /// An active open; `connect.receive_limit` is set here.
+    pub(crate) fn active(now: Instant, mut connect: Connect, buffers: Buffers) -> Self {
+        let mut c = Self::new(connect.local, connect.remote, buffers);
+        connect.receive_limit = c.incoming.told;
+        let mut repeat = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
+        repeat.start(now);
+        c.connect = Some((connect, repeat));
+        c.owes_connect = true;
+        c
+    }
+
+    /// The child of a listener.
+    pub(crate) fn passive(accepted: &toe_abi::Accepted, buffers: Buffers) -> Self {
+        let mut c = Self::new(accepted.local, accepted.remote, buffers);
+        c.id = Some(accepted.connection);
+        c.opening = Opening::Taken;
+        c.bits = state::ACCEPTED | state::ESTABLISHED;
+        c.outgoing.limit = accepted.send_limit;
+        c.owes_credit = true;
+        c
+    }
+
+    pub(crate) fn has(&self, bit: u32) -> bool {
+        self.bits & bit != 0
+    }
+
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        self.broken
+    }
+
+    pub(crate) fn cookie(&self) -> Option<u64> {
+        self.connect.as_ref().map(|(connect, _)| connect.cookie)
+    }
+
+    /// How often CONNECT was repeated without an answer so far.
+    pub(crate) fn connect_repeats(&self) -> u32 {
+        self.connect.as_ref().map_or(0, |(_, repeat)| repeat.fired())
+    }
+
+    /// Whether a read would not have to wait.
+    pub(crate) fn readable(&self) -> bool {
+        self.broken.is_some() || !self.incoming.bytes.is_empty() || self.at_end()
+    }
+
+    /// Whether a write would not have to wait.
+    pub(crate) fn writable(&self) -> bool {
+        self.broken.is_some() || self.shutdown.is_some() || self.send_room() > 0
+    }
+
+    fn send_room(&self) -> usize {
+        self.buffers.send_bytes.saturating_sub(self.outgoing.bytes.len())
+    }
+
+    fn at_end(&self) -> bool {
+        self.incoming.shut || self.incoming.fin == Some(self.incoming.next)
+    }
+
+    // ---- the program's side ----
+
+    pub(crate) fn write(&mut self, now: Instant, bytes: &[u8]) -> Write {
+        if let Some(broken) = self.broken {
+            return Write::Broken(broken);
+        }
+        if self.shutdown.is_some() {
+            return Write::ShutDown;
+        }
+        let n = bytes.len().min(self.send_room());
+        if n == 0 && !bytes.is_empty() {
+            return Write::Full;
+        }
+        self.outgoing.bytes.extend(&bytes[..n]);
+        self.watch_sending(now);
+        Write::Bytes(n)
+    }
+
+    pub(crate) fn read(&mut self, now: Instant, buffer: &mut [u8], peek: bool) -> Read {
+        let n = buffer.len().min(self.incoming.bytes.len());
+        if n > 0 || buffer.is_empty() {
+            copy_out(&self.incoming.bytes, 0, &mut buffer[..n]);
+            if !peek {
+                self.incoming.bytes.drain(..n);
+                self.update_window(now);
+            }
+            return Read::Bytes(n);
+        }
+        // An orderly end that was reached before the connection broke is still an orderly end.
+        match self.broken {
+            _ if self.at_end() => Read::End,
+            Some(broken) => Read::Broken(broken),
+            None => Read::Nothing,
+        }
+    }
+
+    pub(crate) fn shutdown_write(&mut self, now: Instant) {
+        if self.shutdown.is_none() {
+            let mut repeat = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
+            repeat.start(now);
+            self.shutdown = Some(repeat);
+            self.owes_shutdown = true;
+        }
+    }
+
+    pub(crate) fn shutdown_read(&mut self) {
+        self.incoming.shut = true;
+    }
+
+    /// The program lets go of it: what is queued still goes to the card, then RELEASE.
+    pub(crate) fn close(&mut self, now: Instant) {
+        self.closing = true;
+        if !self.incoming.bytes.is_empty() {
+            self.abort = true;
+        }
+        self.incoming.bytes = VecDeque::new();
+        self.incoming.reopened.stop();
+        self.advance_closing(now);
+    }
+
+    /// Nobody will ever have it: ends with a RST, as the kernel ends what waits on a listener that is closed.
+    pub(crate) fn reject(&mut self, now: Instant) {
+        self.abort = true;
+        self.close(now);
+    }
+
+    /// Whether the program has let go of it.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    fn advance_closing(&mut self, now: Instant) {
+        if !self.closing || self.release.is_some() {
+            return;
+        }
+        if self.opening == Opening::Asked {
+            // The CONNECT is repeated until its answer names the id that RELEASE needs.
+            return;
+        }
+        let Some(_) = self.id else {
+            self.finished = true;
+            return;
+        };
+        if self.broken.is_some() || self.abort || self.outgoing.bytes.is_empty() {
+            let mut repeat = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
+            repeat.start(now);
+            self.release = Some(repeat);
+            self.owes_release = true;
+            self.outgoing.repeat.stop();
+            if let Some(repeat) = &mut self.shutdown {
+                repeat.stop();
+            }
+        }
+    }
+
+    // ---- the card's side ----
+
+    pub(crate) fn connect_result(&mut self, now: Instant, m: &ConnectResult) {
+        if self.opening != Opening::Asked {
+            return;
+        }
+        self.connect = None;
+        self.owes_connect = false;
+        if m.reason == Reason::None as u32 {
+            self.opening = Opening::Taken;
+            self.id = Some(m.connection);
+            self.outgoing.limit = self.outgoing.limit.max(m.send_limit);
+            self.watch_sending(now);
+        } else {
+            self.opening = Opening::Refused { reason: m.reason, action: toe_abi::Action::from_u32(m.action) };
+        }
+        self.advance_closing(now);
+    }
+
+    /// A repeated ACCEPTED.
+    pub(crate) fn accepted_again(&mut self) {
+        self.owes_credit = true;
+    }
+
+    pub(crate) fn state(&mut self, now: Instant, m: &State) {
+        self.owes_credit = true;
+        self.bits |= m.bits;
+        if m.bits & state::PEER_CLOSED != 0 && self.incoming.fin.is_none() && m.fin_offset >= self.incoming.next {
+            self.incoming.fin = Some(m.fin_offset);
+        }
+        if self.has(state::SHUTDOWN)
+            && let Some(repeat) = &mut self.shutdown
+        {
+            repeat.stop();
+            self.owes_shutdown = false;
+        }
+        if self.has(state::ABORTED) {
+            self.break_off(now, Broken::Aborted(m.reason));
+        }
+    }
+
+    /// It is over; what was received in order can still be read.
+    pub(crate) fn break_off(&mut self, now: Instant, why: Broken) {
+        self.broken.get_or_insert(why);
+        self.outgoing.bytes = VecDeque::new();
+        self.outgoing.repeat.stop();
+        self.incoming.reopened.stop();
+        if let Some(repeat) = &mut self.shutdown {
+            repeat.stop();
+        }
+        self.owes_shutdown = false;
+        if why == Broken::CardRestarted || why == Broken::CardSilent {
+            self.id = None;
+            self.opening = Opening::Taken;
+            self.connect = None;
+            self.owes_connect = false;
+            self.owes_credit = false;
+            self.release = None;
+            self.owes_release = false;
+        }
+        self.advance_closing(now);
+    }
+
+    /// `false`: it says what cannot be.
+    pub(crate) fn send_credit(&mut self, now: Instant, m: &SendCredit) -> bool {
+        let out = &mut self.outgoing;
+        if self.broken.is_some() {
+            return true;
+        }
+        if m.held > out.sent {
+            return false;
+        }
+        let progress = m.held > out.held || m.limit > out.limit;
+        if m.held > out.held {
+            let n = usize::try_from(m.held - out.held).unwrap_or(usize::MAX).min(out.bytes.len());
+            out.bytes.drain(..n);
+            out.held = m.held;
+            out.next = out.next.max(m.held);
+        }
+        out.limit = out.limit.max(m.limit);
+        out.acknowledged = out.acknowledged.max(m.acknowledged);
+        if progress {
+            out.repeat.stop();
+            if let Some(repeat) = &mut self.shutdown
+                && repeat.is_running()
+            {
+                // It went out, or will, behind the data; only from then on can it have been lost.
+                repeat.start(now);
+            }
+        }
+        self.watch_sending(now);
+        self.advance_closing(now);
+        true
+    }
+
+    /// The timer of the sending side runs exactly while something is unheld or waits for credit.
+    fn watch_sending(&mut self, now: Instant) {
+        let out = &mut self.outgoing;
+        if self.id.is_none() || out.bytes.is_empty() {
+            out.repeat.stop();
+        } else {
+            out.repeat.start_if_stopped(now);
+        }
+    }
+
+    /// Takes received data in order. Gives how many bytes were dropped because they were ahead of their turn or
+    /// beyond the limit.
+    pub(crate) fn received(&mut self, offset: u64, data: &[u8]) -> usize {
+        if self.closing {
+            // Not held, so that the card resets the connection as RFC 9293, 3.6.1 wants it.
+            return 0;
+        }
+        self.owes_credit = true;
+        let inc = &mut self.incoming;
+        inc.reopened.stop();
+        if offset > inc.next {
+            return data.len();
+        }
+        let known = usize::try_from(inc.next - offset).unwrap_or(usize::MAX).min(data.len());
+        let new = &data[known..];
+        let end = inc.fin.map_or(inc.told, |fin| fin.min(inc.told));
+        let room = usize::try_from(end.saturating_sub(inc.next)).unwrap_or(usize::MAX);
+        let take = new.len().min(room);
+        inc.bytes.extend(&new[..take]);
+        inc.next += take as u64;
+        new.len() - take
+    }
+
+    /// After a read: tells the card of new room when it is worth a message.
+    fn update_window(&mut self, now: Instant) {
+        let gain = self.limit_now() - self.incoming.told;
+        if gain < (self.buffers.receive_bytes as u64 / 4).max(1) {
+            return;
+        }
+        self.owes_credit = true;
+        // With room left, data that is on its way would bring the news again. With none, the card waits for us.
+        if self.incoming.told == self.incoming.next && self.broken.is_none() && self.incoming.fin.is_none() {
+            self.incoming.reopened.start(now);
+        }
+    }
+
+    fn limit_now(&self) -> u64 {
+        let inc = &self.incoming;
+        (inc.next - inc.bytes.len() as u64 + self.buffers.receive_bytes as u64).max(inc.told)
+    }
+
+    pub(crate) fn released(&mut self) {
+        self.finished = self.closing;
+    }
+
+    // ---- time and output ----
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if let Some((_, repeat)) = &mut self.connect
+            && repeat.expired(now)
+        {
+            self.owes_connect = true;
+        }
+        let out = &mut self.outgoing;
+        if out.repeat.expired(now) {
+            if out.sent > out.held {
+                out.next = out.held;
+                self.owes_shutdown |= self.shutdown.as_ref().is_some_and(Repeat::is_running);
+            }
+            if out.next >= out.limit.min(out.end()) {
+                out.probe = true;
+            }
+        }
+        if self.incoming.reopened.expired(now) {
+            self.owes_credit = true;
+            if self.incoming.reopened.fired() >= REOPENED_REPEATS_MAX {
+                self.incoming.reopened.stop();
+            }
+        }
+        if let Some(repeat) = &mut self.shutdown
+            && repeat.expired(now)
+        {
+            self.owes_shutdown = true;
+        }
+        if let Some(repeat) = &mut self.release
+            && repeat.expired(now)
+        {
+            self.owes_release = true;
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let connect = self.connect.as_ref().and_then(|(_, repeat)| repeat.due());
+        let shutdown = self.shutdown.as_ref().and_then(Repeat::due);
+        let release = self.release.as_ref().and_then(Repeat::due);
+        [connect, self.outgoing.repeat.due(), self.incoming.reopened.due(), shutdown, release]
+            .into_iter()
+            .fold(None, earliest)
+    }
+
+    /// Whether [`Connection::emit`] has something to say.
+    pub(crate) fn wants_to_speak(&self) -> bool {
+        if self.id.is_none() {
+            return self.owes_connect;
+        }
+        let out = &self.outgoing;
+        self.owes_credit
+            || (self.owes_shutdown && out.next == out.end())
+            || self.owes_release
+            || out.probe
+            || (self.release.is_none() && out.next < out.limit.min(out.end()))
+    }
+
+    /// Writes what there is to say; `false` if the frame is full and something is left.
+    pub(crate) fn emit(&mut self, w: &mut Writer<'_>) -> bool {
+        if let Some((connect, _)) = &self.connect
+            && self.owes_connect
+        {
+            if !w.push(&Message::Connect(*connect)) {
+                return false;
+            }
+            self.owes_connect = false;
+        }
+        let Some(connection) = self.id else {
+            return true;
+        };
+        if self.owes_credit {
+            let limit = if self.closing { self.incoming.told } else { self.limit_now() };
+            let credit = ReceiveCredit { connection, held: self.incoming.next, limit, seen: self.bits };
+            if !w.push(&Message::ReceiveCredit(credit)) {
+                return false;
+            }
+            self.incoming.told = limit;
+            self.owes_credit = false;
+        }
+        if self.release.is_none() && !self.emit_data(connection, w) {
+            return false;
+        }
+        // Behind the data: before, the card could do nothing with it.
+        if self.owes_shutdown && self.outgoing.next == self.outgoing.end() {
+            let shutdown = Shutdown { connection, offset: self.outgoing.end() };
+            if !w.push(&Message::Shutdown(shutdown)) {
+                return false;
+            }
+            self.owes_shutdown = false;
+        }
+        if self.owes_release {
+            // Together or not at all: after the RELEASE the card does not know the id any more.
+            let release = Message::Release(Release { connection });
+            let abort = Message::Abort(Abort { connection });
+            let needed = if self.abort { 2 * MESSAGE_WITH_ID_BYTES } else { MESSAGE_WITH_ID_BYTES };
+            if w.room(&release) + MESSAGE_WITH_ID_BYTES < needed || (self.abort && !w.push(&abort)) || !w.push(&release)
+            {
+                return false;
+            }
+            self.owes_release = false;
+        }
+        true
+    }
+
+    fn emit_data(&mut self, connection: u64, w: &mut Writer<'_>) -> bool {
+        let out = &mut self.outgoing;
+        while out.next < out.limit.min(out.end()) {
+            let message = Message::Send(Send { connection, offset: out.next }, &[]);
+            let ready = usize::try_from(out.limit.min(out.end()) - out.next).unwrap_or(usize::MAX);
+            let n = ready.min(w.room(&message));
+            if n < ready.min(SLIVER_BYTES) && !w.is_empty() {
+                return false;
+            }
+            let from = (out.next - out.held) as usize;
+            if n == 0 || !w.push_with(&message, n, |room| copy_out(&out.bytes, from, room)) {
+                return false;
+            }
+            out.next += n as u64;
+            out.sent = out.sent.max(out.next);
+            out.probe = false;
+        }
+        if out.probe {
+            if !w.push(&Message::Send(Send { connection, offset: out.next }, &[])) {
+                return false;
+            }
+            out.probe = false;
+        }
+        true
+    }
+}
+
+/// Less data than this is not squeezed into the rest of a frame if there is more to send.
+const SLIVER_BYTES: usize = 512;
+
+/// Bytes of a message whose only field is an id.
+const MESSAGE_WITH_ID_BYTES: usize = toe_abi::MESSAGE_HEADER_BYTES + 8;
+
+/// Copies bytes from position `from` on; they are there.
+fn copy_out(bytes: &VecDeque<u8>, from: usize, to: &mut [u8]) {
+    let (a, b) = bytes.as_slices();
+    let n = a.len().saturating_sub(from).min(to.len());
+    if n > 0 {
+        to[..n].copy_from_slice(&a[from..from + n]);
+    }
+    let rest = to.len() - n;
+    if rest > 0 {
+        let from = from.saturating_sub(a.len());
+        to[n..].copy_from_slice(&b[from..from + rest]);
+    }
+}

@@ -1,0 +1,102 @@
+//! How connections and listeners are opened.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::listener::TcpListener;
+use crate::route::Kernel;
+use crate::stream::TcpStream;
+use crate::surroundings::Surroundings;
+
+/// What std's listeners have, too.
+const BACKLOG: u32 = 128;
+
+/// How connections and listeners are opened. By default through the interface that the route says (or
+/// `TOE_INTERFACE`), over one context per interface that the whole process shares.
+#[derive(Clone, Debug)]
+pub struct Options {
+    surroundings: Arc<dyn Surroundings>,
+    pub(crate) nodelay: bool,
+    pub(crate) backlog: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Options {
+    /// The default: in a guest, with its kernel.
+    pub fn new() -> Self {
+        Self::with(Kernel::shared())
+    }
+
+    /// Only the card behind this interface, in a context of its own; everything else goes through the kernel.
+    pub fn interface(name: &str) -> Self {
+        Self::with(Arc::new(Kernel::on_interface(name)))
+    }
+
+    /// In other surroundings, such as a [`crate::Station`].
+    pub fn with(surroundings: Arc<dyn Surroundings>) -> Self {
+        Self { surroundings, nodelay: false, backlog: BACKLOG }
+    }
+
+    /// Nagle's algorithm is off from the start.
+    #[must_use]
+    pub fn nodelay(mut self, nodelay: bool) -> Self {
+        self.nodelay = nodelay;
+        self
+    }
+
+    /// How many connections may wait to be accepted; 128 by default.
+    #[must_use]
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.backlog = backlog;
+        self
+    }
+
+    pub(crate) fn surroundings(&self) -> &dyn Surroundings {
+        &*self.surroundings
+    }
+
+    /// Opens a connection to the first of the addresses that can be reached.
+    ///
+    /// # Errors
+    /// As [`TcpStream::connect`].
+    pub fn connect<A: ToSocketAddrs>(&self, addresses: A) -> io::Result<TcpStream> {
+        first_that_works(addresses, |address| TcpStream::open(self, address, None))
+    }
+
+    /// Opens a connection within `timeout`.
+    ///
+    /// # Errors
+    /// As [`TcpStream::connect_timeout`].
+    pub fn connect_timeout(&self, address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        TcpStream::open(self, *address, Some(timeout))
+    }
+
+    /// Listens on the first of the addresses that can be bound.
+    ///
+    /// # Errors
+    /// As [`TcpListener::bind`].
+    pub fn bind<A: ToSocketAddrs>(&self, addresses: A) -> io::Result<TcpListener> {
+        first_that_works(addresses, |address| TcpListener::open(self, address))
+    }
+}
+
+fn first_that_works<A: ToSocketAddrs, T>(
+    addresses: A,
+    mut f: impl FnMut(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut last = None;
+    for address in addresses.to_socket_addrs()? {
+        match f(address) {
+            Ok(t) => return Ok(t),
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the name has no address")))
+}

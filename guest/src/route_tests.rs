@@ -1,0 +1,166 @@
+//! The guest's side with a real kernel: AF_PACKET, netlink and fallback on a veth pair in a network namespace of its
+//! own, with the model of the card at the pair's other end. Needs root; says so and passes without.
+
+use std::io::{Read, Write};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::engine::mock_card::{ECHO_PORT, MockCard};
+use crate::transport::{Transport, link_address};
+use crate::{Offload, Options};
+
+const PEER_MAC: &str = "02:00:00:00:00:02";
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("install iproute2");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn index_of(name: &str) -> u32 {
+    netlink::links().unwrap().into_iter().find(|l| l.name == name).unwrap().index
+}
+
+/// Runs `f` in a thread whose network namespace has `toe0` (ours) and `toe1` (the card's).
+fn in_namespace(f: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        // SAFETY: unshare with CLONE_NEWNET takes no pointers and changes this thread's namespace alone.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            eprintln!("skipped: needs root for a network namespace");
+            return;
+        }
+        ip("link set lo up");
+        ip(&format!("link add toe0 mtu 1500 type veth peer name toe1 address {PEER_MAC}"));
+        ip("link set toe0 up");
+        ip("link set toe1 up");
+        ip("address add 192.0.2.1/24 dev toe0");
+        f();
+    });
+    thread.join().unwrap();
+}
+
+/// The model of the card behind `toe1`, until `stop`.
+fn run_card(card: &Mutex<MockCard>, stop: &AtomicBool) {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None).unwrap();
+    socket.bind(&link_address(index_of("toe1")).unwrap()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
+    let mut frame = vec![0; 65_536];
+    while !stop.load(Ordering::Relaxed) {
+        let received = (&socket).read(&mut frame);
+        let mut card = card.lock().unwrap();
+        match received {
+            // Our own come back to this socket; those are not for the card.
+            Ok(n) if frame[..6] == toe_abi::CARD_MAC.0 => card.handle_frame(Instant::now(), &frame[..n]),
+            _ => {}
+        }
+        card.handle_timeout(Instant::now());
+        while let Some(frame) = card.poll_transmit() {
+            (&socket).write_all(&frame).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_guest_reaches_its_card_and_falls_back_with_reasons() {
+    in_namespace(|| {
+        let card = Mutex::new(MockCard::new());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| run_card(&card, &stop));
+            with_card(&card);
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(card.lock().unwrap().complaints.is_empty());
+    });
+}
+
+fn with_card(card: &Mutex<MockCard>) {
+    ip(&format!("neighbour add 192.0.2.2 lladdr {PEER_MAC} dev toe0"));
+    ip("route add 198.51.100.0/24 via 192.0.2.2");
+    let kernel = Arc::new(Kernel::on_interface("toe0"));
+    let options = Options::with(kernel.clone());
+
+    // By a gateway, with the kernel's neighbour entry.
+    let remote: SocketAddr = ([198, 51, 100, 1], ECHO_PORT).into();
+    let route = kernel.route(remote.ip()).unwrap();
+    assert_eq!((route.local, route.mtu), (IpAddr::from([192, 0, 2, 1]), 1_500));
+    assert_eq!(route.next_hop.to_string(), PEER_MAC);
+    let mut stream = options.connect(remote).unwrap();
+    assert_eq!(stream.offload(), Offload::Card);
+    let held = std::net::TcpListener::bind(stream.local_addr().unwrap());
+    assert_eq!(held.unwrap_err().kind(), ErrorKind::AddrInUse, "the kernel holds the port, too");
+    let data: Vec<u8> = (0..300_000u32).map(|i| (i ^ (i >> 9)) as u8).collect();
+    let mut writer = stream.try_clone().unwrap();
+    let mut got = vec![0; data.len()];
+    std::thread::scope(|scope| {
+        scope.spawn(|| writer.write_all(&data).unwrap());
+        stream.read_exact(&mut got).unwrap();
+    });
+    assert!(got == data);
+    drop((stream, writer));
+    assert_eq!(card.lock().unwrap().connections(), 0, "dropping waits for the card");
+
+    // A listener of the card's on every address, reached by a second process's context.
+    let listener = options.bind("0.0.0.0:8080").unwrap();
+    assert_eq!(listener.offload(), Offload::Card);
+    let other = Options::interface("toe0");
+    let client = other.connect("198.51.100.1:8080").unwrap();
+    assert!(client.offload().is_card());
+    assert!(listener.accept().unwrap().0.offload().is_card());
+
+    // What is not for the card.
+    let reason = |ip: [u8; 4]| kernel.route(IpAddr::from(ip)).unwrap_err();
+    assert_eq!(reason([192, 0, 2, 1]), FallbackReason::Local);
+    assert_eq!(reason([127, 0, 0, 1]), FallbackReason::Local);
+    assert_eq!(reason([224, 0, 0, 1]), FallbackReason::AddressKind);
+    assert_eq!(reason([192, 0, 2, 255]), FallbackReason::AddressKind);
+    assert_eq!(reason([203, 0, 113, 1]), FallbackReason::NoRoute);
+    assert_eq!(reason([192, 0, 2, 77]), FallbackReason::NoNeighbour);
+    assert_eq!(Kernel::on_interface("toe1").route(remote.ip()), Err(FallbackReason::OtherInterface));
+}
+
+#[test]
+fn a_filter_lets_through_only_its_key() {
+    in_namespace(|| {
+        let index = index_of("toe0");
+        let keys = [0x0011_2233_4455_6677_8899_aabb_ccdd_eeff, 0x0011_2233_4455_6677_8899_aabb_ccdd_eefe];
+        let open = |key| PacketTransport::open(index, Mac([2, 0, 0, 0, 0, 1]), 1_500, key).unwrap();
+        let receivers = keys.map(open);
+        let sender = Socket::new(Domain::PACKET, Type::RAW, None).unwrap();
+        sender.bind(&link_address(index_of("toe1")).unwrap()).unwrap();
+        for key in [keys[1], !0, keys[0]] {
+            let mut frame = vec![0; 100];
+            let writer = toe_abi::Writer::new(&mut frame, Mac([2; 6]), Mac([0xff; 6]), 1, 1, key).unwrap();
+            writer.finish();
+            sender.send(&frame).unwrap();
+            // Ours, which no receiver may see.
+            receivers[0].send(&frame).unwrap();
+        }
+        for (receiver, key) in receivers.iter().zip(keys) {
+            let mut frame = vec![0; 200];
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let bytes = loop {
+                match receiver.receive(&mut frame) {
+                    Ok(bytes) => break bytes,
+                    Err(e) => assert!(e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline, "{e}"),
+                }
+            };
+            assert_eq!(toe_abi::Parsed::new(&frame[..bytes]).unwrap().header.key, key);
+            assert_eq!(receiver.receive(&mut frame).unwrap_err().kind(), ErrorKind::WouldBlock, "nothing else");
+        }
+    });
+}
+
+#[test]
+fn an_interface_without_a_card_is_asked_once() {
+    in_namespace(|| {
+        let kernel = Kernel::on_interface("toe0");
+        let index = index_of("toe0");
+        let start = Instant::now();
+        assert_eq!(kernel.context(index).unwrap_err(), FallbackReason::NoCard);
+        assert!(start.elapsed() >= HELLO_PATIENCE);
+        let start = Instant::now();
+        assert_eq!(kernel.context(index).unwrap_err(), FallbackReason::NoCard);
+        assert!(start.elapsed() < HELLO_PATIENCE);
+    });
+}

@@ -1,0 +1,169 @@
+//! Two stations on one wire, and what a stranger may send them.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+
+use super::*;
+
+/// A wire that keeps what was sent, and hands it to whoever takes it.
+#[derive(Debug)]
+struct Wire {
+    mac: Mac,
+    sent: Mutex<VecDeque<Vec<u8>>>,
+    /// Who answers at once, if anybody.
+    other: Mutex<Option<Arc<Neighbours>>>,
+}
+
+impl Transport for Wire {
+    fn mac(&self) -> Mac {
+        self.mac
+    }
+    fn mtu(&self) -> u32 {
+        1_500
+    }
+    fn frame_bytes_max(&self) -> usize {
+        1_514
+    }
+    fn receive_bytes_max(&self) -> u64 {
+        0
+    }
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.sent.lock().unwrap().push_back(frame.to_vec());
+        let other = self.other.lock().unwrap().clone();
+        if let Some(other) = other {
+            other.foreign_frame(frame);
+        }
+        Ok(())
+    }
+    fn receive(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+    fn wait(&self, _room: bool, _wake: BorrowedFd<'_>, _timeout: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn station(last: u8) -> (Arc<Wire>, Arc<Neighbours>) {
+    let wire = Arc::new(Wire { mac: Mac([2, 0, 0, 0, 0, last]), sent: Mutex::default(), other: Mutex::new(None) });
+    let addresses = vec![(ip(&format!("192.0.2.{last}")), 24), (ip(&format!("2001:db8::{last}")), 64)];
+    let config = StationConfig {
+        addresses,
+        gateway_v4: Some(Ipv4Addr::new(192, 0, 2, 254)),
+        gateway_v6: None,
+        buffers: Buffers::default(),
+    };
+    let neighbours = Arc::new(Neighbours {
+        transport: wire.clone(),
+        config,
+        table: Mutex::default(),
+        learned: Condvar::new(),
+        dropped: AtomicU64::new(0),
+    });
+    (wire, neighbours)
+}
+
+fn pair() -> (Arc<Neighbours>, Arc<Neighbours>, Arc<Wire>, Arc<Wire>) {
+    let ((wire_a, a), (wire_b, b)) = (station(1), station(2));
+    *wire_a.other.lock().unwrap() = Some(b.clone());
+    *wire_b.other.lock().unwrap() = Some(a.clone());
+    (a, b, wire_a, wire_b)
+}
+
+#[test]
+fn stations_find_each_other_in_both_families() {
+    let (a, b, wire_a, wire_b) = pair();
+    for (local, remote) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
+        assert_eq!(a.resolve(ip(local), ip(remote)).unwrap(), wire_b.mac);
+        // Who was asked has learned who asked, and need not ask back.
+        let asked = wire_b.sent.lock().unwrap().len();
+        assert_eq!(b.resolve(ip(remote), ip(local)).unwrap(), wire_a.mac);
+        assert_eq!(wire_b.sent.lock().unwrap().len(), asked);
+    }
+    assert_eq!((a.dropped.load(Ordering::Relaxed), b.dropped.load(Ordering::Relaxed)), (0, 0));
+}
+
+#[test]
+fn nobody_there_is_a_reason() {
+    let (wire, a) = station(1);
+    assert_eq!(a.resolve(ip("192.0.2.1"), ip("192.0.2.9")), Err(FallbackReason::NoNeighbour));
+    assert_eq!(wire.sent.lock().unwrap().len(), RESOLVE_TRIES as usize);
+}
+
+#[test]
+fn destinations_have_a_way_or_a_reason() {
+    let (_wire, a) = station(1);
+    let way = |remote: &str| a.config.way_to(ip(remote));
+    assert_eq!(way("192.0.2.77"), Ok((ip("192.0.2.1"), ip("192.0.2.77"))));
+    assert_eq!(way("198.51.100.1"), Ok((ip("192.0.2.1"), ip("192.0.2.254"))), "by the gateway");
+    assert_eq!(way("2001:db8::77"), Ok((ip("2001:db8::1"), ip("2001:db8::77"))));
+    assert_eq!(way("2001:db8:1::77"), Err(FallbackReason::NoRoute), "there is no IPv6 gateway");
+    assert_eq!(way("192.0.2.1"), Err(FallbackReason::Local));
+}
+
+#[test]
+fn a_solicitation_that_checks_for_duplicates_is_answered_to_all_nodes() {
+    let (wire, a) = station(1);
+    let stranger = Mac([2, 0, 0, 0, 0, 9]);
+    let target = "2001:db8::1".parse().unwrap();
+    let question = solicitation(stranger, Ipv6Addr::UNSPECIFIED, target);
+    a.foreign_frame(&question);
+    let answer = wire.sent.lock().unwrap().pop_front().unwrap();
+    assert_eq!(answer[..6], [0x33, 0x33, 0, 0, 0, 1]);
+    assert_eq!((answer[54], answer[58]), (ADVERTISEMENT, 0x20), "override, not solicited");
+    assert!(a.table.lock().unwrap().is_empty(), "nothing is learned from the unspecified address");
+}
+
+#[test]
+fn what_is_not_for_us_or_damaged_changes_nothing() {
+    let (wire, a) = station(1);
+    let stranger = Mac([2, 0, 0, 0, 0, 9]);
+    a.foreign_frame(&arp(
+        ARP_REQUEST,
+        (stranger, Ipv4Addr::new(192, 0, 2, 9)),
+        (BROADCAST, Ipv4Addr::new(192, 0, 2, 3)),
+    ));
+    assert!(wire.sent.lock().unwrap().is_empty());
+    assert!(a.table.lock().unwrap().is_empty());
+    let good = solicitation(stranger, "2001:db8::9".parse().unwrap(), "2001:db8::1".parse().unwrap());
+    // The hop limit, and all that the checksum covers.
+    for at in 21..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        a.foreign_frame(&bad);
+        assert!(wire.sent.lock().unwrap().is_empty(), "byte {at}");
+    }
+    assert!(a.dropped.load(Ordering::Relaxed) > 0);
+    a.foreign_frame(&good);
+    assert_eq!(wire.sent.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn the_table_is_bounded() {
+    let (_wire, a) = station(1);
+    for i in 0..2 * NEIGHBOURS_MAX as u32 {
+        a.learn(Ipv4Addr::from(0xc633_6400 + i).into(), Mac([2, 0, 0, 0, 1, 1]));
+    }
+    assert_eq!(a.table.lock().unwrap().len(), NEIGHBOURS_MAX);
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_frame_is_survived(mut frame in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120), kind in 0u8..3) {
+        let (_wire, a) = station(1);
+        if frame.len() >= 34 {
+            match kind {
+                0 => frame[12..20].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4]),
+                1 => {
+                    frame[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+                    frame[20..22].copy_from_slice(&[58, 255]);
+                }
+                _ => {}
+            }
+        }
+        a.foreign_frame(&frame);
+    }
+}

@@ -1,0 +1,133 @@
+//! The way to the card from within a guest: an AF_PACKET socket on the interface.
+//!
+//! Needs CAP_NET_RAW and nothing else. A classic BPF filter lets through only channel frames with this context's
+//! key, so that several processes can share the interface and none is woken for another's. The kernel's copy of our
+//! own frames is switched off with PACKET_IGNORE_OUTGOING (Linux 4.20).
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
+use toe_abi::{ETHERNET_HEADER_BYTES, ETHERTYPE, FRAME_BYTES_MAX, Mac};
+
+use super::{Transport, poll};
+
+/// What is asked of the kernel for the receive buffer; without CAP_NET_ADMIN `net.core.rmem_max` cuts it down.
+const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
+/// The kernel counts its own overhead, so that a buffer holds less data than its size; at worst (frames of the common
+/// MTU in pages of their own) about a quarter.
+const RECEIVE_BUFFER_OVERHEAD: usize = 4;
+
+/// Where the key lies in a frame: behind version, reserved, bytes, context, epoch and reserved.
+const KEY_OFFSET: u32 = ETHERNET_HEADER_BYTES as u32 + 24;
+
+/// An AF_PACKET socket; see the module.
+#[derive(Debug)]
+pub struct PacketTransport {
+    socket: Socket,
+    mac: Mac,
+    mtu: u32,
+    receive_bytes_max: u64,
+}
+
+impl PacketTransport {
+    /// A socket on the interface with that index, MAC and MTU, that receives the frames with that key.
+    ///
+    /// # Errors
+    /// `PermissionDenied` without CAP_NET_RAW, and whatever else the kernel says.
+    pub fn open(interface: u32, mac: Mac, mtu: u32, key: u128) -> io::Result<Self> {
+        // Protocol 0: nothing is received before the filter is in place.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        socket.set_nonblocking(true)?;
+        socket.attach_filter(&key_filter(key))?;
+        set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
+        let bytes = RECEIVE_BUFFER_BYTES as libc::c_int;
+        if set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        }
+        let receive_bytes_max = (socket.recv_buffer_size()? / RECEIVE_BUFFER_OVERHEAD) as u64;
+        socket.bind(&link_address(interface)?)?;
+        Ok(Self { socket, mac, mtu, receive_bytes_max })
+    }
+}
+
+impl Transport for PacketTransport {
+    fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    fn frame_bytes_max(&self) -> usize {
+        (self.mtu as usize + ETHERNET_HEADER_BYTES).min(FRAME_BYTES_MAX)
+    }
+
+    fn receive_bytes_max(&self) -> u64 {
+        self.receive_bytes_max
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.socket.send(frame).map(drop)
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        io::Read::read(&mut &self.socket, buffer)
+    }
+
+    fn wait(&self, room: bool, wake: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+        let events = if room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let mut fds =
+            [PollFd::from_borrowed_fd(self.socket.as_fd(), events), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
+        poll(&mut fds, timeout)
+    }
+}
+
+/// Accepts frames of the channel's EtherType that carry the key.
+fn key_filter(key: u128) -> Vec<SockFilter> {
+    // The opcodes' parts fit in 16 bits each.
+    let load_half = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+    let load_word = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let jump_if_equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let give = (libc::BPF_RET | libc::BPF_K) as u16;
+    let mut tests = vec![(load_half, 12, u32::from(ETHERTYPE))];
+    for (i, word) in key.to_le_bytes().chunks_exact(4).enumerate() {
+        // The filter loads big-endian.
+        let word = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
+        tests.push((load_word, KEY_OFFSET + 4 * i as u32, word));
+    }
+    let mut program = Vec::new();
+    for (i, (load, offset, value)) in tests.iter().enumerate() {
+        let to_reject = 2 * (tests.len() - i - 1) + 1;
+        program.push(SockFilter::new(*load, 0, 0, *offset));
+        program.push(SockFilter::new(jump_if_equal, 0, to_reject as u8, *value));
+    }
+    program.push(SockFilter::new(give, 0, 0, u32::MAX));
+    program.push(SockFilter::new(give, 0, 0, 0));
+    program
+}
+
+/// An interface and the channel's EtherType, for `bind`.
+pub(crate) fn link_address(interface: u32) -> io::Result<SockAddr> {
+    let index = libc::c_int::try_from(interface)
+        .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "interface index out of range"))?;
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: sockaddr_ll is plain data, no larger than the storage, and every bit pattern of it is valid.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = ETHERTYPE.to_be();
+    address.sll_ifindex = index;
+    // SAFETY: the storage holds a sockaddr_ll whose family says so, and the length is that of one.
+    Ok(unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) })
+}
+
+fn set_option(socket: &Socket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let bytes = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open as long as `socket` lives; the kernel reads `bytes` bytes of `value`, which is
+    // that long and outlives the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), bytes) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
