@@ -31,8 +31,10 @@ pub struct Context {
     pub connections: u32,
     /// Listeners that it owns.
     pub listeners: u32,
-    /// Of its connections, those with something to tell.
+    /// Of its connections, those with words for it: everything but received data.
     pub news: Queue,
+    /// Of its connections, those with received data for it. They wait here, untouched, while it can hold no more.
+    pub data: Queue,
     addresses: Box<[IpAddr]>,
     address_count: usize,
 }
@@ -51,6 +53,7 @@ impl Context {
             connections: 0,
             listeners: 0,
             news: Queue::EMPTY,
+            data: Queue::EMPTY,
             addresses: vec![IpAddr::from(Ipv4Addr::UNSPECIFIED); addresses as usize].into(),
             address_count: 0,
         }
@@ -63,7 +66,18 @@ impl Context {
         self.connections = 0;
         self.listeners = 0;
         self.news = Queue::EMPTY;
+        self.data = Queue::EMPTY;
         self.address_count = 0;
+    }
+
+    /// How many more bytes of received data may be on their way to it.
+    pub fn credit(&self) -> u64 {
+        self.receive_bytes_max.saturating_sub(self.outstanding)
+    }
+
+    /// Whether a frame could be written for it now.
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty() || (!self.data.is_empty() && self.credit() > 0)
     }
 
     /// Whether the guest has named the address as its own.
@@ -134,6 +148,7 @@ impl Firmware {
                 self.leave(connection, now);
             }
         }
+        // A connection leaves the queue of data with its context; in that of words its successor may stand.
         while let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) {
             self.queue_news(connection);
         }
@@ -143,34 +158,48 @@ impl Firmware {
     /// The guest has no more to do with a connection.
     pub(super) fn leave(&mut self, slot: Slot, now: Instant) {
         let t = &mut self.connections[slot];
-        if let Some(context) = t.guest.context {
-            let context = &mut self.contexts[context];
+        if let Some(owner) = t.guest.context {
+            let context = &mut self.contexts[owner];
             context.connections -= 1;
             context.outstanding -= std::mem::take(&mut t.guest.outstanding);
+            // A queue that waits for credit may wait for long: the place must not be found in it by its next owner.
+            context.data.remove(&mut self.data_links, slot);
+            if context.has_news() {
+                self.guest_queue.push(&mut self.guest_links, owner);
+            }
         }
         t.call_release(&mut self.store, now);
         self.settle(slot, now);
     }
 
-    /// Puts a connection into its context's queue if it has something to tell.
+    /// Puts a connection into its context's queues if it has something to tell.
     pub(super) fn queue_news(&mut self, slot: Slot) {
         let t = &self.connections[slot];
-        if let Some(context) = t.guest.context
-            && t.has_news()
-        {
-            self.contexts[context].news.push(&mut self.news_links, slot);
-            self.guest_queue.push(&mut self.guest_links, context);
+        let Some(owner) = t.guest.context else { return };
+        let context = &mut self.contexts[owner];
+        if t.has_words() {
+            context.news.push(&mut self.news_links, slot);
+        }
+        if t.deliverable() > 0 {
+            context.data.push(&mut self.data_links, slot);
+        }
+        if context.has_news() {
+            self.guest_queue.push(&mut self.guest_links, owner);
         }
     }
 
     /// Keeps a context's count of what is on its way right, after something happened to one of its connections.
     pub(super) fn account(&mut self, slot: Slot) {
         let t = &mut self.connections[slot];
-        if let Some(context) = t.guest.context {
+        if let Some(owner) = t.guest.context {
             let outstanding = t.outstanding();
-            let context = &mut self.contexts[context];
+            let context = &mut self.contexts[owner];
             context.outstanding = context.outstanding - t.guest.outstanding + outstanding;
-            t.guest.outstanding = outstanding;
+            let credit_grew = outstanding < std::mem::replace(&mut t.guest.outstanding, outstanding);
+            // Room in the context's credit lets others speak.
+            if credit_grew && context.has_news() {
+                self.guest_queue.push(&mut self.guest_links, owner);
+            }
         }
     }
 }

@@ -113,7 +113,9 @@ impl Firmware {
             let id = self.contexts.id(slot);
             let mut w = Writer::new(&mut buffer[..room], CARD_MAC, context.mac, id, self.epoch, context.key)?;
             let mut told = 0;
-            while told < CONNECTIONS_PER_FRAME {
+            let mut fit = true;
+            // Words first: they are short, and no credit holds them back.
+            while fit && told < CONNECTIONS_PER_FRAME {
                 let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) else { break };
                 told += 1;
                 if self.connections[connection].guest.context != Some(slot) {
@@ -121,27 +123,29 @@ impl Firmware {
                     self.queue_news(connection);
                     continue;
                 }
-                let credit = self.contexts[slot].receive_bytes_max.saturating_sub(self.contexts[slot].outstanding);
-                let fit = self.tell(&mut w, connection, credit, now);
+                fit = self.tell(&mut w, connection, now);
                 self.settle(connection, now);
-                if !fit {
-                    break;
-                }
+            }
+            while fit && told < CONNECTIONS_PER_FRAME && self.contexts[slot].credit() > 0 {
+                let Some(connection) = self.contexts[slot].data.pop(&mut self.data_links) else { break };
+                told += 1;
+                fit = self.deliver(&mut w, connection, self.contexts[slot].credit(), now);
+                self.settle(connection, now);
+            }
+            if self.contexts[slot].has_news() {
+                self.guest_queue.push(&mut self.guest_links, slot);
             }
             if w.is_empty() {
-                // All that is left waits for the context's credit, and is looked at when that comes.
+                // What stood in the queues had nothing to tell any more.
                 continue;
-            }
-            if !self.contexts[slot].news.is_empty() {
-                self.guest_queue.push(&mut self.guest_links, slot);
             }
             return Some(w.finish());
         }
         None
     }
 
-    /// Writes what a connection has to tell; `false` if there was no room for all of it.
-    fn tell(&mut self, w: &mut Writer<'_>, slot: Slot, credit: u64, now: Instant) -> bool {
+    /// Writes what a connection has to tell beside data; `false` if there was no room for all of it.
+    fn tell(&mut self, w: &mut Writer<'_>, slot: Slot, now: Instant) -> bool {
         let id = self.connections.id(slot);
         let t = &mut self.connections[slot];
         if t.untold() & state::ACCEPTED != 0 {
@@ -186,8 +190,15 @@ impl Firmware {
             t.guest.credit_due = false;
             t.guest.limit_told = limit;
         }
-        let mut fit = true;
-        let message = Message::Received(Received { connection: id, offset: t.receive_offset(t.guest.delivered) }, &[]);
+        t.await_guest(now);
+        true
+    }
+
+    /// Writes up to `credit` bytes of a connection's received data; `false` if there was no room for all of it.
+    fn deliver(&mut self, w: &mut Writer<'_>, slot: Slot, credit: u64, now: Instant) -> bool {
+        let connection = self.connections.id(slot);
+        let t = &mut self.connections[slot];
+        let message = Message::Received(Received { connection, offset: t.receive_offset(t.guest.delivered) }, &[]);
         let wanted = t.deliverable().min(credit);
         let bytes = wanted.min(w.room(&message) as u64);
         if bytes > 0 {
@@ -199,11 +210,8 @@ impl Firmware {
             t.guest.delivered = at + bytes;
             t.guest.delivered_max = t.guest.delivered_max.max(t.guest.delivered);
         }
-        if bytes < wanted {
-            fit = false;
-        }
         t.await_guest(now);
-        fit
+        bytes == wanted
     }
 }
 

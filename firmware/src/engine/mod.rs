@@ -117,8 +117,10 @@ pub struct Firmware {
     /// Contexts with connections that have news.
     guest_queue: Queue,
     guest_links: Links,
-    /// Of each context's connections, those with news.
+    /// Of each context's connections, those with words for it.
     news_links: Links,
+    /// The same, with received data.
+    data_links: Links,
 }
 
 impl Firmware {
@@ -203,6 +205,7 @@ impl Firmware {
             guest_queue: Queue::EMPTY,
             guest_links: Links::new(limits.contexts),
             news_links: Links::new(limits.connections),
+            data_links: Links::new(limits.connections),
         })
     }
 

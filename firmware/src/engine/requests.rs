@@ -172,8 +172,6 @@ impl Firmware {
                 let t = &mut self.connections[slot];
                 let result = t.call_receive_credit(&mut self.store, held, limit, seen, now);
                 self.settle(slot, now);
-                // Room in the context's credit may let others speak.
-                self.guest_queue.push(&mut self.guest_links, context);
                 self.refused(from, kind, connection, result);
             }
             Message::Shutdown(Shutdown { connection, offset }) => {
@@ -269,6 +267,10 @@ impl Firmware {
             receive_bytes_max: self.store.config.receive_bytes_max,
         };
         self.arm_lease(slot);
+        if self.contexts[slot].has_news() {
+            // It may have raised what it can hold.
+            self.guest_queue.push(&mut self.guest_links, slot);
+        }
         let from = From { context: caps.context, ..from };
         self.reply(from, Message::Caps(caps));
     }

@@ -175,10 +175,9 @@ impl Tcb {
         }
     }
 
-    /// Whether there is something to tell the guest.
-    pub fn has_news(&self) -> bool {
-        self.guest.context.is_some()
-            && (self.untold() != 0 || self.guest.credit_due || self.deliverable() > 0 || self.limit_is_news())
+    /// Whether there is something to tell the guest, beside received data.
+    pub fn has_words(&self) -> bool {
+        self.untold() != 0 || self.guest.credit_due || self.limit_is_news()
     }
 
     /// The bits that the guest was not told.

@@ -144,11 +144,20 @@ fn text_max(t: &Tcb, options: &Options) -> u64 {
     u64::from(t.send.mss).saturating_sub(sack_bytes).max(1)
 }
 
+/// How many SACK blocks there is room for beside so much text.
+fn blocks_max(t: &Tcb, text_bytes: u64) -> usize {
+    (u64::from(t.send.mss).saturating_sub(text_bytes + 4) / 8) as usize
+}
+
 /// A segment with the octets from `start` to `end`, of which the last may be our FIN.
 fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Position) -> Outgoing {
-    let options = data_options(t, now);
+    let mut options = data_options(t, now);
     let fin = t.send.fin && end > t.send.end;
     let text_end = end.min(t.send.end);
+    let ack = t.receive.ack;
+    let room = blocks_max(t, text_end.since(start));
+    let is_silent = options.sack.as_slice().len() > room;
+    options.sack.truncate(room);
     let mut flags = Flags::ACK;
     if fin {
         flags = flags | Flags::FIN;
@@ -157,7 +166,7 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
         // RFC 9293, 3.9.1.2, MUST-61: the last of what is queued is pushed.
         flags = flags | Flags::PSH;
     }
-    acknowledging(
+    let segment = acknowledging(
         t,
         store,
         Outgoing {
@@ -169,7 +178,12 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
             text_at: start,
             text_bytes: text_end.since(start) as usize,
         },
-    )
+    );
+    if is_silent {
+        // Not all was said that an acknowledgement should say (RFC 2018, section 4): one of its own follows, if owed.
+        t.receive.ack = ack;
+    }
+    segment
 }
 
 /// A lost segment, if the window allows one.
@@ -189,12 +203,12 @@ fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
 
 /// Sends a record again.
 fn again(t: &mut Tcb, store: &mut Store, now: Instant, slot: RecordSlot) -> Outgoing {
-    // Options may have grown since: what does not fit any more becomes a record of its own.
+    // SACK blocks may have come since: what does not fit beside them becomes a record of its own. Without a record
+    // for that, the text goes as it is and the blocks are left out.
     let most = text_max(t, &data_options(t, now));
     let record = *store.records.get(slot);
-    let end = if record.len() > most + u64::from(t.send.fin)
-        && t.send.records.split(&mut store.records, slot, record.start + most)
-    {
+    let text_bytes = record.end.min(t.send.end).since(record.start);
+    let end = if text_bytes > most && t.send.records.split(&mut store.records, slot, record.start + most) {
         record.start + most
     } else {
         record.end

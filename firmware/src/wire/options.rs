@@ -33,6 +33,11 @@ impl SackBlocks {
         }
     }
 
+    /// Leaves only the first `count` blocks.
+    pub fn truncate(&mut self, count: usize) {
+        self.count = usize::from(self.count).min(count) as u8;
+    }
+
     /// The blocks.
     pub fn as_slice(&self) -> &[(Seq, Seq)] {
         &self.blocks[..usize::from(self.count)]

@@ -66,6 +66,8 @@ struct Conn {
     held: u64,
     /// The next offset to be sent.
     next: u64,
+    /// Behind the furthest byte ever sent.
+    sent: u64,
     limit: u64,
     shutdown: bool,
     abort: bool,
@@ -368,7 +370,7 @@ impl Guest {
         let flow = conn.flow;
         assert!(m.acknowledged <= m.held, "flow {flow}: acknowledged before it was held: {m:?}");
         assert!(m.held <= m.limit, "flow {flow}: the limit is behind what is held: {m:?}");
-        assert!(m.held <= conn.next.max(conn.held), "flow {flow}: the card holds what was never sent: {m:?}");
+        assert!(m.held <= conn.sent, "flow {flow}: the card holds what was never sent: {m:?}");
         if m.held > conn.held {
             conn.out.drain(..(m.held - conn.held) as usize);
             conn.held = m.held;
@@ -509,6 +511,7 @@ impl Guest {
                 let data = conn.out.range(from..from + bytes as usize).copied().collect();
                 self.pending.push_back(Out::Send(Send { connection, offset: conn.next }, data));
                 conn.next += bytes;
+                conn.sent = conn.sent.max(conn.next);
             }
         } else if again && conn.written() > conn.limit {
             self.pending.push_back(Out::Send(Send { connection, offset: conn.next }, Vec::new()));
@@ -611,6 +614,7 @@ impl Conn {
             out: VecDeque::new(),
             held: 0,
             next: 0,
+            sent: 0,
             limit: 0,
             shutdown: false,
             abort: false,

@@ -15,13 +15,16 @@ use toe_impair::{Random, Spec};
 use crate::app::{App, Close, Plan};
 use crate::card::{Boxed, CardEnd, Channel};
 use crate::end::Pair;
-use crate::frames::{build, segment};
+use crate::frames::{Segment, build, segment};
 use crate::pattern::Pattern;
 use crate::scenario::{DEADLINE_US, Family, plain_profile, plain_settings};
 use crate::seeds::for_seeds;
 use crate::world::{Opening, World, check_flow};
 
 const SEEDS: u64 = 4;
+
+/// The ports of the honest connection.
+const PORTS: [u16; 2] = [40_000, 7_000];
 
 /// From then on the strangers and the intruder are about: the honest connection is open, and no pool that they fill
 /// can keep it from opening.
@@ -301,7 +304,7 @@ fn strange(random: &mut Random, honest: &[u8]) -> Vec<u8> {
             let mut source = s.source;
             if kind > 3 {
                 // Another 4-tuple: a port of its own, or all of the address.
-                tcp.src_port = random.bits() as u16 | 0x8000;
+                tcp.src_port = random.between(1, 39_999) as u16;
                 source = match source {
                     IpAddr::V4(_) => IpAddr::from([198, 51, 100, random.bits() as u8]),
                     IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, random.bits() as u16]),
@@ -337,7 +340,7 @@ fn honest_world(family: Family, seed: u64) -> World<CardEnd, CardEnd> {
         App::new(0, plan)
     });
     let end = |end, port| std::net::SocketAddr::new(family.address(end), port);
-    let pair = Pair { local: end(0, 40_000), remote: end(1, 7_000) };
+    let pair = Pair { local: end(0, PORTS[0]), remote: end(1, PORTS[1]) };
     world.add(Opening { at_us: 1_000_000, active: 0, is_simultaneous: false, pair, any: None }, programs);
     world
 }
@@ -352,7 +355,7 @@ fn an_intruder_on_the_channel_harms_nobody_else() {
         let mut world = honest_world(family(seed), seed);
         for (i, end) in [&mut world.a, &mut world.b].into_iter().enumerate() {
             let mac = end.guest().settings().mac;
-            end.intruder = Some(Intruder::new(seed * 2 + i as u64, mac, 30));
+            end.intruder = Some(Intruder::new(seed * 2 + i as u64, mac, 100));
         }
         assert!(world.run(DEADLINE_US), "the honest stream stopped");
         check_flow(&world, 0, true);
@@ -377,7 +380,8 @@ fn strangers_on_the_wire_harm_nobody() {
         let counter = counted.clone();
         world.strangers = Some(Box::new(move |now_us, _, honest| {
             // Answers to strangers are not honest frames to imitate.
-            if now_us < PEACE_US || segment(honest).is_none_or(|s| s.tcp.dst_port() & 0x8000 != 0) {
+            let is_honest = |s: Segment<'_>| [s.tcp.src_port(), s.tcp.dst_port()].iter().all(|p| PORTS.contains(p));
+            if now_us < PEACE_US || !segment(honest).is_some_and(is_honest) {
                 return Vec::new();
             }
             count += 20;

@@ -9,7 +9,7 @@
 //! The property: what one end sent is what the other read, byte for byte, in order, or both were told that it broke.
 //!
 //! * `TOE_SEEDS=1000` runs the first thousand seeds of every seeded test instead of its ordinary number.
-//! * `TOE_SEED=17` runs this seed alone and prints every frame with its time.
+//! * `TOE_SEED=17` runs this seed alone and prints every frame with its time (of named cases, too).
 
 mod app;
 mod card;

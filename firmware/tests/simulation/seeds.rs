@@ -2,8 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::transcript::set_verbose;
-
 /// How many failing seeds are looked for before giving up.
 const FAILURES_MAX: usize = 5;
 
@@ -14,10 +12,7 @@ pub fn for_seeds(name: &str, ordinary: u64, test: impl Fn(u64)) {
         std::env::var(key).ok().map(|v| v.parse::<u64>().unwrap_or_else(|_| panic!("{key}={v}: expected a number")))
     };
     if let Some(seed) = number("TOE_SEED") {
-        set_verbose(true);
-        test(seed);
-        set_verbose(false);
-        return;
+        return test(seed);
     }
     let count = number("TOE_SEEDS").unwrap_or(ordinary);
     let mut failed = Vec::new();

@@ -1,29 +1,20 @@
 //! A hash over everything that happened, to prove that a seed replays; with every line printed if asked for.
 
-use std::cell::Cell;
-
 use crate::frames::describe;
-
-thread_local! {
-    static VERBOSE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether transcripts of this thread are printed.
-pub fn set_verbose(verbose: bool) {
-    VERBOSE.with(|v| v.set(verbose));
-}
 
 /// FNV-1a over times, places and frames.
 #[derive(Debug)]
 pub struct Transcript {
     name: &'static str,
     hash: u64,
+    /// Whether every line is printed: somebody looks at one seed.
+    is_verbose: bool,
 }
 
 impl Transcript {
     /// `name` stands in front of every printed line.
     pub fn new(name: &'static str) -> Self {
-        Self { name, hash: 0xcbf2_9ce4_8422_2325 }
+        Self { name, hash: 0xcbf2_9ce4_8422_2325, is_verbose: std::env::var_os("TOE_SEED").is_some() }
     }
 
     /// A frame passed `place` at `now_us`.
@@ -32,7 +23,7 @@ impl Transcript {
         self.add(place.as_bytes());
         self.add(&(frame.len() as u64).to_le_bytes());
         self.add(frame);
-        if VERBOSE.with(Cell::get) {
+        if self.is_verbose {
             println!("{:>12} us  {} {place}: {}", now_us, self.name, describe(frame));
         }
     }
@@ -41,7 +32,7 @@ impl Transcript {
     pub fn note(&mut self, now_us: u64, text: &str) {
         self.add(&now_us.to_le_bytes());
         self.add(text.as_bytes());
-        if VERBOSE.with(Cell::get) {
+        if self.is_verbose {
             println!("{:>12} us  {} {text}", now_us, self.name);
         }
     }

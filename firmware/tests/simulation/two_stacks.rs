@@ -250,7 +250,7 @@ fn a_connection_to_a_port_without_a_listener_is_refused() {
 #[test]
 fn an_abort_resets_the_peer() {
     let mut world = plain_world();
-    world.add(opening(false), programs([50_000, 0], [Close::Abort(20_000), Close::WhenWritten]));
+    world.add(opening(false), programs([0, 150_000], [Close::Abort(20_000), Close::AfterPeer]));
     assert!(world.run(DEADLINE_US));
     let broken = |reason: &str| Some(Outcome::Broken(reason.to_owned()));
     assert_eq!(world.outcomes(0).map(|o| o.cloned()), [broken("aborted by this program"), broken("reset")]);
