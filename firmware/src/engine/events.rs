@@ -124,6 +124,10 @@ impl Firmware {
                     continue;
                 }
                 fit = self.tell(&mut w, connection, now);
+                let again = self.connections[connection].repeatable();
+                if fit && again > 0 {
+                    fit = self.deliver(&mut w, connection, again, now);
+                }
                 self.settle(connection, now);
             }
             while fit && told < CONNECTIONS_PER_FRAME && self.contexts[slot].credit() > 0 {
@@ -208,6 +212,7 @@ impl Firmware {
             });
             debug_assert!(written);
             t.guest.delivered = at + bytes;
+            t.guest.furthest = t.guest.furthest.max(t.guest.delivered);
             t.guest.delivered_max = t.guest.delivered_max.max(t.guest.delivered);
         }
         t.await_guest(now);

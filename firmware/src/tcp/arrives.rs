@@ -102,7 +102,7 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         t.receive.timestamp = value;
         t.receive.timestamp_at = now;
     }
-    t.guest.delivered = t.receive.nxt;
+    (t.guest.delivered, t.guest.furthest) = (t.receive.nxt, t.receive.nxt);
     t.guest.delivered_max = t.receive.nxt;
     t.guest.limit = t.receive.nxt + t.guest.limit.since(Position::default());
     t.send.wl1 = t.receive.irs;

@@ -135,6 +135,7 @@ impl Tcb {
             }
             let start = self.receive.irs + 1;
             let held = start + held;
+            self.guest.delivered = self.guest.delivered.max(held);
             self.guest.limit = self.guest.limit.max(start + limit.min(u64::MAX / 2));
             if held > self.receive.stream.start() {
                 self.guest.delivered = self.guest.delivered.max(held);
@@ -175,9 +176,14 @@ impl Tcb {
         }
     }
 
-    /// Whether there is something to tell the guest, beside received data.
+    /// Whether there is something to tell the guest for which it needs no room, unlike for new data.
     pub fn has_words(&self) -> bool {
-        self.untold() != 0 || self.guest.credit_due || self.limit_is_news()
+        self.untold() != 0 || self.guest.credit_due || self.limit_is_news() || self.repeatable() > 0
+    }
+
+    /// Octets that were sent to the guest and are to be sent again.
+    pub fn repeatable(&self) -> u64 {
+        self.guest.furthest.since(self.guest.delivered).min(self.deliverable())
     }
 
     /// The bits that the guest was not told.

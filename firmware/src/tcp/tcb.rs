@@ -152,6 +152,8 @@ pub struct Guest {
     pub limit_told: Position,
     /// Received data up to here was sent to the guest, and is not to be sent again yet.
     pub delivered: Position,
+    /// The same, and never going back: up to here it may be on its way, even if it was told to begin again.
+    pub furthest: Position,
     /// Received data up to here was ever sent to the guest.
     pub delivered_max: Position,
     /// The first position that the guest cannot take.
@@ -463,7 +465,7 @@ impl Tcb {
             initial_window(store.config.initial_window, self.send.mss)
         };
         self.recovery = Recovery::new(store.config.controller, self.send.iss, window);
-        self.guest.delivered = self.receive.nxt;
+        (self.guest.delivered, self.guest.furthest) = (self.receive.nxt, self.receive.nxt);
         self.guest.delivered_max = self.receive.nxt;
     }
 
@@ -504,9 +506,13 @@ impl Tcb {
         self.state == State::Closed && !self.in_table && !self.reset_due && self.guest.context.is_none()
     }
 
-    /// Octets on their way to the guest: sent and not confirmed.
+    /// Octets on their way to the guest: sent and not confirmed, be it once or again. A guest that has seen that the
+    /// connection is broken holds none of them any more.
     pub fn outstanding(&self) -> u64 {
-        if self.receive.stream.is_open() { self.guest.delivered.since(self.receive.stream.start()) } else { 0 }
+        if !self.receive.stream.is_open() || self.guest.seen & state::ABORTED != 0 {
+            return 0;
+        }
+        self.guest.furthest.since(self.receive.stream.start())
     }
 
     /// Octets of data that the guest does not have yet.
@@ -529,6 +535,7 @@ impl Guest {
             credit_due: false,
             limit_told: Position::default(),
             delivered: Position::default(),
+            furthest: Position::default(),
             delivered_max: Position::default(),
             limit: Position::default(),
             outstanding: 0,

@@ -302,7 +302,7 @@ impl Guest {
                     listener.backoff_us = resend_us;
                 }
             }
-            Message::Accepted(m) => self.handle_accepted(&m),
+            Message::Accepted(m) => self.handle_accepted(now_us, &m),
             Message::Received(m, data) => self.handle_received(now_us, m.connection, m.offset, data),
             Message::SendCredit(m) => self.handle_send_credit(now_us, &m),
             Message::State(m) => self.handle_state(now_us, &m),
@@ -331,7 +331,7 @@ impl Guest {
         self.alive_at_us = now_us + u64::from(caps.lease_ms) * 1000 / 4;
     }
 
-    fn handle_accepted(&mut self, m: &Accepted) {
+    fn handle_accepted(&mut self, now_us: u64, m: &Accepted) {
         if !self.known.insert(m.connection) {
             // Said again: the answer to the first was lost, or the connection is over.
             let known = self.conns.iter_mut().find(|c| c.id == Some(m.connection) && !c.released);
@@ -342,6 +342,8 @@ impl Guest {
         }
         let listener = self.listeners.iter_mut().find(|l| l.id == Some(m.listener));
         listener.expect("the listener whose connection it is").waiting.push_back(*m);
+        // At once: its first data may stand in the same frame.
+        self.match_accepted(now_us);
     }
 
     fn handle_received(&mut self, now_us: u64, connection: u64, offset: u64, data: &[u8]) {

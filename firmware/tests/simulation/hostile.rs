@@ -315,19 +315,22 @@ fn strange(random: &mut Random, honest: &[u8]) -> Vec<u8> {
     }
 }
 
-/// An honest stream of 100,000 bytes each way between two cards.
+/// An honest stream of 200,000 bytes each way between two cards.
 fn honest_world(family: Family, seed: u64) -> World<CardEnd, CardEnd> {
     let channel = Channel { to_guest: Spec::default(), to_card: Spec::default(), guest_buffers: 64 };
     let card = |end: usize| {
         let name = ["a", "b"][end];
-        CardEnd::new(name, &plain_profile(), plain_settings(family, end), &channel, seed + end as u64)
+        let mut settings = plain_settings(family, end);
+        // A small window, so that the stream is on the wire for as long as it is read.
+        settings.window_bytes = 5_000;
+        CardEnd::new(name, &plain_profile(), settings, &channel, seed + end as u64)
     };
     let line = Spec { delay_us: 1_000, ..Spec::default() };
     let mut world = World::new(card(0), card(1), [line; 2], [1, 2]);
     let programs = [0, 1].map(|i| {
         let plan = Plan {
             out: Pattern::new(i),
-            out_bytes: 100_000,
+            out_bytes: 200_000,
             inward: Pattern::new(1 - i),
             close: Close::WhenWritten,
             write_bytes: 1_000,
@@ -384,9 +387,9 @@ fn strangers_on_the_wire_harm_nobody() {
             if now_us < PEACE_US || !segment(honest).is_some_and(is_honest) {
                 return Vec::new();
             }
-            count += 20;
+            count += 100;
             counter.set(count);
-            (0..20).map(|_| strange(&mut random, honest)).collect()
+            (0..100).map(|_| strange(&mut random, honest)).collect()
         }));
         assert!(world.run(DEADLINE_US), "the honest stream stopped");
         check_flow(&world, 0, true);

@@ -273,3 +273,27 @@ fn a_guest_that_stops_reading_closes_the_window_and_opens_it_again() {
     let mut windows = sightings.iter().filter(|s| s.from == 1).map(|s| segment(&s.frame).unwrap().tcp.window_len());
     assert!(windows.any(|w| w == 0), "the window was closed");
 }
+
+/// A guest that is slow to answer, as under emulation, is told everything again; its late answers count all the same.
+#[test]
+fn a_guest_that_answers_late_is_not_told_off() {
+    let line = Spec { delay_us: LINE_US, ..Spec::default() };
+    let slow = Spec { delay_us: 70_000, ..Spec::default() };
+    let card = |end: usize| {
+        let mut settings = plain_settings(Family::V4, end);
+        settings.receive_bytes_max = 20_000;
+        let channel = Channel { to_guest: slow, to_card: slow, guest_buffers: 64 };
+        CardEnd::new(["a", "b"][end], &scenario::plain_profile(), settings, &channel, end as u64)
+    };
+    let mut world = World::new(card(0), card(1), [line; 2], [1, 2]);
+    world.add(opening(false), programs([300_000, 200_000], [Close::WhenWritten; 2]));
+    assert!(world.run(DEADLINE_US));
+    crate::world::check_flow(&world, 0, true);
+    // 15 rounds of 20,000 bytes in 140 ms each, and not many more.
+    assert!(world.now_us() < 7_000_000, "it took {} us", world.now_us());
+    world.wait(REST_US);
+    // What is said twice may come after RELEASE, as on a bad channel.
+    let kind = Kind { bad_channel: true, ..Kind::ORDINARY };
+    world.a.check_rest(&kind);
+    world.b.check_rest(&kind);
+}
