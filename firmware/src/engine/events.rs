@@ -213,7 +213,6 @@ impl Firmware {
             debug_assert!(written);
             t.guest.delivered = at + bytes;
             t.guest.furthest = t.guest.furthest.max(t.guest.delivered);
-            t.guest.delivered_max = t.guest.delivered_max.max(t.guest.delivered);
         }
         t.await_guest(now);
         bytes == wanted

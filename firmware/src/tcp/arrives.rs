@@ -103,7 +103,6 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         t.receive.timestamp_at = now;
     }
     (t.guest.delivered, t.guest.furthest) = (t.receive.nxt, t.receive.nxt);
-    t.guest.delivered_max = t.receive.nxt;
     t.guest.limit = t.receive.nxt + t.guest.limit.since(Position::default());
     t.send.wl1 = t.receive.irs;
     t.send.shift = if t.agreed.window_scale { options.window_scale.unwrap_or(0).min(14) } else { 0 };

@@ -130,7 +130,7 @@ impl Tcb {
             self.guest.limit = self.guest.limit.max(Position::default() + limit.min(u64::MAX / 2));
         } else {
             // It may answer what was sent before the last repetition.
-            if held > self.receive_offset(self.guest.delivered_max) {
+            if held > self.receive_offset(self.guest.furthest) {
                 return Err(Reason::Offset);
             }
             let start = self.receive.irs + 1;
@@ -138,7 +138,6 @@ impl Tcb {
             self.guest.delivered = self.guest.delivered.max(held);
             self.guest.limit = self.guest.limit.max(start + limit.min(u64::MAX / 2));
             if held > self.receive.stream.start() {
-                self.guest.delivered = self.guest.delivered.max(held);
                 self.receive.taken(&mut store.receive, held);
                 progress = true;
             }

@@ -154,8 +154,6 @@ pub struct Guest {
     pub delivered: Position,
     /// The same, and never going back: up to here it may be on its way, even if it was told to begin again.
     pub furthest: Position,
-    /// Received data up to here was ever sent to the guest.
-    pub delivered_max: Position,
     /// The first position that the guest cannot take.
     pub limit: Position,
     /// What of `outstanding` the context's count has.
@@ -466,7 +464,6 @@ impl Tcb {
         };
         self.recovery = Recovery::new(store.config.controller, self.send.iss, window);
         (self.guest.delivered, self.guest.furthest) = (self.receive.nxt, self.receive.nxt);
-        self.guest.delivered_max = self.receive.nxt;
     }
 
     /// The program (or its absence) lets the connection be reset: it is over at once, and a RST says so.
@@ -536,7 +533,6 @@ impl Guest {
             limit_told: Position::default(),
             delivered: Position::default(),
             furthest: Position::default(),
-            delivered_max: Position::default(),
             limit: Position::default(),
             outstanding: 0,
             repeats: 0,
