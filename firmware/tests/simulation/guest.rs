@@ -128,6 +128,8 @@ pub struct Guest {
     known: BTreeSet<u64>,
     pending: VecDeque<Out>,
     next_cookie: u64,
+    /// Where frames are written.
+    buffer: Vec<u8>,
     /// ERROR messages: reason, message type.
     pub errors: Vec<(Reason, u16)>,
     /// FIRMWARE_EVENT messages.
@@ -148,6 +150,7 @@ impl Guest {
             known: BTreeSet::new(),
             pending: VecDeque::new(),
             next_cookie: 1,
+            buffer: vec![0; FRAME_BYTES_MAX],
             errors: Vec::new(),
             firmware_events: 0,
         }
@@ -214,7 +217,11 @@ impl Guest {
         if n == 0 {
             return if conn.fin_offset == Some(conn.read) { Read::End } else { Read::Wait };
         }
-        bytes.iter_mut().zip(conn.inward.drain(..n)).for_each(|(to, from)| *to = from);
+        let (front, back) = conn.inward.as_slices();
+        let split = n.min(front.len());
+        bytes[..split].copy_from_slice(&front[..split]);
+        bytes[split..n].copy_from_slice(&back[..n - split]);
+        conn.inward.drain(..n);
         conn.read += n as u64;
         conn.owes_credit = true;
         Read::Bytes(n)
@@ -510,7 +517,7 @@ impl Guest {
                 let fits = if self.random.one_in(4) { self.random.between(1, fits) } else { fits };
                 let bytes = fits.min(most - conn.next);
                 let from = (conn.next - conn.held) as usize;
-                let data = conn.out.range(from..from + bytes as usize).copied().collect();
+                let data = conn.out.make_contiguous()[from..from + bytes as usize].to_vec();
                 self.pending.push_back(Out::Send(Send { connection, offset: conn.next }, data));
                 conn.next += bytes;
                 conn.sent = conn.sent.max(conn.next);
@@ -542,14 +549,19 @@ impl Guest {
 
     /// The next frame for the card.
     pub fn poll_frame(&mut self, now_us: u64) -> Option<Vec<u8>> {
-        let mut buffer = vec![0; FRAME_BYTES_MAX];
+        let is_open = matches!(self.context, Context::Open { .. });
+        // Any frame is a sign of life.
+        let owes_sign = is_open && now_us >= self.alive_at_us;
+        if self.pending.is_empty() && !owes_sign {
+            return None;
+        }
         let (id, epoch, most) = match self.context {
             Context::None => (0, 0, FRAME_BYTES_MAX),
             Context::Open { id, epoch, frame_bytes_max } => (id, epoch, frame_bytes_max),
         };
         let most = most.min(self.settings.frame_bytes_max as usize);
-        let mac = self.settings.mac;
-        let mut writer = Writer::new(&mut buffer[..most], mac, CARD_MAC, id, epoch, self.settings.key)?;
+        let (mac, key) = (self.settings.mac, self.settings.key);
+        let mut writer = Writer::new(&mut self.buffer[..most], mac, CARD_MAC, id, epoch, key)?;
         while let Some(out) = self.pending.front() {
             let fitted = match out {
                 Out::Fixed(message) => writer.push(message),
@@ -566,19 +578,9 @@ impl Guest {
                 break;
             }
         }
-        if writer.is_empty() && now_us < self.alive_at_us {
-            return None;
-        }
-        let Context::Open { .. } = self.context else {
-            let length = writer.finish();
-            buffer.truncate(length);
-            return (length > 54).then_some(buffer);
-        };
-        // Any frame is a sign of life.
         self.alive_at_us = now_us + u64::from(self.settings.lease_ms) * 1000 / 4;
         let length = writer.finish();
-        buffer.truncate(length);
-        Some(buffer)
+        Some(self.buffer[..length].to_vec())
     }
 
     fn hello(&self) -> Hello {

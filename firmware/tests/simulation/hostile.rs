@@ -23,6 +23,9 @@ use crate::world::{Opening, World, check_flow};
 
 const SEEDS: u64 = 4;
 
+/// The most strange frames in a run.
+const STRANGERS_MAX: u64 = 30_000;
+
 /// The ports of the honest connection.
 const PORTS: [u16; 2] = [40_000, 7_000];
 
@@ -384,7 +387,8 @@ fn strangers_on_the_wire_harm_nobody() {
         world.strangers = Some(Box::new(move |now_us, _, honest| {
             // Answers to strangers are not honest frames to imitate.
             let is_honest = |s: Segment<'_>| [s.tcp.src_port(), s.tcp.dst_port()].iter().all(|p| PORTS.contains(p));
-            if now_us < PEACE_US || !segment(honest).is_some_and(is_honest) {
+            // Answers on the honest connection call for more; there is an end to it.
+            if now_us < PEACE_US || count >= STRANGERS_MAX || !segment(honest).is_some_and(is_honest) {
                 return Vec::new();
             }
             count += 100;

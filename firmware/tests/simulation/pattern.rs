@@ -20,12 +20,14 @@ impl Pattern {
 
     /// Writes the stream from `offset` on into `bytes`.
     pub fn fill(self, offset: u64, bytes: &mut [u8]) {
-        let mut block = self.block(offset / 8);
-        for (at, byte) in (offset..).zip(bytes) {
-            if at % 8 == 0 {
-                block = self.block(at / 8);
-            }
-            *byte = block[(at % 8) as usize];
+        let first = ((8 - offset % 8) % 8).min(bytes.len() as u64) as usize;
+        let (head, rest) = bytes.split_at_mut(first);
+        let within = (offset % 8) as usize;
+        head.copy_from_slice(&self.block(offset / 8)[within..within + first]);
+        let mut block = offset.div_ceil(8);
+        for chunk in rest.chunks_mut(8) {
+            chunk.copy_from_slice(&self.block(block)[..chunk.len()]);
+            block += 1;
         }
     }
 
@@ -33,6 +35,9 @@ impl Pattern {
     pub fn first_difference(self, offset: u64, bytes: &[u8]) -> Option<u64> {
         let mut expected = vec![0; bytes.len()];
         self.fill(offset, &mut expected);
+        if bytes == expected {
+            return None;
+        }
         let at = bytes.iter().zip(&expected).position(|(a, b)| a != b)?;
         Some(offset + at as u64)
     }

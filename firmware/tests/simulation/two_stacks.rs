@@ -16,7 +16,7 @@ use crate::smol::SmolEnd;
 use crate::world::{Opening, World};
 
 /// Seeds in the ordinary run of each test.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 30;
 
 /// The shortest time after which nothing of a connection may be left: TIME-WAIT, a retransmission given up by a
 /// forgotten peer, and then some.
