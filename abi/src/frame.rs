@@ -233,6 +233,30 @@ impl<'a> Writer<'a> {
         true
     }
 
+    /// Appends a message whose tail is entries, as many as `fill` finds room for in `room` bytes; `false`, with nothing
+    /// written, if not even the fixed part fits.
+    #[must_use]
+    pub fn push_entries(
+        &mut self,
+        message: &Message<'_>,
+        room: usize,
+        fill: impl FnOnce(&mut crate::EntryWriter<'_>),
+    ) -> bool {
+        let fixed = message.bytes();
+        let end = self.used + fixed + room;
+        if end > self.buffer.len() {
+            return false;
+        }
+        let area = &mut self.buffer[self.used..end];
+        let mut entries = crate::EntryWriter::new(&mut area[fixed..]);
+        fill(&mut entries);
+        let length = fixed + entries.finish();
+        area[..fixed].fill(0);
+        message.put(&mut area[..fixed], length);
+        self.used += padded(length);
+        true
+    }
+
     /// The most data bytes that a message with a tail and `fixed_bytes` of fixed part could still carry.
     pub fn room(&self, message: &Message<'_>) -> usize {
         // Whole eights, so that the padding fits as well.

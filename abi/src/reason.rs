@@ -41,12 +41,17 @@ reasons! {
     TimeWait = 5, "time-wait-full";
     /// No page of send memory is left.
     SendMemory = 6, "send-memory-full";
+    /// No record for a segment in flight is left.
+    TransmitRecords = 10, "transmit-records-full";
     /// No page of receive memory is left.
     ReceiveMemory = 7, "receive-memory-full";
     /// The listener's backlog is full.
     Backlog = 8, "backlog-full";
     /// More local addresses than a context can have.
     Addresses = 9, "addresses-full";
+
+    /// Too many answers wait to be sent.
+    Replies = 11, "replies-full";
 
     // Refusals: the request makes no sense here.
     /// The 4-tuple or the listener's address is in use by another.

@@ -83,8 +83,6 @@ counters! {
     wire_down = "wire-down",
     /// Dropped, on their way out: the wire did not take the frame (as a TAP when the offload header makes no sense).
     wire_refused = "wire-refused",
-    /// Dropped, on their way out: the wire's queue was full (with impairment only).
-    wire_queue_full = "wire-queue-full",
 
     /// Receive buffers handed back unused: head beyond the descriptor table (these cannot even be handed back).
     receive_buffer_bad_head = "receive-buffer-bad-head",
@@ -122,6 +120,13 @@ mod tests {
     #[test]
     fn names_are_distinct_kebab_case() {
         let names: Vec<_> = Counters::default().iter().map(|(name, _)| name).collect();
+        // Nor does the firmware have one of them.
+        let profile = toe_firmware::Profile::default();
+        let now = toe_firmware::Instant::from_us(0);
+        let firmware = toe_firmware::Firmware::new(&profile, [0; 32], 1, now).unwrap();
+        for entry in firmware.counters() {
+            assert!(!names.contains(&entry.name), "{} of device and firmware", entry.name);
+        }
         for (i, name) in names.iter().enumerate() {
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{name}");
             assert!(!names[..i].contains(name), "{name} twice");

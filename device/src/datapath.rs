@@ -148,9 +148,10 @@ impl DataPath {
         &self.counters
     }
 
-    /// Every counter of device and firmware.
+    /// Every counter of device, wire and firmware.
     pub fn all_counters(&self) -> impl Iterator<Item = StatEntry<'static>> + '_ {
-        self.counters.iter().map(|(name, value)| StatEntry { name, value }).chain(self.firmware.counters())
+        let device = self.counters.iter().chain(self.wire.counters());
+        device.map(|(name, value)| StatEntry { name, value }).chain(self.firmware.counters())
     }
 
     /// When a round is due though nothing happens.
@@ -164,6 +165,7 @@ impl DataPath {
         if self.firmware.poll_timeout().is_some_and(|due| due <= now) {
             self.firmware.handle_timeout(now);
         }
+        self.wire.advance(now);
         self.refresh_active();
         let mut more = false;
         if self.flush_outgoing(now) {

@@ -27,12 +27,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use toe_firmware::{Firmware, Instant, Profile, ProfileError};
+use toe_impair::Spec;
 
 use crate::card::{Card, Stop};
 use crate::datapath::DataPath;
 use crate::net::Features;
 use crate::server::{Offer, SocketError, SocketFile, Source};
-use crate::wire::{TapError, WireSpec};
+use crate::wire::{Impaired, TapError, WireSpec};
 
 /// What a card is made of.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Config {
     pub frontend: FrontendSocket,
     /// What the card is plugged into.
     pub wire: WireSpec,
+    /// What is wrong with that, in each direction, and the seed of it.
+    pub impair: Option<(Spec, u64)>,
     /// Its limits and defaults.
     pub profile: Profile,
     /// Pairs of rings on offer, 1 to 32.
@@ -96,7 +99,7 @@ impl Device {
     /// # Errors
     /// See [`Error`]; nothing is left behind then.
     pub fn start(config: Config, ended: impl FnOnce(io::Result<()>) + Send + 'static) -> Result<Self, Error> {
-        let Config { frontend, wire, profile, queue_pairs, management_socket, seed } = config;
+        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, seed } = config;
         let system = |step| move |error: io::Error| Error::System(step, error);
         let mut files = Vec::new();
         // The inherited descriptor before anything is opened: its number may be free otherwise.
@@ -116,7 +119,10 @@ impl Device {
             }
             None => None,
         };
-        let wire = wire.open()?;
+        let mut wire = wire.open()?;
+        if let Some((spec, seed)) = impair {
+            wire = Box::new(Impaired::new(wire, spec, seed));
+        }
         let (system_seed, epoch) = chance().map_err(system("random numbers from the system"))?;
         let seed = seed.unwrap_or(system_seed);
         let start = std::time::Instant::now();

@@ -36,6 +36,8 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         fd,
         print_capabilities: _,
         wire,
+        impair,
+        impair_seed,
         profile,
         queue_pairs,
         management_socket,
@@ -48,20 +50,22 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     };
     let wire = wire.ok_or("--wire is needed")?;
     let seed = seed.map(|seed| seed.0);
-    let config = Config { frontend, wire, profile, queue_pairs, management_socket, seed };
-    let (ended, end) = tokio::sync::oneshot::channel();
-    // The receiver is gone only if the process is about to end.
-    let mut device = Device::start(config, move |result| drop(ended.send(result)))?;
+    let impair = impair.map(|spec| (spec, impair_seed));
+    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, seed };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
+        // Before there is anything to tidy up.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let (ended, end) = tokio::sync::oneshot::channel();
+        // The receiver is gone only if the process is about to end.
+        let mut device = Device::start(config, move |result| drop(ended.send(result)))?;
         tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
-            result = end => result.unwrap_or(Ok(())),
-            result = device.manage() => result,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            result = end => result.unwrap_or(Ok(()))?,
+            result = device.manage() => result?,
         }
-    })?;
-    Ok(())
+        Ok(())
+    })
 }

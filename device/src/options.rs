@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, ArgGroup, Parser};
 use toe_firmware::Profile;
+use toe_impair::Spec;
 
 use crate::wire::WireSpec;
 
@@ -29,6 +30,14 @@ pub struct Options {
     /// What the card is plugged into: `tap:NAME`, `loop` (what is sent comes back) or `none`
     #[arg(long, value_name = "WIRE", required_unless_present = "print_capabilities")]
     pub wire: Option<WireSpec>,
+
+    /// Make the wire bad in each direction: `loss=1%,duplicate=0.5%,reorder=2%,corrupt=0.1%,delay=10ms,jitter=1ms,rate=100mbit,queue=256kB`, any of them; the guest gets no offloads then
+    #[arg(long, value_name = "SPEC")]
+    pub impair: Option<Spec>,
+
+    /// Seed of what goes wrong on the wire: the same seed and frames, the same losses
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "impair")]
+    pub impair_seed: u64,
 
     /// The card's limits and defaults: `default`, `tiny`, or a TOML file
     #[arg(long, value_name = "NAME|FILE", default_value = "default", value_parser = profile)]
@@ -131,6 +140,9 @@ mod tests {
         assert!(parse_args(&["--fd", "3"]).unwrap_err().contains("--wire"));
         assert!(parse_args(&["--fd", "3", "--socket-path", "a", "--wire", "none"]).unwrap_err().contains("--fd"));
         assert!(parse_args(&["--fd", "2", "--wire", "none"]).unwrap_err().contains("from 3 up"));
+        let impaired = parse_args(&["--fd", "3", "--wire", "none", "--impair", "loss=1%,delay=5ms"]).unwrap();
+        assert_eq!(impaired.impair.unwrap().to_string(), "loss=1%,delay=5ms");
+        assert!(parse_args(&["--fd", "3", "--wire", "none", "--impair", "loss=200%"]).unwrap_err().contains("100%"));
         assert!(parse_args(&["--fd", "3", "--wire", "none", "--queue-pairs", "33"]).unwrap_err().contains("1..=32"));
     }
 

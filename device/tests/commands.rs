@@ -129,7 +129,7 @@ fn signals_end_it_with_success() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let path = fresh_path("d.sock");
         let mut running = Running::start(&mut nic(&["--socket-path", path.to_str().unwrap(), "--wire", "loop"]));
-        let nic = eventually("the socket", || path.exists().then(|| Nic::connect(&path, Shape::default())));
+        let nic = Nic::connect(&path, Shape::default());
         running.signal(signal);
         assert!(running.wait().success());
         assert!(!path.exists());
@@ -137,12 +137,13 @@ fn signals_end_it_with_success() {
     }
 }
 
-/// Hands `fd` to the command as descriptor 9.
-fn with_descriptor(command: &mut Command, fd: &OwnedFd) {
-    let fd = fd.as_raw_fd();
-    // SAFETY: dup2 is async-signal-safe and all that is called between fork and exec; `fd` is open until then.
+/// Hands `fd` to the command as descriptor 200: beyond those that the runner itself has open.
+fn with_descriptor(command: &mut Command, fd: OwnedFd) {
+    // SAFETY: dup2 is async-signal-safe and all that is called between fork and exec; the command owns `fd`.
     unsafe {
-        command.pre_exec(move || if libc::dup2(fd, 9) == 9 { Ok(()) } else { Err(std::io::Error::last_os_error()) });
+        command.pre_exec(move || {
+            if libc::dup2(fd.as_raw_fd(), 200) == 200 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
     }
 }
 
@@ -150,8 +151,8 @@ fn with_descriptor(command: &mut Command, fd: &OwnedFd) {
 fn an_inherited_descriptor_may_listen_or_be_connected() {
     let path = fresh_path("e.sock");
     let listener: OwnedFd = UnixListener::bind(&path).unwrap().into();
-    let mut command = nic(&["--fd", "9", "--wire", "loop"]);
-    with_descriptor(&mut command, &listener);
+    let mut command = nic(&["--fd", "200", "--wire", "loop"]);
+    with_descriptor(&mut command, listener);
     let mut running = Running::start(&mut command);
     for _ in 0..2 {
         let mut nic = Nic::connect(&path, Shape::default());
@@ -164,8 +165,8 @@ fn an_inherited_descriptor_may_listen_or_be_connected() {
 
     // Connected: served, and ended with the frontend.
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut command = nic(&["--fd", "9", "--wire", "loop"]);
-    with_descriptor(&mut command, &theirs.into());
+    let mut command = nic(&["--fd", "200", "--wire", "loop"]);
+    with_descriptor(&mut command, theirs.into());
     let mut running = Running::start(&mut command);
     let mut nic = Nic::over(vhost::vhost_user::Frontend::from_stream(ours, 64), Shape::default());
     nic.send(0, [0; 12], &[1; 60], false);
@@ -176,14 +177,14 @@ fn an_inherited_descriptor_may_listen_or_be_connected() {
 
 #[test]
 fn a_descriptor_that_is_no_socket_is_refused() {
-    let (code, said) = refused(&mut nic(&["--fd", "9", "--wire", "loop"]));
+    let (code, said) = refused(&mut nic(&["--fd", "200", "--wire", "loop"]));
     assert_eq!((code, said.lines().count()), (1, 1), "{said}");
     let file: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
-    let mut command = nic(&["--fd", "9", "--wire", "loop"]);
-    with_descriptor(&mut command, &file);
+    let mut command = nic(&["--fd", "200", "--wire", "loop"]);
+    with_descriptor(&mut command, file);
     let (code, said) = refused(&mut command);
     assert_eq!((code, said.lines().count()), (1, 1), "{said}");
-    assert!(said.contains("--fd 9"), "{said}");
+    assert!(said.contains("--fd 200"), "{said}");
 }
 
 #[test]
@@ -191,9 +192,7 @@ fn a_card_that_was_killed_is_replaced_on_the_same_path() {
     let path = fresh_path("f.sock");
     for i in 0..3u8 {
         let mut running = Running::start(&mut nic(&["--socket-path", path.to_str().unwrap(), "--wire", "loop"]));
-        let mut nic = eventually("the socket", || {
-            UnixStream::connect(&path).is_ok().then(|| Nic::connect(&path, Shape::default()))
-        });
+        let mut nic = Nic::connect(&path, Shape::default());
         nic.send(0, [0; 12], &[i; 60], false);
         assert_eq!(nic.expect(0), [i; 60]);
         running.signal(libc::SIGKILL);
@@ -208,7 +207,7 @@ fn toectl_asks_and_prints() {
     let (path, management) = (fresh_path("g.sock"), fresh_path("g.api"));
     let args = ["--socket-path", path.to_str().unwrap(), "--wire", "loop", "--profile", "tiny"];
     let running = Running::start(nic(&args).arg("--management-socket").arg(&management));
-    let mut driver = eventually("the socket", || path.exists().then(|| Nic::connect(&path, Shape::default())));
+    let mut driver = Nic::connect(&path, Shape::default());
     driver.send(0, [0; 12], &[1; 60], false);
     driver.expect(0);
     let say = |args: &[&str]| {
@@ -243,7 +242,7 @@ fn what_frontends_do_is_logged_on_request() {
     let path = fresh_path("h.sock");
     let mut command = nic(&["-v", "--socket-path", path.to_str().unwrap(), "--wire", "loop"]);
     let mut running = Running::start(command.stderr(Stdio::piped()));
-    drop(eventually("the socket", || path.exists().then(|| Nic::connect(&path, Shape::default()))));
+    drop(Nic::connect(&path, Shape::default()));
     let mut lines = BufReader::new(running.0.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("a frontend has come")));
     assert!(lines.any(|line| line.unwrap().contains("the frontend has gone")));

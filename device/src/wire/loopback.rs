@@ -49,10 +49,6 @@ impl Wire for Loopback {
     fn events(&self) -> Option<BorrowedFd<'_>> {
         None
     }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! waiting. What makes it ready again is told by a file descriptor ([`Wire::events`]) or a time
 //! ([`Wire::poll_timeout`]).
 
+mod impaired;
 mod loopback;
 mod none;
 mod tap;
@@ -11,6 +12,7 @@ mod tap;
 use std::os::fd::BorrowedFd;
 use std::str::FromStr;
 
+pub use impaired::Impaired;
 pub use loopback::Loopback;
 pub use none::NoWire;
 pub use tap::{Tap, TapError};
@@ -51,8 +53,18 @@ pub trait Wire: Send {
     /// changes only by what the card does to it, or with time.
     fn events(&self) -> Option<BorrowedFd<'_>>;
 
-    /// When the wire will have a packet without anybody touching it.
-    fn poll_timeout(&self) -> Option<Instant>;
+    /// Does what is due at `now`. Called before everything else at that time.
+    fn advance(&mut self, _now: Instant) {}
+
+    /// When there will be something due, or a packet to receive, without anybody touching the wire.
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    /// What the wire counts itself.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// A wire as it stands on the command line.

@@ -30,8 +30,4 @@ impl Wire for NoWire {
     fn events(&self) -> Option<BorrowedFd<'_>> {
         None
     }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
 }

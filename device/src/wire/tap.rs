@@ -162,8 +162,4 @@ impl Wire for Tap {
     fn events(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
     }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
 }

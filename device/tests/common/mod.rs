@@ -5,6 +5,7 @@ pub mod queue;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -59,6 +60,7 @@ pub fn card(wire: WireSpec, queue_pairs: u16, profile: Profile) -> (Device, Path
     let config = Config {
         frontend: FrontendSocket::Path(path.clone()),
         wire,
+        impair: None,
         profile,
         queue_pairs,
         management_socket: None,
@@ -104,7 +106,9 @@ impl Default for Shape {
 
 impl Nic {
     pub fn connect(path: &Path, shape: Shape) -> Self {
-        Self::over(Frontend::connect(path, 64).unwrap(), shape)
+        // The file is there a little before somebody listens.
+        let stream = eventually("a listener", || UnixStream::connect(path).ok());
+        Self::over(Frontend::from_stream(stream, 64), shape)
     }
 
     pub fn over(mut frontend: Frontend, shape: Shape) -> Self {

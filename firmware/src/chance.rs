@@ -1,0 +1,127 @@
+//! Chance: SipHash-2-4 (Aumasson and Bernstein, 2012) as keyed hash, as pseudo-random function and as generator.
+//!
+//! Everything unpredictable on the card comes from one seed handed in at boot: the key of the connection table (so
+//! that nobody can collide its buckets), the secret of initial sequence numbers (RFC 6528), timestamp offsets.
+
+/// A 128-bit key, and the functions under it.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    k0: u64,
+    k1: u64,
+}
+
+impl Key {
+    /// The key in bytes.
+    pub fn new(bytes: [u8; 16]) -> Self {
+        let half = |at: usize| {
+            let mut b = [0; 8];
+            b.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(b)
+        };
+        Self { k0: half(0), k1: half(8) }
+    }
+
+    /// The hash of some words. The number of words is part of what is hashed.
+    pub fn hash(&self, words: &[u64]) -> u64 {
+        let mut s = State {
+            v0: self.k0 ^ 0x736f_6d65_7073_6575,
+            v1: self.k1 ^ 0x646f_7261_6e64_6f6d,
+            v2: self.k0 ^ 0x6c79_6765_6e65_7261,
+            v3: self.k1 ^ 0x7465_6462_7974_6573,
+        };
+        for &word in words {
+            s.absorb(word);
+        }
+        s.absorb((words.len() as u64 * 8) << 56);
+        s.v2 ^= 0xff;
+        for _ in 0..4 {
+            s.round();
+        }
+        s.v0 ^ s.v1 ^ s.v2 ^ s.v3
+    }
+}
+
+struct State {
+    v0: u64,
+    v1: u64,
+    v2: u64,
+    v3: u64,
+}
+
+impl State {
+    fn absorb(&mut self, word: u64) {
+        self.v3 ^= word;
+        self.round();
+        self.round();
+        self.v0 ^= word;
+    }
+
+    fn round(&mut self) {
+        self.v0 = self.v0.wrapping_add(self.v1);
+        self.v1 = self.v1.rotate_left(13) ^ self.v0;
+        self.v0 = self.v0.rotate_left(32);
+        self.v2 = self.v2.wrapping_add(self.v3);
+        self.v3 = self.v3.rotate_left(16) ^ self.v2;
+        self.v0 = self.v0.wrapping_add(self.v3);
+        self.v3 = self.v3.rotate_left(21) ^ self.v0;
+        self.v2 = self.v2.wrapping_add(self.v1);
+        self.v1 = self.v1.rotate_left(17) ^ self.v2;
+        self.v2 = self.v2.rotate_left(32);
+    }
+}
+
+/// The keys that the firmware draws from its seed, one for each use.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys {
+    /// Of the connection table.
+    pub table: Key,
+    /// Of initial sequence numbers.
+    pub sequence: Key,
+    /// Of timestamp offsets.
+    pub timestamp: Key,
+}
+
+impl Keys {
+    /// Expands the seed.
+    pub fn new(seed: [u8; 32]) -> Self {
+        let mut halves = [[0; 16]; 2];
+        halves[0].copy_from_slice(&seed[..16]);
+        halves[1].copy_from_slice(&seed[16..]);
+        let [a, b] = halves.map(Key::new);
+        let draw = |purpose: u64| {
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&(a.hash(&[purpose, 0]) ^ b.hash(&[purpose, 1])).to_le_bytes());
+            bytes[8..].copy_from_slice(&(a.hash(&[purpose, 2]) ^ b.hash(&[purpose, 3])).to_le_bytes());
+            Key::new(bytes)
+        };
+        Self { table: draw(1), sequence: draw(2), timestamp: draw(3) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_siphash_2_4() {
+        // Of the reference vectors (key 00..0f, input 00 01 02 …) those of whole words.
+        let mut key = [0; 16];
+        key.iter_mut().enumerate().for_each(|(i, b)| *b = i as u8);
+        let key = Key::new(key);
+        assert_eq!(key.hash(&[]), 0x726f_db47_dd0e_0e31);
+        assert_eq!(key.hash(&[0x0706_0504_0302_0100]), 0x93f5_f579_9a93_2462);
+    }
+
+    #[test]
+    fn every_bit_of_the_seed_matters() {
+        let base = Keys::new([0; 32]);
+        for bit in 0..256 {
+            let mut seed = [0u8; 32];
+            seed[bit / 8] ^= 1 << (bit % 8);
+            let other = Keys::new(seed);
+            assert_ne!(base.table.hash(&[1]), other.table.hash(&[1]));
+            assert_ne!(base.sequence.hash(&[1]), other.sequence.hash(&[1]));
+        }
+        assert_ne!(base.table.hash(&[1]), base.sequence.hash(&[1]));
+    }
+}

@@ -1,0 +1,176 @@
+//! Contexts: a guest process each, with its key, its lease and what it can hold.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use toe_abi::{Mac, Reason};
+
+use crate::counters::Counter;
+use crate::engine::Firmware;
+use crate::store::queue::Queue;
+use crate::store::slab::Slot;
+use crate::time::{Duration, Instant};
+
+/// A context.
+#[derive(Debug)]
+pub struct Context {
+    /// Chosen by the guest at random.
+    pub key: u128,
+    /// Where its frames come from: the guest's own address on the card.
+    pub mac: Mac,
+    /// The longest channel frame that it takes.
+    pub frame_bytes_max: usize,
+    /// The most RECEIVED bytes that may be on their way to it.
+    pub receive_bytes_max: u64,
+    /// How many are.
+    pub outstanding: u64,
+    /// How long it may be silent.
+    pub lease: Duration,
+    /// When it was last heard of.
+    pub heard_at: Instant,
+    /// Connections that it owns.
+    pub connections: u32,
+    /// Listeners that it owns.
+    pub listeners: u32,
+    /// Of its connections, those with something to tell.
+    pub news: Queue,
+    addresses: Box<[IpAddr]>,
+    address_count: usize,
+}
+
+impl Context {
+    /// One at rest, with room for `addresses` addresses.
+    pub fn vacant(addresses: u32) -> Self {
+        Self {
+            key: 0,
+            mac: Mac::default(),
+            frame_bytes_max: 0,
+            receive_bytes_max: 0,
+            outstanding: 0,
+            lease: Duration::ZERO,
+            heard_at: Instant::default(),
+            connections: 0,
+            listeners: 0,
+            news: Queue::EMPTY,
+            addresses: vec![IpAddr::from(Ipv4Addr::UNSPECIFIED); addresses as usize].into(),
+            address_count: 0,
+        }
+    }
+
+    /// Begins a life; what HELLO says is set by the caller.
+    pub fn open(&mut self, key: u128) {
+        self.key = key;
+        self.outstanding = 0;
+        self.connections = 0;
+        self.listeners = 0;
+        self.news = Queue::EMPTY;
+        self.address_count = 0;
+    }
+
+    /// Whether the guest has named the address as its own.
+    pub fn has_address(&self, ip: IpAddr) -> bool {
+        self.addresses[..self.address_count].contains(&ip)
+    }
+
+    /// Replaces the guest's addresses; `false`, with nothing changed, if they are too many.
+    #[must_use]
+    pub fn set_addresses(&mut self, addresses: impl ExactSizeIterator<Item = IpAddr>) -> bool {
+        if addresses.len() > self.addresses.len() {
+            return false;
+        }
+        self.address_count = addresses.len();
+        for (place, address) in self.addresses.iter_mut().zip(addresses) {
+            *place = address;
+        }
+        true
+    }
+}
+
+impl Firmware {
+    /// The context of that key.
+    pub(super) fn context_of(&self, key: u128) -> Option<Slot> {
+        (0..self.contexts.capacity()).find(|slot| self.contexts.in_use(*slot) && self.contexts[*slot].key == key)
+    }
+
+    /// A sign of life.
+    pub(super) fn heard(&mut self, slot: Slot, now: Instant) {
+        self.contexts[slot].heard_at = now;
+    }
+
+    pub(super) fn arm_lease(&mut self, slot: Slot) {
+        let context = &self.contexts[slot];
+        self.wheel.arm(self.timers.context(slot), context.heard_at + context.lease);
+    }
+
+    /// The lease may have run out: only the last sign of life knows.
+    pub(super) fn lease_timeout(&mut self, slot: Slot, now: Instant) {
+        let context = &self.contexts[slot];
+        if context.heard_at + context.lease > now {
+            self.arm_lease(slot);
+            return;
+        }
+        self.store.counters.add(Counter::ChannelLeaseExpired);
+        self.close_context(slot, Reason::LeaseExpired, now);
+    }
+
+    /// Ends a context: its connections are aborted, its listeners closed, its memory comes back.
+    pub(super) fn close_context(&mut self, slot: Slot, reason: Reason, now: Instant) {
+        self.wheel.disarm(self.timers.context(slot));
+        // Listeners first, so that nothing new arrives.
+        for listener in 0..self.listeners.capacity() {
+            if self.contexts[slot].listeners == 0 {
+                break;
+            }
+            if self.listeners.in_use(listener) && self.listeners[listener].context == slot {
+                self.contexts[slot].listeners -= 1;
+                self.close_listener(listener);
+            }
+        }
+        for connection in 0..self.connections.capacity() {
+            if self.contexts[slot].connections == 0 {
+                break;
+            }
+            if self.connections.in_use(connection) && self.connections[connection].guest.context == Some(slot) {
+                self.connections[connection].call_abort(&mut self.store, reason);
+                self.leave(connection, now);
+            }
+        }
+        while let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) {
+            self.queue_news(connection);
+        }
+        self.contexts.give(slot);
+    }
+
+    /// The guest has no more to do with a connection.
+    pub(super) fn leave(&mut self, slot: Slot, now: Instant) {
+        let t = &mut self.connections[slot];
+        if let Some(context) = t.guest.context {
+            let context = &mut self.contexts[context];
+            context.connections -= 1;
+            context.outstanding -= std::mem::take(&mut t.guest.outstanding);
+        }
+        t.call_release(&mut self.store, now);
+        self.settle(slot, now);
+    }
+
+    /// Puts a connection into its context's queue if it has something to tell.
+    pub(super) fn queue_news(&mut self, slot: Slot) {
+        let t = &self.connections[slot];
+        if let Some(context) = t.guest.context
+            && t.has_news()
+        {
+            self.contexts[context].news.push(&mut self.news_links, slot);
+            self.guest_queue.push(&mut self.guest_links, context);
+        }
+    }
+
+    /// Keeps a context's count of what is on its way right, after something happened to one of its connections.
+    pub(super) fn account(&mut self, slot: Slot) {
+        let t = &mut self.connections[slot];
+        if let Some(context) = t.guest.context {
+            let outstanding = t.outstanding();
+            let context = &mut self.contexts[context];
+            context.outstanding = context.outstanding - t.guest.outstanding + outstanding;
+            t.guest.outstanding = outstanding;
+        }
+    }
+}

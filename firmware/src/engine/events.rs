@@ -1,0 +1,258 @@
+//! Frames to the guest: answers, and the news of connections.
+//!
+//! Answers wait in a ring. News do not: what a connection has to tell is read from its block when it is its turn, so
+//! that any number of changes costs one message and nothing is ever lost for want of room. Contexts take turns, and
+//! in each its connections.
+
+use toe_abi::{
+    Accepted, CARD_MAC, EntryWriter, InfoResult, LimitsResult, Mac, Message, Received, SendCredit, StatResult, Writer,
+    state,
+};
+
+use crate::counters::{Counter, Counters};
+use crate::engine::Firmware;
+use crate::store::gauge::Gauge;
+use crate::store::slab::Slot;
+use crate::tcp::recovery::Phase;
+use crate::tcp::tcb::Tcb;
+use crate::time::{Duration, Instant};
+
+/// An answer that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply {
+    /// To whom.
+    pub mac: Mac,
+    /// The key of the frame that is answered.
+    pub key: u128,
+    /// The context in the header.
+    pub context: u64,
+    /// What it says.
+    pub body: Body,
+}
+
+/// An answer: as it is, or to be read when it is sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Body {
+    /// As it is.
+    Message(Message<'static>),
+    /// INFO_RESULT.
+    Info { cookie: u64, slot: Slot, connection: u64 },
+    /// LIMITS_RESULT.
+    Limits { cookie: u64, first: u32 },
+    /// STAT_RESULT.
+    Stat { cookie: u64, first: u32 },
+}
+
+/// How many connections one frame may speak of: bounds the work of a call.
+const CONNECTIONS_PER_FRAME: u32 = 64;
+
+impl Firmware {
+    /// The next channel frame for the guest into `buffer` (65,549 bytes); its length. To be called until `None`, or
+    /// as long as the guest has receive buffers.
+    pub fn poll_guest(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        let length = self.answers(buffer).or_else(|| self.news(now, buffer))?;
+        self.store.counters.add(Counter::GuestOut);
+        Some(length)
+    }
+
+    /// A frame with the first answer, and those behind it for the same context.
+    fn answers(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let &Reply { mac, key, context, .. } = self.replies.first()?;
+        let frame_max = self.contexts.find(context).map_or(FRAME_UNKNOWN, |slot| self.contexts[slot].frame_bytes_max);
+        let room = frame_max.min(buffer.len());
+        let mut w = Writer::new(&mut buffer[..room], CARD_MAC, mac, context, self.epoch, key)?;
+        while let Some(&reply) = self.replies.first() {
+            if (reply.key, reply.context, reply.mac) != (key, context, mac) || !self.answer(&mut w, &reply.body) {
+                break;
+            }
+            self.replies.pop();
+            self.replies_gauge.give(1);
+        }
+        if w.is_empty() {
+            // It would not fit into any frame: every message does, by the least frame size.
+            debug_assert!(false, "an answer larger than the least frame");
+            self.replies.pop();
+            self.replies_gauge.give(1);
+        }
+        Some(w.finish())
+    }
+
+    fn answer(&self, w: &mut Writer<'_>, body: &Body) -> bool {
+        match *body {
+            Body::Message(message) => w.push(&message),
+            Body::Info { cookie, slot, connection } => {
+                if self.connections.find(connection) != Some(slot) {
+                    return true;
+                }
+                w.push(&Message::InfoResult(info(&self.connections[slot], cookie, connection)))
+            }
+            Body::Limits { cookie, first } => {
+                let gauges = self.gauges();
+                let m = LimitsResult { cookie, first, total: gauges.len() as u32 };
+                entries(w, &Message::LimitsResult(m, &[]), |e| {
+                    gauges.iter().skip(first as usize).map(|g| Gauge::entry(g)).all(|entry| e.limit(&entry));
+                })
+            }
+            Body::Stat { cookie, first } => {
+                let m = StatResult { cookie, first, total: Counters::count() as u32 };
+                entries(w, &Message::StatResult(m, &[]), |e| {
+                    self.store.counters.iter().skip(first as usize).all(|entry| e.stat(&entry));
+                })
+            }
+        }
+    }
+
+    /// A frame with news of the connections of the first context in the queue that may be told.
+    fn news(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        while let Some(slot) = self.guest_queue.pop(&mut self.guest_links) {
+            if !self.contexts.in_use(slot) {
+                continue;
+            }
+            let context = &self.contexts[slot];
+            let room = context.frame_bytes_max.min(buffer.len());
+            let id = self.contexts.id(slot);
+            let mut w = Writer::new(&mut buffer[..room], CARD_MAC, context.mac, id, self.epoch, context.key)?;
+            let mut told = 0;
+            while told < CONNECTIONS_PER_FRAME {
+                let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) else { break };
+                told += 1;
+                if self.connections[connection].guest.context != Some(slot) {
+                    // The place was given to another context's connection meanwhile.
+                    self.queue_news(connection);
+                    continue;
+                }
+                let credit = self.contexts[slot].receive_bytes_max.saturating_sub(self.contexts[slot].outstanding);
+                let fit = self.tell(&mut w, connection, credit, now);
+                self.settle(connection, now);
+                if !fit {
+                    break;
+                }
+            }
+            if w.is_empty() {
+                // All that is left waits for the context's credit, and is looked at when that comes.
+                continue;
+            }
+            if !self.contexts[slot].news.is_empty() {
+                self.guest_queue.push(&mut self.guest_links, slot);
+            }
+            return Some(w.finish());
+        }
+        None
+    }
+
+    /// Writes what a connection has to tell; `false` if there was no room for all of it.
+    fn tell(&mut self, w: &mut Writer<'_>, slot: Slot, credit: u64, now: Instant) -> bool {
+        let id = self.connections.id(slot);
+        let t = &mut self.connections[slot];
+        if t.untold() & state::ACCEPTED != 0 {
+            let message = Accepted {
+                listener: t.guest.listener,
+                connection: id,
+                local: t.tuple.local,
+                remote: t.tuple.remote,
+                send_limit: t.send_offset(t.send.stream.limit()),
+            };
+            if !w.push(&Message::Accepted(message)) {
+                return false;
+            }
+            t.guest.told |= state::ACCEPTED;
+            t.guest.limit_told = t.send.stream.limit();
+        }
+        if t.untold() != 0 {
+            let message = toe_abi::State {
+                connection: id,
+                bits: t.guest.bits,
+                reason: t.guest.reason as u32,
+                fin_offset: t.receive.fin.map_or(0, |fin| t.receive_offset(fin)),
+            };
+            if !w.push(&Message::State(message)) {
+                t.await_guest(now);
+                return false;
+            }
+            t.guest.told = t.guest.bits;
+        }
+        let limit = t.send.stream.limit();
+        if t.guest.credit_due || limit > t.guest.limit_told {
+            let message = SendCredit {
+                connection: id,
+                held: t.send_offset(t.send.end),
+                limit: t.send_offset(limit),
+                acknowledged: t.send_offset(t.send.una.min(t.send.end)),
+            };
+            if !w.push(&Message::SendCredit(message)) {
+                t.await_guest(now);
+                return false;
+            }
+            t.guest.credit_due = false;
+            t.guest.limit_told = limit;
+        }
+        let mut fit = true;
+        let message = Message::Received(Received { connection: id, offset: t.receive_offset(t.guest.delivered) }, &[]);
+        let wanted = t.deliverable().min(credit);
+        let bytes = wanted.min(w.room(&message) as u64);
+        if bytes > 0 {
+            let at = t.guest.delivered;
+            let written = w.push_with(&message, bytes as usize, |room| {
+                t.receive.stream.read(&self.store.receive, at, room);
+            });
+            debug_assert!(written);
+            t.guest.delivered = at + bytes;
+        }
+        if bytes < wanted {
+            fit = false;
+        }
+        t.await_guest(now);
+        fit
+    }
+}
+
+/// The frame size towards whom no context says it.
+const FRAME_UNKNOWN: usize = 512;
+
+/// Writes a message whose tail is entries, as many as fit.
+fn entries(w: &mut Writer<'_>, message: &Message<'_>, write: impl FnOnce(&mut EntryWriter<'_>)) -> bool {
+    let room = w.room(message);
+    // Entries are multiples of eight bytes; what they do not fill is cut off again.
+    w.push_entries(message, room, write)
+}
+
+fn info(t: &Tcb, cookie: u64, connection: u64) -> InfoResult {
+    let us = |d: Option<Duration>| d.map_or(0, |d| u32::try_from(d.as_us()).unwrap_or(u32::MAX));
+    let bytes = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    let agreed = t.agreed;
+    InfoResult {
+        cookie,
+        connection,
+        local: t.tuple.local,
+        remote: t.tuple.remote,
+        tcp_state: t.state.linux(),
+        congestion_state: match t.recovery.phase {
+            Phase::Open if t.recovery.sacked() > 0 => 1,
+            Phase::Open => 0,
+            Phase::Fast => 3,
+            Phase::Loss => 4,
+        },
+        options: u8::from(agreed.timestamps) | u8::from(agreed.sack) << 1 | u8::from(agreed.window_scale) << 2,
+        window_scales: t.receive.shift << 4 | t.send.shift,
+        send_mss: t.send.mss,
+        rto_us: us(Some(t.rtt.rto())),
+        rtt_us: us(t.rtt.smoothed()),
+        rtt_variation_us: us(Some(t.rtt.variation())),
+        rtt_min_us: us(t.rtt.min()),
+        congestion_window: t.recovery.window.congestion,
+        slow_start_threshold: t.recovery.window.threshold,
+        send_window: t.send.window,
+        receive_window: bytes(t.receive.window()),
+        in_flight: bytes(t.send.in_flight()),
+        sacked: bytes(t.recovery.sacked()),
+        lost: bytes(t.recovery.lost()),
+        backoff: t.rtt.backoff(),
+        retransmits: t.figures.retransmits,
+        bytes_acknowledged: t.send_offset(t.send.una.min(t.send.end)),
+        bytes_received: if t.receive.stream.is_open() { t.receive_offset(t.receive.data_end()) } else { 0 },
+        bytes_sent: t.figures.bytes_sent,
+        not_sent: t.send.end.since(t.send.nxt),
+        segments_in: t.figures.segments_in,
+        segments_out: t.figures.segments_out,
+    }
+}

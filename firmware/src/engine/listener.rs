@@ -1,0 +1,203 @@
+//! Listeners: who wants connections to which local end.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use toe_abi::{Endpoint, Reason};
+
+use crate::counters::Counter;
+use crate::engine::{Firmware, Owner, Verdict};
+use crate::profile::Refusal;
+use crate::store::slab::Slot;
+use crate::tcp::half_open::HalfOpen;
+use crate::tcp::tcb::{Agreed, Guest, Link, State, Tuple, address_words};
+use crate::time::Instant;
+use crate::wire::frame::Ethernet;
+use crate::wire::ip;
+use crate::wire::segment::Segment;
+
+/// A listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    /// The context that opened it.
+    pub context: Slot,
+    /// The cookie of its LISTEN.
+    pub cookie: u64,
+    /// Address and port; the address may be unspecified.
+    pub local: Endpoint,
+    /// The most connections announced and not taken, half-open ones included.
+    pub backlog: u32,
+    /// Of its connections: Nagle's algorithm is off.
+    pub nodelay: bool,
+    /// Of its connections: the first offset that the guest cannot take.
+    pub receive_limit: u64,
+    /// The MTU of the guest's interface.
+    pub mtu: u32,
+    /// Connections handed over since it was opened.
+    pub accepted: u64,
+    /// Of these, taken by the program.
+    pub taken: u64,
+    /// Half-open entries that it has now.
+    pub half_open: u32,
+}
+
+impl Listener {
+    /// One at rest.
+    pub fn vacant() -> Self {
+        Self {
+            context: 0,
+            cookie: 0,
+            local: Endpoint::new([0, 0, 0, 0].into(), 0),
+            backlog: 0,
+            nodelay: false,
+            receive_limit: 0,
+            mtu: 0,
+            accepted: 0,
+            taken: 0,
+            half_open: 0,
+        }
+    }
+
+    fn waiting(&self) -> u64 {
+        self.accepted - self.taken
+    }
+}
+
+/// The address that stands for all of a family.
+fn any_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+impl Firmware {
+    fn local_hash(&self, local: &Endpoint) -> u64 {
+        let [a, b] = address_words(local.ip);
+        self.keys.table.hash(&[a, b, local.port.into()])
+    }
+
+    /// The listener with exactly this local end.
+    pub(super) fn listener_at(&self, local: &Endpoint) -> Option<Slot> {
+        self.local_ends.find(self.local_hash(local), |slot| self.listeners[slot].local == *local)
+    }
+
+    pub(super) fn add_listener(&mut self, slot: Slot) {
+        let hash = self.local_hash(&self.listeners[slot].local);
+        self.local_ends.insert(hash, slot);
+    }
+
+    /// Closes a listener; its half-open entries go with it.
+    pub(super) fn close_listener(&mut self, slot: Slot) {
+        let hash = self.local_hash(&self.listeners[slot].local);
+        self.local_ends.remove(hash, slot);
+        if self.listeners[slot].half_open > 0 {
+            for entry in 0..self.half_open.capacity() {
+                if self.half_open.in_use(entry) && self.half_open[entry].listener == slot {
+                    self.forget_half_open(entry);
+                }
+            }
+        }
+        self.listeners.give(slot);
+    }
+
+    /// The listener that a SYN to `local` is for: the one of that address, else one of any address whose context has
+    /// named the address as the guest's.
+    pub(super) fn listener_for(&self, local: &Endpoint) -> Option<Slot> {
+        if let Some(slot) = self.listener_at(local) {
+            return Some(slot);
+        }
+        let slot = self.listener_at(&Endpoint::new(any_of(local.ip), local.port))?;
+        self.contexts[self.listeners[slot].context].has_address(local.ip).then_some(slot)
+    }
+
+    /// A SYN for a listener (RFC 9293, 3.10.7.2).
+    pub(super) fn listen_syn(
+        &mut self,
+        slot: Slot,
+        ethernet: &Ethernet,
+        tuple: Tuple,
+        segment: &Segment<'_>,
+        now: Instant,
+    ) -> Verdict {
+        let listener = &self.listeners[slot];
+        // MUST-57 and MUST-63; the kernel drops it, and counts it as a NIC's user expects.
+        if !ip::is_unicast(tuple.remote.ip) || ethernet.source.is_group() || tuple.remote.port == 0 {
+            return self.pass_from_wire();
+        }
+        let full = if listener.waiting() + u64::from(listener.half_open) >= listener.backlog.into() {
+            Some(Reason::Backlog)
+        } else if self.connections.gauge.free() == 0 {
+            self.connections.gauge.refuse(Reason::Connections);
+            Some(Reason::Connections)
+        } else if self.half_open.gauge.free() == 0 {
+            Some(Reason::HalfOpen)
+        } else {
+            None
+        };
+        if let Some(reason) = full {
+            if reason != Reason::Connections {
+                self.half_open.gauge.refuse(reason);
+            }
+            return match self.policy.half_open {
+                Refusal::Fallback => self.pass_from_wire(),
+                Refusal::Deny => self.drop_from_wire(Counter::WireDropRefused),
+            };
+        }
+        let Some(id) = self.half_open.take() else {
+            return self.drop_from_wire(Counter::WireDropRefused);
+        };
+        let options = &segment.options;
+        let iss = self.initial_sequence_number(&tuple, now);
+        let timestamp_offset = self.keys.timestamp.hash(&tuple.words()) as u32;
+        self.half_open[id.slot] = HalfOpen {
+            tuple,
+            link: Link { local: ethernet.destination, remote: ethernet.source },
+            listener: slot,
+            iss,
+            irs: segment.seq,
+            agreed: Agreed {
+                timestamps: options.timestamps.is_some(),
+                sack: options.sack_permitted,
+                window_scale: options.window_scale.is_some(),
+            },
+            peer_mss: options.mss,
+            peer_shift: options.window_scale.unwrap_or(0),
+            timestamp: options.timestamps.map_or(0, |t| t.value),
+            timestamp_offset,
+            mtu: listener.mtu,
+            transmissions: 0,
+            sent_at: now,
+        };
+        self.listeners[slot].half_open += 1;
+        self.own(&tuple, Owner::HalfOpen(id.slot));
+        self.send_syn_ack(id.slot, now);
+        self.take_from_wire()
+    }
+
+    /// A handshake is complete: the entry becomes a connection of the listener's context. `None` if none is free: the
+    /// entry stays, and the peer's next segment tries again.
+    pub(super) fn establish(&mut self, slot: Slot, now: Instant) -> Option<Slot> {
+        let entry = self.half_open[slot];
+        let Some(id) = self.connections.take() else {
+            self.connections.gauge.refuse(Reason::Connections);
+            self.store.counters.add(Counter::TcpHandshakeRefused);
+            return None;
+        };
+        let listener_slot = entry.listener;
+        self.forget_half_open(slot);
+        let listener_id = self.listeners.id(listener_slot);
+        let listener = &mut self.listeners[listener_slot];
+        listener.accepted += 1;
+        let t = &mut self.connections[id.slot];
+        t.guest = Guest::new(Some(listener.context), 0, listener_id);
+        entry.establish(t, &mut self.store, listener.nodelay, now);
+        t.guest.bits |= toe_abi::state::ACCEPTED;
+        t.guest.limit = t.receive.nxt + listener.receive_limit.min(u64::MAX / 2);
+        t.in_table = true;
+        debug_assert!(t.state == State::Established);
+        self.contexts[listener.context].connections += 1;
+        self.store.counters.add(Counter::TcpPassiveOpens);
+        self.own(&entry.tuple, Owner::Connection(id.slot));
+        Some(id.slot)
+    }
+}

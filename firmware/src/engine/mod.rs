@@ -1,0 +1,346 @@
+//! The firmware as a whole: what belongs to whom, and in which order things happen.
+//!
+//! A frame's way from the wire is one line of calls: find the segment, look the 4-tuple up, check, process, and then
+//! [`Firmware::settle`] looks at what the connection wants (timers, its turn on the wire, a word to the guest, an end).
+//! The same `settle` follows a message from the guest and a timer. Nothing is sent from within: `poll_wire` and
+//! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
+
+mod context;
+mod events;
+mod listener;
+mod requests;
+mod timers;
+mod wire;
+
+use toe_abi::{Endpoint, Reason};
+
+use crate::chance::Keys;
+use crate::counters::{Counter, Counters};
+use crate::profile::{Policy, Profile, ProfileError, RECORDS_RESERVED, Refusal};
+use crate::store::gauge::Gauge;
+use crate::store::pages::{Pages, Stream};
+use crate::store::queue::{Links, Queue, Ring};
+use crate::store::slab::{Slab, Slot};
+use crate::store::table::Table;
+use crate::store::wheel::Wheel;
+use crate::tcp::half_open::HalfOpen;
+use crate::tcp::receive::Receiver;
+use crate::tcp::records::Records;
+use crate::tcp::send::Sender;
+use crate::tcp::tcb::{Config, State, Store, Tcb, Tuple};
+use crate::tcp::time_wait::TimeWait;
+use crate::tcp::timeout::{self, Kind};
+use crate::time::Instant;
+use crate::wire::frame::Headers;
+use context::Context;
+use events::Reply;
+use listener::Listener;
+use timers::Timers;
+use toe_abi::{LimitEntry, StatEntry};
+
+/// What is known of a frame's TCP checksum when it is handed in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checksum {
+    /// Nothing: the firmware checks it.
+    Unverified,
+    /// It need not be checked: virtio's NEEDS_CSUM (only partly filled in, never left the host) or DATA_VALID.
+    Trusted,
+}
+
+/// What the device is to do with a frame that it handed in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Verdict {
+    /// Hand it on untouched: from the wire to the guest, from the guest to the wire.
+    PassOn,
+    /// The firmware took it (or dropped and counted it).
+    Taken,
+}
+
+/// Who has a 4-tuple; as a number in the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Owner {
+    Connection(Slot),
+    HalfOpen(Slot),
+    TimeWait(Slot),
+}
+
+impl Owner {
+    fn to_u32(self) -> u32 {
+        match self {
+            Self::Connection(slot) => slot,
+            Self::HalfOpen(slot) => 1 << 30 | slot,
+            Self::TimeWait(slot) => 2 << 30 | slot,
+        }
+    }
+
+    fn from_u32(value: u32) -> Self {
+        let slot = value & ((1 << 30) - 1);
+        match value >> 30 {
+            0 => Self::Connection(slot),
+            1 => Self::HalfOpen(slot),
+            _ => Self::TimeWait(slot),
+        }
+    }
+}
+
+/// The firmware of one card.
+#[derive(Debug)]
+pub struct Firmware {
+    epoch: u32,
+    keys: Keys,
+    policy: Policy,
+    store: Store,
+    contexts: Slab<Context>,
+    listeners: Slab<Listener>,
+    connections: Slab<Tcb>,
+    half_open: Slab<HalfOpen>,
+    time_wait: Slab<TimeWait>,
+    /// TIME-WAIT entries, the oldest first.
+    time_wait_order: Queue,
+    time_wait_links: Links,
+    /// 4-tuples to owners.
+    tuples: Table,
+    /// Local ends to listeners.
+    local_ends: Table,
+    wheel: Wheel,
+    timers: Timers,
+    /// Connections that may have something to send.
+    wire_queue: Queue,
+    wire_links: Links,
+    /// Segments that no block sends: answers for half-open and TIME-WAIT entries, and to what has no owner any more.
+    segments: Ring<Headers>,
+    segments_gauge: Gauge,
+    /// Answers to the guests.
+    replies: Ring<Reply>,
+    replies_gauge: Gauge,
+    /// Contexts with connections that have news.
+    guest_queue: Queue,
+    guest_links: Links,
+    /// Of each context's connections, those with news.
+    news_links: Links,
+}
+
+impl Firmware {
+    /// Boots a card. `seed` is the source of all chance (keys, ISNs); `epoch` tells this boot from others.
+    ///
+    /// # Errors
+    /// A profile out of its ranges.
+    pub fn new(profile: &Profile, seed: [u8; 32], epoch: u32, now: Instant) -> Result<Self, ProfileError> {
+        profile.validate()?;
+        let limits = &profile.limits;
+        let policy = &profile.policy;
+        let gauge = |name, policy: Refusal, n: u32| Gauge::new(name, policy.as_str(), n.into());
+        let page_bytes = u64::from(limits.page_bytes);
+        // A stream that begins within a page has one page less than its table.
+        let whole = |pages: u32| u64::from(pages - 1) * page_bytes;
+        let config =
+            Config::new(&profile.tcp, whole(limits.connection_send_pages), whole(limits.connection_receive_pages));
+        let send = Pages::new(
+            gauge("send-pages", policy.connections, limits.send_pages),
+            limits.send_pages,
+            limits.page_bytes,
+            limits.connections,
+            limits.connection_send_pages,
+        );
+        let receive = Pages::new(
+            gauge("receive-pages", policy.connections, limits.receive_pages),
+            limits.receive_pages,
+            limits.page_bytes,
+            limits.connections,
+            limits.connection_receive_pages,
+        );
+        let records = Records::new(
+            gauge("transmit-records", Refusal::Deny, limits.transmit_records),
+            limits.transmit_records,
+            limits.connections,
+        );
+        debug_assert!(limits.transmit_records >= limits.connections * RECORDS_RESERVED);
+        let store = Store { send, receive, records, counters: Counters::new(), config };
+        let tcb = |slot| {
+            let sender = Sender::new(Stream::new(slot));
+            let receiver = Receiver::new(Stream::new(slot), limits.out_of_order_ranges);
+            Tcb::vacant(sender, receiver, &config)
+        };
+        let nowhere = Endpoint::new([0, 0, 0, 0].into(), 0);
+        let no_tuple = Tuple { local: nowhere, remote: nowhere };
+        let timers = Timers::new(limits);
+        let tuples = limits.connections as usize + limits.half_open as usize + limits.time_wait as usize;
+        Ok(Self {
+            epoch,
+            keys: Keys::new(seed),
+            policy: policy.clone(),
+            store,
+            contexts: Slab::new(gauge("contexts", policy.contexts, limits.contexts), limits.contexts, |_| {
+                Context::vacant(limits.context_addresses)
+            }),
+            listeners: Slab::new(gauge("listeners", policy.listeners, limits.listeners), limits.listeners, |_| {
+                Listener::vacant()
+            }),
+            connections: Slab::new(
+                gauge("connections", policy.connections, limits.connections),
+                limits.connections,
+                tcb,
+            ),
+            half_open: Slab::new(gauge("half-open", policy.half_open, limits.half_open), limits.half_open, |_| {
+                HalfOpen::vacant(no_tuple)
+            }),
+            time_wait: Slab::new(Gauge::new("time-wait", "evict", limits.time_wait.into()), limits.time_wait, |_| {
+                TimeWait::vacant(no_tuple)
+            }),
+            time_wait_order: Queue::EMPTY,
+            time_wait_links: Links::new(limits.time_wait),
+            tuples: Table::new(tuples),
+            local_ends: Table::new(limits.listeners as usize),
+            wheel: Wheel::new(timers.count(), now),
+            timers,
+            wire_queue: Queue::EMPTY,
+            wire_links: Links::new(limits.connections),
+            segments: Ring::new(limits.replies),
+            segments_gauge: gauge("segments", Refusal::Deny, limits.replies),
+            replies: Ring::new(limits.replies),
+            replies_gauge: gauge("replies", Refusal::Deny, limits.replies),
+            guest_queue: Queue::EMPTY,
+            guest_links: Links::new(limits.contexts),
+            news_links: Links::new(limits.connections),
+        })
+    }
+
+    /// Which boot this is.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Every pool: capacity, use, high water, refusals.
+    pub fn limits(&self) -> impl Iterator<Item = LimitEntry<'static>> + '_ {
+        self.gauges().into_iter().map(Gauge::entry)
+    }
+
+    fn gauges(&self) -> [&Gauge; 10] {
+        [
+            &self.contexts.gauge,
+            &self.listeners.gauge,
+            &self.connections.gauge,
+            &self.half_open.gauge,
+            &self.time_wait.gauge,
+            &self.store.send.gauge,
+            &self.store.receive.gauge,
+            &self.store.records.gauge,
+            &self.segments_gauge,
+            &self.replies_gauge,
+        ]
+    }
+
+    /// Every counter.
+    pub fn counters(&self) -> impl Iterator<Item = StatEntry<'static>> + '_ {
+        self.store.counters.iter()
+    }
+
+    fn owner(&self, tuple: &Tuple) -> Option<Owner> {
+        let hash = self.keys.table.hash(&tuple.words());
+        self.tuples
+            .find(hash, |value| {
+                *tuple
+                    == match Owner::from_u32(value) {
+                        Owner::Connection(slot) => self.connections[slot].tuple,
+                        Owner::HalfOpen(slot) => self.half_open[slot].tuple,
+                        Owner::TimeWait(slot) => self.time_wait[slot].tuple,
+                    }
+            })
+            .map(Owner::from_u32)
+    }
+
+    fn own(&mut self, tuple: &Tuple, owner: Owner) {
+        self.tuples.insert(self.keys.table.hash(&tuple.words()), owner.to_u32());
+    }
+
+    fn disown(&mut self, tuple: &Tuple, owner: Owner) {
+        self.tuples.remove(self.keys.table.hash(&tuple.words()), owner.to_u32());
+    }
+
+    /// Looks at what a connection wants after something happened to it.
+    fn settle(&mut self, slot: Slot, now: Instant) {
+        if self.connections[slot].state == State::TimeWait {
+            self.enter_time_wait(slot, now);
+        }
+        self.account(slot);
+        let t = &mut self.connections[slot];
+        if t.state == State::Closed && t.in_table {
+            t.in_table = false;
+            let tuple = t.tuple;
+            self.disown(&tuple, Owner::Connection(slot));
+        }
+        let t = &mut self.connections[slot];
+        if t.is_over() {
+            // It may still stand in a queue; whoever takes it from there finds nothing to do, or its successor's turn.
+            t.free(&mut self.store);
+            for kind in Kind::ALL {
+                self.wheel.disarm(self.timers.connection(slot, kind));
+            }
+            self.connections.give(slot);
+            return;
+        }
+        for kind in Kind::ALL {
+            let timer = self.timers.connection(slot, kind);
+            match timeout::deadline(t, kind) {
+                Some(at) => self.wheel.arm(timer, at),
+                None => self.wheel.disarm(timer),
+            }
+        }
+        self.wire_queue.push(&mut self.wire_links, slot);
+        self.queue_news(slot);
+    }
+
+    /// Moves a connection's end on the wire to a TIME-WAIT entry. If none is free, the oldest gives way.
+    fn enter_time_wait(&mut self, slot: Slot, now: Instant) {
+        let t = &mut self.connections[slot];
+        let entry = TimeWait::of(t);
+        let acknowledge = t.receive.ack == crate::tcp::receive::AckNeed::Now;
+        t.state = State::Closed;
+        t.quiet();
+        t.in_table = false;
+        self.store.counters.add(Counter::TcpClosed);
+        self.disown(&entry.tuple, Owner::Connection(slot));
+        if acknowledge {
+            self.send_segment(entry.acknowledgement(now));
+        }
+        if self.time_wait.gauge.free() == 0 {
+            self.time_wait.gauge.refuse(Reason::TimeWait);
+            let Some(oldest) = self.time_wait_order.first() else { return };
+            self.store.counters.add(Counter::TcpTimeWaitEvicted);
+            self.forget_time_wait(oldest);
+        }
+        if let Some(id) = self.time_wait.take() {
+            self.time_wait[id.slot] = entry;
+            self.own(&entry.tuple, Owner::TimeWait(id.slot));
+            self.time_wait_order.push(&mut self.time_wait_links, id.slot);
+            self.wheel.arm(self.timers.time_wait(id.slot), now + self.store.config.time_wait);
+        }
+    }
+
+    fn forget_time_wait(&mut self, slot: Slot) {
+        let tuple = self.time_wait[slot].tuple;
+        self.disown(&tuple, Owner::TimeWait(slot));
+        self.time_wait_order.remove(&mut self.time_wait_links, slot);
+        self.wheel.disarm(self.timers.time_wait(slot));
+        self.time_wait.give(slot);
+    }
+
+    fn forget_half_open(&mut self, slot: Slot) {
+        let HalfOpen { tuple, listener, .. } = self.half_open[slot];
+        self.disown(&tuple, Owner::HalfOpen(slot));
+        self.listeners[listener].half_open -= 1;
+        self.wheel.disarm(self.timers.half_open(slot));
+        self.half_open.give(slot);
+    }
+
+    /// Queues a segment that no block sends.
+    fn send_segment(&mut self, headers: Headers) {
+        if self.segments.push(headers) {
+            let taken = self.segments_gauge.take(1);
+            debug_assert!(taken);
+        } else {
+            self.segments_gauge.refuse(Reason::Replies);
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! Frames from the guest: the channel's requests, each hostile until it was read.
+//!
+//! A request either gets its own answer or, if it is refused without one, an ERROR. Answers wait in a ring of fixed
+//! size; one that finds no place is dropped and counted, and the guest asks again.
+
+use std::net::IpAddr;
+
+use toe_abi::{
+    Action, Addresses, Caps, Connect, ConnectResult, ETHERTYPE, Error, FRAME_BYTES_MAX, FirmwareEvent, FrameError,
+    FrameHeader, GetOption, Hello, Listen, ListenResult, Mac, Message, OptionResult, ParseError, Parsed, Reason,
+    ReceiveCredit, Released, Send, SetOption, Shutdown, Taken, Unlistened, VERSION, flags, option,
+};
+
+use crate::counters::Counter;
+use crate::engine::events::{Body, Reply};
+use crate::engine::listener::Listener;
+use crate::engine::{Firmware, Owner, Verdict};
+use crate::profile::Refusal;
+use crate::seq::Position;
+use crate::store::slab::Slot;
+use crate::tcp::calls::Sent;
+use crate::tcp::tcb::{Due, Guest, Link, Tuple};
+use crate::time::{Duration, Instant};
+use crate::wire::frame::Ethernet;
+use crate::wire::ip;
+
+/// The shortest frame that a guest may be able to take: every message without a tail fits.
+const FRAME_BYTES_MIN: usize = 512;
+
+/// The lease that a guest can have, in milliseconds.
+const LEASE_MS: std::ops::RangeInclusive<u32> = 1000..=600_000;
+
+/// Whose frame is being read.
+#[derive(Clone, Copy)]
+struct From {
+    mac: Mac,
+    key: u128,
+    context: u64,
+}
+
+impl Firmware {
+    /// Takes a frame from the guest, Ethernet header first.
+    pub fn handle_guest(&mut self, now: Instant, frame: &[u8]) -> Verdict {
+        self.store.counters.add(Counter::GuestIn);
+        let Some((ethernet, _)) = Ethernet::split(frame) else {
+            self.store.counters.add(Counter::GuestDropRunt);
+            return Verdict::Taken;
+        };
+        if ethernet.ethertype != ETHERTYPE {
+            self.store.counters.add(Counter::GuestPassed);
+            return Verdict::PassOn;
+        }
+        match Parsed::new(frame) {
+            Ok(parsed) => self.channel_frame(&parsed, now),
+            Err(FrameError::Version(_)) => self.store.counters.add(Counter::GuestDropVersion),
+            Err(FrameError::Length) => self.store.counters.add(Counter::GuestDropLength),
+            Err(FrameError::Truncated | FrameError::NotChannel) => {
+                self.store.counters.add(Counter::GuestDropTruncated);
+            }
+        }
+        Verdict::Taken
+    }
+
+    fn channel_frame(&mut self, parsed: &Parsed<'_>, now: Instant) {
+        let FrameHeader { context, epoch, key, .. } = parsed.header;
+        let from = From { mac: parsed.source, key, context };
+        if context == 0 {
+            self.store.counters.add(Counter::GuestTaken);
+            self.first_contact(parsed, from, now);
+            return;
+        }
+        let (counter, reason) = if epoch != self.epoch {
+            (Counter::GuestDropEpoch, Reason::StaleEpoch)
+        } else {
+            match self.contexts.find(context) {
+                Some(slot) if self.contexts[slot].key == key => {
+                    self.store.counters.add(Counter::GuestTaken);
+                    self.heard(slot, now);
+                    self.messages(slot, from, parsed, now);
+                    return;
+                }
+                _ => (Counter::GuestDropContext, Reason::UnknownContext),
+            }
+        };
+        self.store.counters.add(counter);
+        let epoch = self.epoch;
+        self.reply(from, Message::FirmwareEvent(FirmwareEvent { epoch, reason: reason as u32 }));
+    }
+
+    /// A frame that names no context: only HELLO makes sense.
+    fn first_contact(&mut self, parsed: &Parsed<'_>, from: From, now: Instant) {
+        for message in parsed.messages.clone() {
+            match message {
+                Ok(Message::Hello(hello)) => {
+                    self.store.counters.add(Counter::ChannelMessages);
+                    self.hello(from, &hello, now);
+                }
+                Ok(other) => {
+                    self.store.counters.add(Counter::ChannelWrongState);
+                    self.error(from, other.kind(), 0, 0, Reason::UnknownContext);
+                }
+                Err(e) => self.unreadable(from, e),
+            }
+        }
+    }
+
+    fn messages(&mut self, context: Slot, from: From, parsed: &Parsed<'_>, now: Instant) {
+        for message in parsed.messages.clone() {
+            match message {
+                Ok(message) => {
+                    self.store.counters.add(Counter::ChannelMessages);
+                    if let Message::Bye(_) = message {
+                        self.close_context(context, Reason::AbortedByGuest, now);
+                        return;
+                    }
+                    self.message(context, from, message, now);
+                }
+                Err(e) => self.unreadable(from, e),
+            }
+        }
+    }
+
+    fn unreadable(&mut self, from: From, e: ParseError) {
+        let reason = match e {
+            ParseError::Unknown { .. } => {
+                self.store.counters.add(Counter::ChannelUnknownMessage);
+                Reason::UnknownMessage
+            }
+            ParseError::Length { .. } | ParseError::Short { .. } | ParseError::Value { .. } => {
+                self.store.counters.add(Counter::ChannelMalformed);
+                Reason::Malformed
+            }
+        };
+        self.error(from, e.kind(), 0, 0, reason);
+    }
+
+    fn message(&mut self, context: Slot, from: From, message: Message<'_>, now: Instant) {
+        let kind = message.kind();
+        match message {
+            Message::Hello(m) => self.hello(from, &m, now),
+            Message::Addresses(m, tail) => self.addresses(context, from, kind, &m, tail),
+            Message::Connect(m) => self.connect(context, from, &m, now),
+            Message::Listen(m) => self.listen(context, from, &m),
+            Message::Unlisten(m) => {
+                if let Some(slot) = self.listener_of(context, m.listener) {
+                    self.contexts[context].listeners -= 1;
+                    self.close_listener(slot);
+                }
+                self.reply(from, Message::Unlistened(Unlistened { listener: m.listener }));
+            }
+            Message::Taken(Taken { listener, taken }) => match self.listener_of(context, listener) {
+                Some(slot) if taken <= self.listeners[slot].accepted => {
+                    let listener = &mut self.listeners[slot];
+                    listener.taken = listener.taken.max(taken);
+                }
+                Some(_) => {
+                    self.store.counters.add(Counter::ChannelOffset);
+                    self.error(from, kind, 0, listener, Reason::Offset);
+                }
+                None => self.unknown(from, kind, 0, listener),
+            },
+            Message::Send(Send { connection, offset }, data) => {
+                let Some(slot) = self.connection_of(context, connection) else {
+                    return self.unknown(from, kind, 0, connection);
+                };
+                self.send(slot, from, kind, connection, offset, data, now);
+            }
+            Message::ReceiveCredit(ReceiveCredit { connection, held, limit, seen }) => {
+                let Some(slot) = self.connection_of(context, connection) else {
+                    return self.unknown(from, kind, 0, connection);
+                };
+                let t = &mut self.connections[slot];
+                let result = t.call_receive_credit(&mut self.store, held, limit, seen, now);
+                self.settle(slot, now);
+                // Room in the context's credit may let others speak.
+                self.guest_queue.push(&mut self.guest_links, context);
+                self.refused(from, kind, connection, result);
+            }
+            Message::Shutdown(Shutdown { connection, offset }) => {
+                let Some(slot) = self.connection_of(context, connection) else {
+                    return self.unknown(from, kind, 0, connection);
+                };
+                let t = &mut self.connections[slot];
+                let result = t.call_shutdown(offset, now);
+                // Told again even if it was told before: the guest has asked again.
+                t.guest.told &= !toe_abi::state::SHUTDOWN;
+                self.settle(slot, now);
+                self.refused(from, kind, connection, result);
+            }
+            Message::Abort(m) => match self.connection_of(context, m.connection) {
+                Some(slot) => {
+                    self.connections[slot].call_abort(&mut self.store, Reason::AbortedByGuest);
+                    self.settle(slot, now);
+                }
+                None => self.unknown(from, kind, 0, m.connection),
+            },
+            Message::Release(m) => {
+                if let Some(slot) = self.connection_of(context, m.connection) {
+                    self.leave(slot, now);
+                }
+                self.reply(from, Message::Released(Released { connection: m.connection }));
+            }
+            Message::SetOption(m) => self.set_option(context, from, &m, now),
+            Message::GetOption(m) => self.get_option(context, from, &m),
+            Message::Info(m) => match self.connection_of(context, m.connection) {
+                Some(slot) => {
+                    let cookie = m.cookie;
+                    self.push_reply(from, Body::Info { cookie, slot, connection: m.connection });
+                }
+                None => self.unknown(from, kind, m.cookie, m.connection),
+            },
+            Message::Limits(m) => self.push_reply(from, Body::Limits { cookie: m.cookie, first: m.first }),
+            Message::Stat(m) => self.push_reply(from, Body::Stat { cookie: m.cookie, first: m.first }),
+            Message::Bye(_)
+            | Message::Caps(_)
+            | Message::ConnectResult(_)
+            | Message::ListenResult(_)
+            | Message::Unlistened(_)
+            | Message::Accepted(_)
+            | Message::SendCredit(_)
+            | Message::State(_)
+            | Message::Released(_)
+            | Message::OptionResult(_)
+            | Message::InfoResult(_)
+            | Message::Error(_)
+            | Message::FirmwareEvent(_)
+            | Message::Received(..)
+            | Message::LimitsResult(..)
+            | Message::StatResult(..) => {
+                self.store.counters.add(Counter::ChannelUnknownMessage);
+                self.error(from, kind, 0, 0, Reason::UnknownMessage);
+            }
+        }
+    }
+
+    fn hello(&mut self, from: From, m: &Hello, now: Instant) {
+        if !(m.version_min..=m.version_max).contains(&VERSION) {
+            return self.error(from, Message::Hello(*m).kind(), 0, 0, Reason::Version);
+        }
+        let slot = match self.context_of(from.key) {
+            Some(slot) => slot,
+            None => match self.contexts.take() {
+                Some(id) => {
+                    self.contexts[id.slot].open(from.key);
+                    id.slot
+                }
+                None => {
+                    self.contexts.gauge.refuse(Reason::Contexts);
+                    return self.error(from, Message::Hello(*m).kind(), 0, 0, Reason::Contexts);
+                }
+            },
+        };
+        let context = &mut self.contexts[slot];
+        let lease_ms = m.lease_ms.clamp(*LEASE_MS.start(), *LEASE_MS.end());
+        context.mac = from.mac;
+        context.frame_bytes_max = (m.frame_bytes_max as usize).clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX);
+        context.receive_bytes_max = m.receive_bytes_max.max(1);
+        context.lease = Duration::from_ms(lease_ms.into());
+        context.heard_at = now;
+        let caps = Caps {
+            version: VERSION,
+            reserved: 0,
+            epoch: self.epoch,
+            context: self.contexts.id(slot),
+            lease_ms,
+            frame_bytes_max: self.contexts[slot].frame_bytes_max as u32,
+            features: 0,
+            send_bytes_max: self.store.config.send_bytes_max,
+            receive_bytes_max: self.store.config.receive_bytes_max,
+        };
+        self.arm_lease(slot);
+        let from = From { context: caps.context, ..from };
+        self.reply(from, Message::Caps(caps));
+    }
+
+    fn addresses(&mut self, context: Slot, from: From, kind: u16, m: &Addresses, tail: &[u8]) {
+        let addresses = tail.chunks_exact(16).map(|b| {
+            let mut octets = [0; 16];
+            octets.copy_from_slice(b);
+            IpAddr::from(octets).to_canonical()
+        });
+        if !self.contexts[context].set_addresses(addresses) {
+            self.contexts.gauge.refuse(Reason::Addresses);
+            self.error(from, kind, m.cookie, 0, Reason::Addresses);
+        }
+    }
+
+    fn connect(&mut self, context: Slot, from: From, m: &Connect, now: Instant) {
+        let result = self.open(context, m, now);
+        let refused = |reason: Reason, action: Action| ConnectResult {
+            cookie: m.cookie,
+            connection: 0,
+            send_limit: 0,
+            reason: reason as u32,
+            action: action as u32,
+        };
+        let result = match result {
+            Ok(slot) => {
+                let t = &self.connections[slot];
+                ConnectResult {
+                    connection: self.connections.id(slot),
+                    send_limit: t.send_offset(t.send.stream.limit()),
+                    ..refused(Reason::None, Action::Deny)
+                }
+            }
+            Err(reason @ Reason::Connections) => refused(reason, action(self.policy.connections)),
+            Err(reason) => refused(reason, Action::Deny),
+        };
+        self.reply(from, Message::ConnectResult(result));
+    }
+
+    /// OPEN, active (RFC 9293, 3.10.1).
+    fn open(&mut self, context: Slot, m: &Connect, now: Instant) -> Result<Slot, Reason> {
+        let tuple = Tuple { local: m.local, remote: m.remote };
+        // MUST-46, and what no frame could be written for.
+        if !ip::is_unicast(m.local.ip)
+            || !ip::is_unicast(m.remote.ip)
+            || m.local.ip.is_ipv4() != m.remote.ip.is_ipv4()
+            || m.local.port == 0
+            || m.remote.port == 0
+            || m.local == m.remote
+        {
+            return Err(Reason::AddressInvalid);
+        }
+        if m.next_hop.is_group() || m.next_hop == Mac::default() {
+            return Err(Reason::NextHopInvalid);
+        }
+        let mut iss = Position::initial(self.initial_sequence_number(&tuple, now));
+        match self.owner(&tuple) {
+            Some(Owner::Connection(slot)) => {
+                let guest = &self.connections[slot].guest;
+                let again = guest.context == Some(context) && guest.listener == 0 && guest.cookie == m.cookie;
+                return if again { Ok(slot) } else { Err(Reason::AddressInUse) };
+            }
+            Some(Owner::HalfOpen(_)) => return Err(Reason::AddressInUse),
+            Some(Owner::TimeWait(slot)) => {
+                if self.connections.gauge.free() > 0 {
+                    // The kernel that chose the port does not know of our TIME-WAIT. A sequence number beyond the old
+                    // ones makes it safe (RFC 9293, 3.4.3).
+                    iss = Position::initial(self.time_wait[slot].snd_nxt + 65_537);
+                    self.store.counters.add(Counter::TcpTimeWaitReused);
+                    self.forget_time_wait(slot);
+                }
+            }
+            None => {}
+        }
+        let Some(id) = self.connections.take() else {
+            self.connections.gauge.refuse(Reason::Connections);
+            return Err(Reason::Connections);
+        };
+        let link = Link { local: self.contexts[context].mac, remote: m.next_hop };
+        let t = &mut self.connections[id.slot];
+        t.begin(tuple, link, m.mtu, &self.store, now);
+        t.guest = Guest::new(Some(context), m.cookie, 0);
+        t.guest.limit = Position::default() + m.receive_limit.min(u64::MAX / 2);
+        t.timestamp_offset = self.keys.timestamp.hash(&tuple.words()) as u32;
+        let mss = t.receive_mss();
+        let nodelay = m.flags & flags::NODELAY != 0;
+        t.send.open(&mut self.store.send, iss, mss, self.store.config.send_bytes_max, nodelay);
+        t.send.records.open(&mut self.store.records);
+        t.guest.limit_told = t.send.stream.limit();
+        t.due = Due::Syn;
+        t.in_table = true;
+        self.contexts[context].connections += 1;
+        self.store.counters.add(Counter::TcpActiveOpens);
+        self.own(&tuple, Owner::Connection(id.slot));
+        self.settle(id.slot, now);
+        Ok(id.slot)
+    }
+
+    fn listen(&mut self, context: Slot, from: From, m: &Listen) {
+        let result = self.open_listener(context, m);
+        let refused = |reason: Reason, action: Action| ListenResult {
+            cookie: m.cookie,
+            listener: 0,
+            reason: reason as u32,
+            action: action as u32,
+        };
+        let result = match result {
+            Ok(listener) => ListenResult { listener, ..refused(Reason::None, Action::Deny) },
+            Err(reason @ Reason::Listeners) => refused(reason, action(self.policy.listeners)),
+            Err(reason) => refused(reason, Action::Deny),
+        };
+        self.reply(from, Message::ListenResult(result));
+    }
+
+    /// OPEN, passive (RFC 9293, 3.10.1).
+    fn open_listener(&mut self, context: Slot, m: &Listen) -> Result<u64, Reason> {
+        if m.local.port == 0 || !(m.local.ip.is_unspecified() || ip::is_unicast(m.local.ip)) {
+            return Err(Reason::AddressInvalid);
+        }
+        if let Some(slot) = self.listener_at(&m.local) {
+            let listener = &self.listeners[slot];
+            let again = listener.context == context && listener.cookie == m.cookie;
+            return if again { Ok(self.listeners.id(slot)) } else { Err(Reason::AddressInUse) };
+        }
+        let Some(id) = self.listeners.take() else {
+            self.listeners.gauge.refuse(Reason::Listeners);
+            return Err(Reason::Listeners);
+        };
+        self.listeners[id.slot] = Listener {
+            context,
+            cookie: m.cookie,
+            local: m.local,
+            backlog: m.backlog,
+            nodelay: m.flags & flags::NODELAY != 0,
+            receive_limit: m.receive_limit,
+            mtu: m.mtu,
+            ..Listener::vacant()
+        };
+        self.contexts[context].listeners += 1;
+        self.add_listener(id.slot);
+        Ok(id.to_u64())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn send(&mut self, slot: Slot, from: From, kind: u16, id: u64, offset: u64, data: &[u8], now: Instant) {
+        let result = self.connections[slot].call_send(&mut self.store, offset, data, now);
+        self.settle(slot, now);
+        let (counter, reason) = match result {
+            Sent::Taken => return,
+            // Nobody's fault: the credit that follows says where to go on.
+            Sent::Repeated => return self.store.counters.add(Counter::ChannelRepeated),
+            Sent::Gap => return self.store.counters.add(Counter::ChannelGap),
+            Sent::BeyondCredit => (Counter::ChannelBeyondCredit, Reason::BeyondCredit),
+            Sent::WrongState => (Counter::ChannelWrongState, Reason::WrongState),
+        };
+        self.store.counters.add(counter);
+        self.error(from, kind, 0, id, reason);
+    }
+
+    fn set_option(&mut self, context: Slot, from: From, m: &SetOption, now: Instant) {
+        let Some(slot) = self.connection_of(context, m.object) else {
+            return self.unknown(from, Message::SetOption(*m).kind(), m.cookie, m.object);
+        };
+        let t = &mut self.connections[slot];
+        let mut bytes = [0; 6];
+        bytes.copy_from_slice(&m.value.to_le_bytes()[..6]);
+        let mac = Mac(bytes);
+        let reason = match m.option {
+            option::NODELAY if m.value <= 1 => {
+                t.send.nodelay = m.value == 1;
+                Reason::None
+            }
+            option::NEXT_HOP if m.value >> 48 == 0 && !mac.is_group() && mac != Mac::default() => {
+                t.link.remote = mac;
+                Reason::None
+            }
+            option::NODELAY | option::NEXT_HOP => Reason::OptionValue,
+            _ => Reason::OptionUnknown,
+        };
+        self.settle(slot, now);
+        self.option_result(from, slot, m.cookie, m.option, reason);
+    }
+
+    fn get_option(&mut self, context: Slot, from: From, m: &GetOption) {
+        match self.connection_of(context, m.object) {
+            Some(slot) => self.option_result(from, slot, m.cookie, m.option, Reason::None),
+            None => self.unknown(from, Message::GetOption(*m).kind(), m.cookie, m.object),
+        }
+    }
+
+    fn option_result(&mut self, from: From, slot: Slot, cookie: u64, option: u32, reason: Reason) {
+        let t = &self.connections[slot];
+        let (value, reason) = match option {
+            option::NODELAY => (t.send.nodelay.into(), reason),
+            option::NEXT_HOP => {
+                let [a, b, c, d, e, f] = t.link.remote.0;
+                (u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), reason)
+            }
+            _ => (0, Reason::OptionUnknown),
+        };
+        self.reply(from, Message::OptionResult(OptionResult { cookie, value, option, reason: reason as u32 }));
+    }
+
+    /// The connection of that id, if it is the context's.
+    fn connection_of(&self, context: Slot, id: u64) -> Option<Slot> {
+        self.connections.find(id).filter(|slot| self.connections[*slot].guest.context == Some(context))
+    }
+
+    fn listener_of(&self, context: Slot, id: u64) -> Option<Slot> {
+        self.listeners.find(id).filter(|slot| self.listeners[*slot].context == context)
+    }
+
+    fn refused(&mut self, from: From, kind: u16, id: u64, result: Result<(), Reason>) {
+        if let Err(reason) = result {
+            self.store.counters.add(Counter::ChannelOffset);
+            self.error(from, kind, 0, id, reason);
+        }
+    }
+
+    fn unknown(&mut self, from: From, kind: u16, cookie: u64, object: u64) {
+        self.store.counters.add(Counter::ChannelUnknownObject);
+        self.error(from, kind, cookie, object, Reason::UnknownObject);
+    }
+
+    fn error(&mut self, from: From, kind: u16, cookie: u64, object: u64, reason: Reason) {
+        self.reply(from, Message::Error(Error { cookie, object, reason: reason as u32, kind }));
+    }
+
+    fn reply(&mut self, from: From, message: Message<'static>) {
+        self.push_reply(from, Body::Message(message));
+    }
+
+    fn push_reply(&mut self, from: From, body: Body) {
+        let From { mac, key, context } = from;
+        if self.replies.push(Reply { mac, key, context, body }) {
+            let taken = self.replies_gauge.take(1);
+            debug_assert!(taken);
+        } else {
+            self.replies_gauge.refuse(Reason::Replies);
+            self.store.counters.add(Counter::ChannelRepliesFull);
+        }
+    }
+}
+
+fn action(policy: Refusal) -> Action {
+    match policy {
+        Refusal::Deny => Action::Deny,
+        Refusal::Fallback => Action::Fallback,
+    }
+}

@@ -1,0 +1,121 @@
+//! The timers of all objects, numbered, and what happens when one fires.
+
+use crate::counters::Counter;
+use crate::engine::Firmware;
+use crate::profile::Limits;
+use crate::store::slab::Slot;
+use crate::store::wheel::Timer;
+use crate::tcp::half_open::SYN_ACK_TIMEOUT;
+use crate::tcp::timeout::{self, Kind};
+use crate::time::Instant;
+
+/// Which numbers are whose.
+#[derive(Clone, Copy, Debug)]
+pub struct Timers {
+    half_open: Timer,
+    time_wait: Timer,
+    contexts: Timer,
+    count: Timer,
+}
+
+const KINDS: u32 = Kind::ALL.len() as u32;
+
+enum Whose {
+    Connection(Slot, Kind),
+    HalfOpen(Slot),
+    TimeWait(Slot),
+    Context(Slot),
+}
+
+impl Timers {
+    /// One for each object and purpose.
+    pub fn new(limits: &Limits) -> Self {
+        let half_open = limits.connections * KINDS;
+        let time_wait = half_open + limits.half_open;
+        let contexts = time_wait + limits.time_wait;
+        Self { half_open, time_wait, contexts, count: contexts + limits.contexts }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// A connection's.
+    pub fn connection(&self, slot: Slot, kind: Kind) -> Timer {
+        slot * KINDS + kind as u32
+    }
+
+    /// A half-open entry's.
+    pub fn half_open(&self, slot: Slot) -> Timer {
+        self.half_open + slot
+    }
+
+    /// A TIME-WAIT entry's.
+    pub fn time_wait(&self, slot: Slot) -> Timer {
+        self.time_wait + slot
+    }
+
+    /// A context's lease.
+    pub fn context(&self, slot: Slot) -> Timer {
+        self.contexts + slot
+    }
+
+    fn whose(&self, timer: Timer) -> Whose {
+        if timer < self.half_open {
+            Whose::Connection(timer / KINDS, Kind::ALL[(timer % KINDS) as usize])
+        } else if timer < self.time_wait {
+            Whose::HalfOpen(timer - self.half_open)
+        } else if timer < self.contexts {
+            Whose::TimeWait(timer - self.time_wait)
+        } else {
+            Whose::Context(timer - self.contexts)
+        }
+    }
+}
+
+impl Firmware {
+    /// When `handle_timeout` wants to be called next. May change with every other call.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wheel.next()
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.wheel.pop(now) {
+            match self.timers.whose(timer) {
+                Whose::Connection(slot, kind) => {
+                    timeout::fired(&mut self.connections[slot], &mut self.store, kind, now);
+                    self.settle(slot, now);
+                }
+                Whose::HalfOpen(slot) => self.half_open_timeout(slot, now),
+                Whose::TimeWait(slot) => self.forget_time_wait(slot),
+                Whose::Context(slot) => self.lease_timeout(slot, now),
+            }
+        }
+    }
+
+    fn half_open_timeout(&mut self, slot: Slot, now: Instant) {
+        if self.half_open[slot].transmissions > self.store.config.syn_ack_retries {
+            self.store.counters.add(Counter::TcpHalfOpenTimedOut);
+            self.forget_half_open(slot);
+        } else {
+            self.send_syn_ack(slot, now);
+        }
+    }
+
+    /// Sends a SYN-ACK, the first or again, and waits twice as long as the last time.
+    pub(super) fn send_syn_ack(&mut self, slot: Slot, now: Instant) {
+        let entry = &mut self.half_open[slot];
+        if entry.transmissions == 0 {
+            entry.sent_at = now;
+        } else {
+            self.store.counters.add(Counter::TcpRetransmits);
+        }
+        let wait = SYN_ACK_TIMEOUT.backed_off(entry.transmissions, self.store.config.rto_max);
+        entry.transmissions += 1;
+        let headers = entry.syn_ack(&self.store.config, now);
+        self.wheel.arm(self.timers.half_open(slot), now + wait);
+        self.send_segment(headers);
+    }
+}

@@ -1,0 +1,246 @@
+//! Frames from and to the wire.
+
+use toe_abi::ETHERTYPE;
+
+use crate::counters::Counter;
+use crate::engine::{Checksum, Firmware, Owner, Verdict};
+use crate::seq::Seq;
+use crate::store::slab::Slot;
+use crate::tcp::arrives::{self, Reply};
+use crate::tcp::half_open;
+use crate::tcp::output;
+use crate::tcp::tcb::{Link, Tuple};
+use crate::tcp::time_wait;
+use crate::time::Instant;
+use crate::wire::frame::Ethernet;
+use crate::wire::ip::{self, Located};
+use crate::wire::options::Options;
+use crate::wire::segment::{self, Flags, Segment};
+use toe_abi::Endpoint;
+
+impl Firmware {
+    /// Takes a frame from the wire, Ethernet header first. It may be longer than an MTU (merged segments).
+    pub fn handle_wire(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
+        self.store.counters.add(Counter::WireIn);
+        let Some((ethernet, packet)) = Ethernet::split(frame) else {
+            return self.drop_from_wire(Counter::WireDropRunt);
+        };
+        if ethernet.ethertype == ETHERTYPE {
+            return self.drop_from_wire(Counter::WireDropChannel);
+        }
+        if ethernet.destination.is_group() {
+            return self.pass_from_wire();
+        }
+        let Some(located) = ip::find_tcp(ethernet.ethertype, packet) else {
+            return self.pass_from_wire();
+        };
+        let Some((source_port, destination_port)) = segment::ports(located.tcp) else {
+            return self.pass_from_wire();
+        };
+        let tuple = Tuple {
+            local: Endpoint::new(located.destination, destination_port),
+            remote: Endpoint::new(located.source, source_port),
+        };
+        match self.owner(&tuple) {
+            Some(owner) => match self.parse(&located, checksum) {
+                Ok(segment) => self.owned(owner, &ethernet, &tuple, &segment, now),
+                Err(counter) => self.drop_from_wire(counter),
+            },
+            None => self.not_owned(&located, checksum, &ethernet, tuple, now),
+        }
+    }
+
+    fn parse<'a>(&self, located: &Located<'a>, checksum: Checksum) -> Result<Segment<'a>, Counter> {
+        if located.fragment {
+            return Err(Counter::WireDropFragment);
+        }
+        let segment = Segment::parse(located.tcp).map_err(|_| Counter::WireDropMalformed)?;
+        if checksum == Checksum::Unverified
+            && !segment::checksum_is_right(located.source, located.destination, located.tcp)
+        {
+            return Err(Counter::WireDropChecksum);
+        }
+        Ok(segment)
+    }
+
+    /// A segment whose 4-tuple is not the card's: a SYN for a listener, or the guest's.
+    fn not_owned(
+        &mut self,
+        located: &Located<'_>,
+        checksum: Checksum,
+        ethernet: &Ethernet,
+        tuple: Tuple,
+        now: Instant,
+    ) -> Verdict {
+        let Some(listener) = self.listener_for(&tuple.local) else {
+            return self.pass_from_wire();
+        };
+        let Ok(segment) = self.parse(located, checksum) else {
+            // The kernel counts it where its user looks.
+            return self.pass_from_wire();
+        };
+        let syn = segment.flags.has(Flags::SYN) && segment.flags.0 & (Flags::ACK | Flags::RST | Flags::FIN).0 == 0;
+        if !syn {
+            return self.pass_from_wire();
+        }
+        self.listen_syn(listener, ethernet, tuple, &segment, now)
+    }
+
+    fn owned(
+        &mut self,
+        owner: Owner,
+        ethernet: &Ethernet,
+        tuple: &Tuple,
+        segment: &Segment<'_>,
+        now: Instant,
+    ) -> Verdict {
+        self.store.counters.add(Counter::TcpSegmentsIn);
+        match owner {
+            Owner::Connection(slot) => self.to_connection(slot, segment, now),
+            Owner::HalfOpen(slot) => self.to_half_open(slot, segment, now),
+            Owner::TimeWait(slot) => {
+                if self.to_time_wait(slot, segment, now) {
+                    if let Some(listener) = self.listener_for(&tuple.local) {
+                        self.store.counters.add(Counter::TcpTimeWaitReused);
+                        self.forget_time_wait(slot);
+                        return self.listen_syn(listener, ethernet, *tuple, segment, now);
+                    }
+                    let headers = self.time_wait[slot].acknowledgement(now);
+                    self.send_segment(headers);
+                }
+            }
+        }
+        self.take_from_wire()
+    }
+
+    fn to_connection(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
+        let t = &mut self.connections[slot];
+        let (tuple, link) = (t.tuple, t.link);
+        let reply = arrives::segment_arrives(t, &mut self.store, segment, now);
+        if reply == Reply::Reset {
+            self.send_reset(&tuple, link, segment);
+        }
+        self.settle(slot, now);
+    }
+
+    fn to_half_open(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
+        let entry = &self.half_open[slot];
+        match entry.arrives(segment, &self.store.config) {
+            half_open::Outcome::Ignore => {}
+            half_open::Outcome::SynAck => {
+                let headers = entry.syn_ack(&self.store.config, now);
+                self.send_segment(headers);
+            }
+            half_open::Outcome::Challenge => {
+                let headers = entry.challenge(&self.store.config, now);
+                self.send_segment(headers);
+            }
+            half_open::Outcome::Reset => {
+                let (tuple, link) = (entry.tuple, entry.link);
+                self.send_reset(&tuple, link, segment);
+            }
+            half_open::Outcome::Forget => {
+                self.store.counters.add(Counter::TcpHalfOpenReset);
+                self.forget_half_open(slot);
+            }
+            half_open::Outcome::Establish => {
+                if let Some(connection) = self.establish(slot, now) {
+                    self.to_connection(connection, segment, now);
+                }
+            }
+        }
+    }
+
+    /// Whether the segment is a SYN that may begin anew.
+    fn to_time_wait(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) -> bool {
+        match self.time_wait[slot].arrives(segment) {
+            time_wait::Outcome::Ignore => {}
+            time_wait::Outcome::Acknowledge => {
+                let headers = self.time_wait[slot].acknowledgement(now);
+                self.send_segment(headers);
+            }
+            time_wait::Outcome::Restart => {
+                let headers = self.time_wait[slot].acknowledgement(now);
+                self.wheel.arm(self.timers.time_wait(slot), now + self.store.config.time_wait);
+                self.send_segment(headers);
+            }
+            time_wait::Outcome::Forget => self.forget_time_wait(slot),
+            time_wait::Outcome::NewSyn => return true,
+        }
+        false
+    }
+
+    /// `<SEQ=SEG.ACK><CTL=RST>` (RFC 9293, 3.5.2, group 1 and 2).
+    fn send_reset(&mut self, tuple: &Tuple, link: Link, segment: &Segment<'_>) {
+        if segment.flags.has(Flags::RST) {
+            return;
+        }
+        self.store.counters.add(Counter::TcpResetsOut);
+        let acknowledged = segment.flags.has(Flags::ACK);
+        let tcp = segment::Header {
+            source_port: tuple.local.port,
+            destination_port: tuple.remote.port,
+            seq: if acknowledged { segment.ack } else { Seq(0) },
+            ack: if acknowledged { Seq(0) } else { segment.seq + segment.sequence_length() },
+            flags: if acknowledged { Flags::RST } else { Flags::RST | Flags::ACK },
+            window: 0,
+            options: Options::default(),
+        };
+        self.send_segment(tuple.headers(link, tcp));
+    }
+
+    /// RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 microseconds.
+    pub(super) fn initial_sequence_number(&self, tuple: &Tuple, now: Instant) -> Seq {
+        Seq(((now.as_us() / 4) as u32).wrapping_add(self.keys.sequence.hash(&tuple.words()) as u32))
+    }
+
+    pub(super) fn pass_from_wire(&mut self) -> Verdict {
+        self.store.counters.add(Counter::WirePassed);
+        Verdict::PassOn
+    }
+
+    pub(super) fn take_from_wire(&mut self) -> Verdict {
+        self.store.counters.add(Counter::WireTaken);
+        Verdict::Taken
+    }
+
+    pub(super) fn drop_from_wire(&mut self, counter: Counter) -> Verdict {
+        self.store.counters.add(counter);
+        Verdict::Taken
+    }
+
+    /// The next frame for the wire, with its checksums complete, into `buffer`, which must have room for a whole
+    /// frame (65,549 bytes); its length. To be called until `None`, or as long as the wire takes frames.
+    pub fn poll_wire(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        if let Some(headers) = self.segments.pop() {
+            self.segments_gauge.give(1);
+            self.store.counters.add(Counter::TcpSegmentsOut);
+            self.store.counters.add(Counter::WireOut);
+            return Some(headers.write(buffer, 0, |_| ()));
+        }
+        while let Some(slot) = self.wire_queue.pop(&mut self.wire_links) {
+            let t = &mut self.connections[slot];
+            let Some(segment) = output::next_segment(t, &mut self.store, now) else {
+                continue;
+            };
+            let tcp = segment::Header {
+                source_port: t.tuple.local.port,
+                destination_port: t.tuple.remote.port,
+                seq: segment.seq,
+                ack: segment.ack,
+                flags: segment.flags,
+                window: segment.window,
+                options: segment.options,
+            };
+            let headers = t.tuple.headers(t.link, tcp);
+            let length = headers.write(buffer, segment.text_bytes, |text| {
+                t.send.stream.read(&self.store.send, segment.text_at, text);
+            });
+            self.store.counters.add(Counter::WireOut);
+            // Back to the end of the queue: each in turn.
+            self.settle(slot, now);
+            return Some(length);
+        }
+        None
+    }
+}

@@ -1,0 +1,249 @@
+//! A hierarchical timer wheel (Varghese and Lauck, 1987): arming and disarming cost the same whatever is pending.
+//!
+//! Timers are numbered at boot, one entry each. Seven levels of 64 slots; a slot of level `n` is 64^n ticks wide, so
+//! the wheel reaches 2^42 ticks, or 18 years. A timer waits in the slot of the highest level at which its
+//! deadline's tick differs from the present one and falls to a lower level when time reaches that slot; it expires
+//! in the order of ticks, never early. Each level has a word of which slots are occupied.
+
+use crate::time::{Duration, Instant};
+
+const LEVELS: usize = 7;
+const SLOT_BITS: u32 = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+/// Microseconds in a tick, as a power of two.
+const TICK_BITS: u32 = 7;
+
+/// A timer's number.
+pub type Timer = u32;
+
+const NONE: Timer = Timer::MAX;
+const UNARMED: u16 = u16::MAX;
+/// Timers whose time has come and that were not popped yet.
+const DUE: u16 = (LEVELS * SLOTS) as u16;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    deadline: Instant,
+    next: Timer,
+    previous: Timer,
+    list: u16,
+}
+
+/// The wheel.
+#[derive(Debug)]
+pub struct Wheel {
+    entries: Box<[Entry]>,
+    heads: [Timer; LEVELS * SLOTS + 1],
+    occupied: [u64; LEVELS],
+    /// The tick up to which time has been dealt with.
+    tick: u64,
+}
+
+fn tick_of(deadline: Instant) -> u64 {
+    // Upwards, so that nothing expires early.
+    deadline.as_us().div_ceil(1 << TICK_BITS)
+}
+
+impl Wheel {
+    /// For timers below `count`, from `now` on.
+    pub fn new(count: u32, now: Instant) -> Self {
+        let entry = Entry { deadline: Instant::default(), next: NONE, previous: NONE, list: UNARMED };
+        Self {
+            entries: vec![entry; count as usize].into(),
+            heads: [NONE; LEVELS * SLOTS + 1],
+            occupied: [0; LEVELS],
+            tick: now.as_us() >> TICK_BITS,
+        }
+    }
+
+    /// Arms a timer, or moves it.
+    pub fn arm(&mut self, timer: Timer, deadline: Instant) {
+        let entry = self.entries[timer as usize];
+        if entry.list != UNARMED {
+            if entry.deadline == deadline {
+                return;
+            }
+            self.unlink(timer);
+        }
+        self.entries[timer as usize].deadline = deadline;
+        self.place(timer);
+    }
+
+    /// Disarms a timer, if it is armed.
+    pub fn disarm(&mut self, timer: Timer) {
+        if self.entries[timer as usize].list != UNARMED {
+            self.unlink(timer);
+        }
+    }
+
+    /// The next timer whose deadline is not after `now`, disarmed; call again until `None`.
+    pub fn pop(&mut self, now: Instant) -> Option<Timer> {
+        let now = now.as_us() >> TICK_BITS;
+        loop {
+            let due = self.heads[DUE as usize];
+            if due != NONE {
+                self.unlink(due);
+                return Some(due);
+            }
+            let (tick, level, slot) = self.next_slot()?;
+            if tick > now {
+                // Nothing is between here and there.
+                self.tick = self.tick.max(now);
+                return None;
+            }
+            self.tick = tick;
+            let list = level * SLOTS + slot;
+            while self.heads[list] != NONE {
+                let timer = self.heads[list];
+                self.unlink(timer);
+                self.place(timer);
+            }
+        }
+    }
+
+    /// When to call [`Self::pop`] next: not after the first deadline's tick, perhaps before.
+    pub fn next(&self) -> Option<Instant> {
+        if self.heads[DUE as usize] != NONE {
+            return Some(Instant::default() + Duration::from_us(self.tick << TICK_BITS));
+        }
+        let (tick, ..) = self.next_slot()?;
+        Some(Instant::from_us(tick << TICK_BITS))
+    }
+
+    /// The occupied slot that time reaches first: the tick at which it begins (or now, if time stands in it).
+    fn next_slot(&self) -> Option<(u64, usize, usize)> {
+        let mut first: Option<(u64, usize, usize)> = None;
+        for level in 0..LEVELS {
+            if self.occupied[level] == 0 {
+                continue;
+            }
+            let shift = SLOT_BITS * level as u32;
+            let here = (self.tick >> shift) as usize & (SLOTS - 1);
+            // Slots are used from the one after `here` on; what is behind `here` belongs to the next round.
+            let ahead = self.occupied[level].rotate_right(here as u32);
+            let distance = ahead.trailing_zeros() as u64;
+            let tick = ((self.tick >> shift) + distance) << shift;
+            let tick = tick.max(self.tick);
+            let slot = (here + distance as usize) & (SLOTS - 1);
+            // On equal ticks the higher level goes first: its timers may belong before.
+            if first.is_none_or(|(t, ..)| tick <= t) {
+                first = Some((tick, level, slot));
+            }
+        }
+        first
+    }
+
+    fn place(&mut self, timer: Timer) {
+        let tick =
+            tick_of(self.entries[timer as usize].deadline).min(self.tick + (1 << (SLOT_BITS * LEVELS as u32)) - 1);
+        let list = if tick <= self.tick {
+            DUE as usize
+        } else {
+            // The level of the highest bit in which the deadline differs; clamped deadlines may be one round on.
+            let level = ((63 - (tick ^ self.tick).leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
+            let slot = (tick >> (SLOT_BITS * level)) as usize & (SLOTS - 1);
+            self.occupied[level as usize] |= 1 << slot;
+            level as usize * SLOTS + slot
+        };
+        let head = self.heads[list];
+        if head != NONE {
+            self.entries[head as usize].previous = timer;
+        }
+        let entry = &mut self.entries[timer as usize];
+        entry.next = head;
+        entry.previous = NONE;
+        entry.list = list as u16;
+        self.heads[list] = timer;
+    }
+
+    fn unlink(&mut self, timer: Timer) {
+        let Entry { next, previous, list, .. } = self.entries[timer as usize];
+        let list = list as usize;
+        if next != NONE {
+            self.entries[next as usize].previous = previous;
+        }
+        if previous != NONE {
+            self.entries[previous as usize].next = next;
+        } else {
+            self.heads[list] = next;
+            if next == NONE && list < DUE as usize {
+                self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
+            }
+        }
+        self.entries[timer as usize].list = UNARMED;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(us: u64) -> Instant {
+        Instant::from_us(us)
+    }
+
+    #[test]
+    fn a_timer_expires_once_not_early_and_within_a_tick() {
+        for deadline in [0, 1, 127, 128, 129, 8191, 8192, 8193, 1 << 20, 3_600_000_000, 1 << 45] {
+            let mut w = Wheel::new(1, at(0));
+            w.arm(0, at(deadline));
+            let mut wakes = 0;
+            let expired = loop {
+                let next = w.next().unwrap();
+                wakes += 1;
+                if let Some(0) = w.pop(next) {
+                    break next;
+                }
+            };
+            assert!(expired >= at(deadline) && expired.since(at(deadline)).as_us() < 128, "{deadline}: {expired:?}");
+            assert!(wakes <= LEVELS, "{deadline}: {wakes} wakes");
+            assert_eq!((w.pop(at(u64::MAX)), w.next()), (None, None));
+        }
+    }
+
+    #[test]
+    fn what_is_disarmed_does_not_expire_and_what_is_moved_expires_once() {
+        let mut w = Wheel::new(3, at(0));
+        w.arm(0, at(1000));
+        w.arm(1, at(1000));
+        w.arm(2, at(1000));
+        w.disarm(1);
+        w.arm(2, at(5000));
+        assert_eq!(w.pop(at(2000)), Some(0));
+        assert_eq!(w.pop(at(2000)), None);
+        assert_eq!(w.pop(at(6000)), Some(2));
+        assert_eq!(w.next(), None);
+    }
+
+    proptest! {
+        /// Against a plain list: the same timers, by the same ticks.
+        #[test]
+        fn it_is_a_list_of_deadlines(
+            start in 0u64..1 << 40,
+            steps in proptest::collection::vec((0u32..8, 0u64..1 << 34, 0u64..1 << 33, any::<bool>()), 1..60),
+        ) {
+            let mut now = start;
+            let mut w = Wheel::new(8, at(now));
+            let mut list: [Option<u64>; 8] = [None; 8];
+            for (timer, delay, advance, short) in steps {
+                let scale = if short { 12 } else { 0 };
+                let deadline = now + (delay >> scale);
+                w.arm(timer, at(deadline));
+                list[timer as usize] = Some(deadline);
+                now += advance >> scale;
+                if let Some(next) = w.next() {
+                    let first = list.iter().flatten().min().copied().unwrap();
+                    prop_assert!(next <= at(first.max(now) + 128));
+                }
+                let mut expired: Vec<_> = std::iter::from_fn(|| w.pop(at(now))).collect();
+                expired.sort_unstable();
+                let due: Vec<_> = (0..8u32)
+                    .filter(|t| list[*t as usize].is_some_and(|d| d.div_ceil(128) <= now / 128))
+                    .collect();
+                prop_assert_eq!(&expired, &due);
+                due.iter().for_each(|t| list[*t as usize] = None);
+            }
+        }
+    }
+}

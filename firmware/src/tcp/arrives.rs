@@ -1,0 +1,392 @@
+//! SEGMENT ARRIVES (RFC 9293, 3.10.7), for a connection that has a block: 3.10.7.3 for SYN-SENT and 3.10.7.4 for all
+//! other states, one function for each numbered check, in the RFC's order.
+
+use toe_abi::{Reason, state};
+
+use crate::counters::Counter;
+use crate::seq::Position;
+use crate::tcp::receive::{AckNeed, Arrival};
+use crate::tcp::recovery::Ack;
+use crate::tcp::tcb::{Agreed, CHALLENGE_PERIOD, CHALLENGES, Due, State, Store, Tcb};
+use crate::time::{Duration, Instant};
+use crate::wire::options::Timestamps;
+use crate::wire::segment::{Flags, Segment};
+
+/// An answer that the block itself will not send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// None.
+    Nothing,
+    /// `<SEQ=SEG.ACK><CTL=RST>`.
+    Reset,
+}
+
+/// RFC 7323, 5.5: after this long without one, a timestamp says nothing about age.
+const TIMESTAMP_LIFE: Duration = Duration::from_s(24 * 24 * 3600);
+
+/// Whether the segment still stands after a check.
+enum Check {
+    Go,
+    Drop,
+}
+
+/// Processes a segment of this connection.
+pub fn segment_arrives(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
+    t.figures.segments_in += 1;
+    match t.state {
+        State::SynSent => syn_sent(t, store, segment, now),
+        State::Closed => Reply::Reset,
+        _ => otherwise(t, store, segment, now),
+    }
+}
+
+/// 3.10.7.3.
+fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
+    let flags = segment.flags;
+    let ack = segment.ack.near(t.send.una);
+    // First, the ACK bit.
+    let acknowledged = flags.has(Flags::ACK);
+    if acknowledged && (ack <= t.send.iss || ack > t.send.nxt) {
+        store.counters.add(Counter::TcpAckUnsent);
+        return if flags.has(Flags::RST) { Reply::Nothing } else { Reply::Reset };
+    }
+    // Second, the RST bit: believed only with an acceptable ACK.
+    if flags.has(Flags::RST) {
+        if acknowledged {
+            store.counters.add(Counter::TcpResets);
+            t.end(Reason::Refused);
+        }
+        return Reply::Nothing;
+    }
+    // Third, security: not used. Fourth, the SYN bit.
+    if !flags.has(Flags::SYN) {
+        return Reply::Nothing;
+    }
+    take_syn(t, store, segment, now);
+    if acknowledged {
+        let syn_sent_at = t.timer_from;
+        t.send.una = ack;
+        t.established(store, now);
+        if t.syn_transmissions == 1 {
+            t.rtt.measured(now, now.since(syn_sent_at));
+        }
+        t.send.update_window(t.receive.irs, ack, segment.window);
+        t.receive.ack = AckNeed::Now;
+        // "If there are other controls or text in the segment, then continue processing at the sixth step."
+        sixth_to_eighth(t, store, segment, t.receive.nxt, now);
+    } else {
+        // Simultaneous open: the state that it came from is known by its having no listener (MUST-11).
+        t.state = State::SynReceived;
+        t.send.update_window(t.receive.irs, t.send.una, segment.window);
+        t.due = Due::Syn;
+    }
+    Reply::Nothing
+}
+
+/// What the peer's SYN says: sequence number, MSS, and which options both want.
+fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) {
+    let options = &segment.options;
+    t.agreed = Agreed {
+        timestamps: options.timestamps.is_some(),
+        sack: options.sack_permitted,
+        window_scale: options.window_scale.is_some(),
+    };
+    let shift = if t.agreed.window_scale { t.receive.shift } else { 0 };
+    // RFC 7323, 2.3: a shift above 14 counts as 14. The window of the SYN itself is not scaled.
+    t.send.window = u32::from(segment.window);
+    t.send.window_max = t.send.window;
+    t.receive.open(&mut store.receive, Position::initial(segment.seq), shift, store.config.receive_bytes_max, now);
+    t.receive.segment_bytes = 0;
+    t.agree_mss(options.mss);
+    if let Some(Timestamps { value, .. }) = options.timestamps {
+        t.receive.timestamp = value;
+        t.receive.timestamp_at = now;
+    }
+    t.guest.delivered = t.receive.nxt;
+    t.guest.limit = t.receive.nxt + t.guest.limit.since(Position::default());
+    t.send.wl1 = t.receive.irs;
+    t.send.shift = if t.agreed.window_scale { options.window_scale.unwrap_or(0).min(14) } else { 0 };
+    t.send.wl2 = t.send.una;
+}
+
+/// 3.10.7.4.
+fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
+    let mut segment = *segment;
+    // In a simultaneous open the peer's SYN-ACK repeats a SYN that was taken already: what is new is its ACK.
+    if t.state == State::SynReceived
+        && segment.flags.has(Flags::SYN | Flags::ACK)
+        && segment.seq == t.receive.irs.seq()
+        && !segment.flags.has(Flags::RST)
+    {
+        segment.seq = segment.seq + 1;
+        segment.flags.0 &= !Flags::SYN.0;
+    }
+    let seq = segment.seq.near(t.receive.nxt);
+    if let Check::Drop = first_sequence(t, store, &segment, seq, now) {
+        return Reply::Nothing;
+    }
+    if let Check::Drop = second_reset(t, store, &segment, seq, now) {
+        return Reply::Nothing;
+    }
+    // Third, security: not used.
+    if let Check::Drop = fourth_syn(t, store, &segment, now) {
+        return Reply::Nothing;
+    }
+    match fifth_ack(t, store, &segment, seq, now) {
+        Ok(()) => sixth_to_eighth(t, store, &segment, seq, now),
+        Err(reply) => return reply,
+    }
+    Reply::Nothing
+}
+
+/// First, the sequence number, and with it RFC 7323's protection against wrapped ones (5.3).
+fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Check {
+    let length = u64::from(segment.sequence_length());
+    let reset = segment.flags.has(Flags::RST);
+    if t.agreed.timestamps
+        && !reset
+        && let Some(Timestamps { value, .. }) = segment.options.timestamps
+        && (value.wrapping_sub(t.receive.timestamp) as i32) < 0
+        && now.since(t.receive.timestamp_at) < TIMESTAMP_LIFE
+    {
+        store.counters.add(Counter::TcpPaws);
+        answer_unacceptable(t, store, length, now);
+        return Check::Drop;
+    }
+    if !t.receive.is_acceptable(seq, length) {
+        // MUST-66: with a zero window, ACKs and RSTs at the edge are still valid; `is_acceptable` has that. A segment
+        // with text at a closed window carries a valid ACK all the same: it must not go unheard while both ends' windows
+        // are closed, so its text alone is refused.
+        if t.receive.window() == 0 && seq == t.receive.nxt && !segment.flags.has(Flags::SYN) {
+            t.receive.ack = AckNeed::Now;
+            return Check::Go;
+        }
+        store.counters.add(Counter::TcpOutOfWindow);
+        if !reset {
+            answer_unacceptable(t, store, length, now);
+        }
+        return Check::Drop;
+    }
+    if t.agreed.timestamps
+        && let Some(Timestamps { value, .. }) = segment.options.timestamps
+        && seq <= t.receive.last_ack_sent
+        && !reset
+    {
+        t.receive.timestamp = value;
+        t.receive.timestamp_at = now;
+    }
+    Check::Go
+}
+
+/// An unacceptable segment gets an ACK; one that takes no sequence space may itself be the answer to one of ours, so
+/// it gets no more than the budget of challenges allows.
+fn answer_unacceptable(t: &mut Tcb, store: &mut Store, length: u64, now: Instant) {
+    if length > 0 {
+        t.receive.ack = AckNeed::Now;
+    } else {
+        challenge(t, store, now);
+    }
+}
+
+/// Second, the RST bit (with RFC 5961, section 3): only the very next number resets.
+fn second_reset(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Check {
+    if !segment.flags.has(Flags::RST) {
+        return Check::Go;
+    }
+    if seq != t.receive.nxt {
+        store.counters.add(Counter::TcpResetChallenged);
+        challenge(t, store, now);
+        return Check::Drop;
+    }
+    store.counters.add(Counter::TcpResets);
+    t.end(if t.state == State::SynReceived { Reason::Refused } else { Reason::Reset });
+    Check::Drop
+}
+
+/// Fourth, the SYN bit (with RFC 5961, section 4): never believed, always challenged.
+fn fourth_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Check {
+    if !segment.flags.has(Flags::SYN) {
+        return Check::Go;
+    }
+    store.counters.add(Counter::TcpSynChallenged);
+    challenge(t, store, now);
+    Check::Drop
+}
+
+/// Sends a challenge ACK, if the connection's budget allows (RFC 5961, section 7).
+fn challenge(t: &mut Tcb, store: &mut Store, now: Instant) {
+    if now.since(t.challenges_at) >= CHALLENGE_PERIOD {
+        t.challenges_at = now;
+        t.challenges = CHALLENGES;
+    }
+    if t.challenges == 0 {
+        store.counters.add(Counter::TcpChallengeLimited);
+        return;
+    }
+    t.challenges -= 1;
+    store.counters.add(Counter::TcpChallengeAcks);
+    t.receive.ack = AckNeed::Now;
+}
+
+/// Fifth, the ACK field.
+fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Result<(), Reply> {
+    if !segment.flags.has(Flags::ACK) {
+        store.counters.add(Counter::TcpNoAck);
+        return Err(Reply::Nothing);
+    }
+    let ack = segment.ack.near(t.send.una);
+    if t.state == State::SynReceived {
+        if ack <= t.send.una || ack > t.send.nxt {
+            store.counters.add(Counter::TcpAckUnsent);
+            return Err(Reply::Reset);
+        }
+        t.send.una = t.send.iss + 1;
+        t.established(store, now);
+        t.send.wl1 = Position::default();
+    }
+    // RFC 5961, 5.2: neither of what was never sent, nor older than the peer's largest window.
+    if ack > t.send.max {
+        store.counters.add(Counter::TcpAckUnsent);
+        challenge(t, store, now);
+        return Err(Reply::Nothing);
+    }
+    if ack + u64::from(t.send.window_max) < t.send.una {
+        store.counters.add(Counter::TcpAckOld);
+        challenge(t, store, now);
+        return Err(Reply::Nothing);
+    }
+    acknowledge(t, store, segment, seq, ack, now);
+    after_our_fin(t, store, now);
+    Ok(())
+}
+
+/// The ACK of a synchronized state: what it acknowledges, and the window it offers.
+fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, ack: Position, now: Instant) {
+    let window_before = t.send.window;
+    if ack >= t.send.una {
+        t.send.update_window(seq, ack, segment.window);
+    }
+    // RFC 5681, section 2.
+    let duplicate =
+        ack == t.send.una && t.send.in_flight() > 0 && segment.sequence_length() == 0 && t.send.window == window_before;
+    let progress = ack > t.send.una;
+    let blocks = segment.options.sack;
+    let event = Ack { ack: ack.max(t.send.una), sack: t.agreed.sack.then_some(blocks.as_slice()), duplicate };
+    let (recovery, mut around) = t.around(store);
+    recovery.acknowledged(&mut around, &event, now);
+    // A peer that answers is there, even if its window is closed (MUST-37).
+    if progress || t.send.window == 0 {
+        t.progress_at = now;
+    }
+    if progress {
+        t.timer_from = now;
+        t.send.stream.release_before(&mut store.send, ack.min(t.send.end));
+        t.send.extend(&mut store.send, t.recovery.window.congestion);
+        t.guest.credit_due = true;
+    }
+}
+
+/// What follows when our FIN is acknowledged.
+fn after_our_fin(t: &mut Tcb, store: &mut Store, now: Instant) {
+    let finished = t.send.fin && t.send.una > t.send.end;
+    if !finished {
+        return;
+    }
+    t.guest.bits |= state::ALL_ACKNOWLEDGED;
+    match t.state {
+        State::FinWait1 => {
+            t.state = State::FinWait2;
+            linger(t, store, now);
+        }
+        State::Closing => t.state = State::TimeWait,
+        State::LastAck => {
+            store.counters.add(Counter::TcpClosed);
+            t.state = State::Closed;
+            t.quiet();
+        }
+        _ => {}
+    }
+}
+
+/// A connection that its program has left does not wait for ever for the peer's FIN.
+pub fn linger(t: &mut Tcb, store: &Store, now: Instant) {
+    if t.state == State::FinWait2 && t.guest.context.is_none() {
+        t.linger_until = Some(now + store.config.fin_wait_2);
+    }
+}
+
+/// Sixth, the URG bit; seventh, the text; eighth, the FIN.
+fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) {
+    if !matches!(t.state, State::Established | State::FinWait1 | State::FinWait2) {
+        // What comes after the peer's FIN is ignored, a repeated FIN is acknowledged again.
+        return;
+    }
+    seventh_text(t, store, segment, seq, now);
+    if t.state != State::Closed {
+        eighth_fin(t, segment, seq);
+    }
+}
+
+fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) {
+    if segment.text.is_empty() {
+        return;
+    }
+    let end = seq + segment.text.len() as u64;
+    if t.guest.context.is_none() && end > t.receive.nxt {
+        // RFC 9293, 3.6.1: nobody will ever read this; the peer is to know (SHLD-3).
+        store.counters.add(Counter::TcpDataAfterClose);
+        t.abort(store, Reason::AbortedByGuest);
+        return;
+    }
+    let full = (segment.text.len() as u32).min(t.receive_mss());
+    t.receive.segment_bytes = t.receive.segment_bytes.max(full);
+    let had_gap = t.receive.has_gap();
+    match t.receive.text(&mut store.receive, seq, segment.text) {
+        Arrival::InOrder => {
+            // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.
+            if had_gap {
+                t.receive.ack = AckNeed::Now;
+            } else {
+                t.receive.owe_ack(now, store.config.delayed_ack);
+            }
+            t.receive.grow(now, t.rtt.smoothed());
+        }
+        Arrival::OutOfOrder => {
+            store.counters.add(Counter::TcpOutOfOrder);
+            t.receive.ack = AckNeed::Now;
+        }
+        Arrival::Duplicate => {
+            store.counters.add(Counter::TcpDuplicate);
+            t.receive.ack = AckNeed::Now;
+        }
+        Arrival::NoRange => {
+            store.counters.add(Counter::TcpOutOfOrderDropped);
+            t.receive.ack = AckNeed::Now;
+        }
+    }
+}
+
+fn eighth_fin(t: &mut Tcb, segment: &Segment<'_>, seq: Position) {
+    if segment.flags.has(Flags::FIN) {
+        let position = seq + segment.text.len() as u64;
+        // A FIN beyond what was let in by the window stands behind text that was cut off: it will come again.
+        if position <= t.receive.edge {
+            t.receive.finish(position);
+        }
+        t.receive.ack = AckNeed::Now;
+    } else if let Some(fin) = t.receive.fin {
+        // The text before an earlier FIN is complete now.
+        t.receive.finish(fin);
+    }
+    if !t.receive.is_finished() {
+        return;
+    }
+    t.guest.bits |= state::PEER_CLOSED;
+    t.receive.ack = AckNeed::Now;
+    match t.state {
+        State::Established => t.state = State::CloseWait,
+        State::FinWait1 => t.state = State::Closing,
+        State::FinWait2 => t.state = State::TimeWait,
+        _ => {}
+    }
+}

@@ -1,0 +1,20 @@
+//! TCP (RFC 9293 and what has been added to it), one connection at a time.
+//!
+//! A connection is a [`tcb::Tcb`]. Nothing in here knows of frames, tables or the channel: a segment comes in
+//! ([`arrives`]), time passes ([`timeout`]), the program asks for something ([`calls`]), and [`output`] says what to
+//! send next. What the connection then wants of its surroundings (timers, its turn to send, something to tell the
+//! guest) stands in its fields, where the engine looks after each of these calls.
+
+pub mod arrives;
+pub mod calls;
+pub mod congestion;
+pub mod half_open;
+pub mod output;
+pub mod receive;
+pub mod records;
+pub mod recovery;
+pub mod rtt;
+pub mod send;
+pub mod tcb;
+pub mod time_wait;
+pub mod timeout;

@@ -1,0 +1,308 @@
+//! What to send next.
+//!
+//! The engine calls [`next_segment`] when it is the connection's turn, and again until it gives `None`. In the order
+//! of urgency: a reset, the handshake, what was lost, probes, new data, a bare acknowledgement. Every segment of a
+//! synchronized connection acknowledges what there is to acknowledge.
+
+use crate::counters::Counter;
+use crate::seq::{Position, Seq};
+use crate::tcp::receive::{AckNeed, Receiver};
+use crate::tcp::records::RecordSlot;
+use crate::tcp::tcb::{Due, State, Store, Tcb};
+use crate::time::Instant;
+use crate::wire::options::{Options, SackBlocks, Timestamps};
+use crate::wire::segment::Flags;
+
+/// A segment to be sent; the text lies in the sender's stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outgoing {
+    /// SEG.SEQ.
+    pub seq: Seq,
+    /// SEG.ACK.
+    pub ack: Seq,
+    /// Control bits.
+    pub flags: Flags,
+    /// The window field.
+    pub window: u16,
+    /// Options.
+    pub options: Options,
+    /// Where its text begins.
+    pub text_at: Position,
+    /// How long it is, in bytes.
+    pub text_bytes: usize,
+}
+
+/// The next segment, as if it were sent now.
+pub fn next_segment(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    let segment = choose(t, store, now)?;
+    t.figures.segments_out += 1;
+    t.figures.bytes_sent += segment.text_bytes as u64;
+    store.counters.add(Counter::TcpSegmentsOut);
+    Some(segment)
+}
+
+fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if std::mem::take(&mut t.reset_due) {
+        store.counters.add(Counter::TcpResetsOut);
+        return Some(bare(t, store, now, t.send.nxt, Flags::RST | Flags::ACK));
+    }
+    match t.state {
+        State::Closed | State::TimeWait => None,
+        State::SynSent | State::SynReceived => handshake(t, store, now),
+        _ => lost(t, store, now)
+            .or_else(|| tail_probe(t, store, now))
+            .or_else(|| new_data(t, store, now, false))
+            .or_else(|| window_probe(t, store, now))
+            .or_else(|| acknowledgement(t, store, now)),
+    }
+}
+
+/// The SYN or the SYN-ACK.
+fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if t.due != Due::Syn {
+        return acknowledgement(t, store, now);
+    }
+    t.due = Due::None;
+    if t.syn_transmissions == 0 {
+        t.progress_at = now;
+    } else {
+        t.figures.retransmits += 1;
+        store.counters.add(Counter::TcpRetransmits);
+    }
+    t.syn_transmissions += 1;
+    t.timer_from = now;
+    t.send.nxt = t.send.iss + 1;
+    t.send.max = t.send.nxt;
+    let first = t.state == State::SynSent;
+    // A SYN offers everything; a SYN-ACK only what the SYN offered.
+    let timestamps = first || t.agreed.timestamps;
+    let window_scale = if first {
+        Some(Receiver::shift_for(store.config.receive_bytes_max))
+    } else {
+        t.agreed.window_scale.then_some(t.receive.shift)
+    };
+    t.receive.shift = window_scale.unwrap_or(0);
+    let options = Options {
+        mss: Some(t.receive_mss() as u16),
+        window_scale,
+        sack_permitted: first || t.agreed.sack,
+        timestamps: timestamps
+            .then(|| Timestamps { value: t.timestamp_value(now), echo: if first { 0 } else { t.receive.timestamp } }),
+        sack: SackBlocks::default(),
+    };
+    let (ack, flags) = if first {
+        (Seq(0), Flags::SYN)
+    } else {
+        t.receive.last_ack_sent = t.receive.nxt;
+        t.receive.ack = AckNeed::None;
+        (t.receive.nxt.seq(), Flags::SYN | Flags::ACK)
+    };
+    let window = syn_window(t, store, first);
+    Some(Outgoing { seq: t.send.iss.seq(), ack, flags, window, options, text_at: t.send.una, text_bytes: 0 })
+}
+
+/// The window of a SYN is never scaled (RFC 7323, 2.2). Before the peer's SYN there is no stream behind it; but until
+/// it has our next segment, with a window that is backed by pages, the peer has no leave to send.
+fn syn_window(t: &mut Tcb, store: &mut Store, first: bool) -> u16 {
+    if first {
+        return store.config.receive_bytes_max.min(65_535) as u16;
+    }
+    t.receive.advertise(&mut store.receive);
+    t.receive.window().min(65_535) as u16
+}
+
+/// A segment without text.
+fn bare(t: &mut Tcb, store: &mut Store, now: Instant, seq: Position, flags: Flags) -> Outgoing {
+    let options = data_options(t, now);
+    acknowledging(
+        t,
+        store,
+        Outgoing { seq: seq.seq(), ack: Seq(0), flags, window: 0, options, text_at: seq, text_bytes: 0 },
+    )
+}
+
+/// Fills in acknowledgement and window; what was owed is paid.
+fn acknowledging(t: &mut Tcb, store: &mut Store, segment: Outgoing) -> Outgoing {
+    t.receive.ack = AckNeed::None;
+    t.receive.last_ack_sent = t.receive.nxt;
+    let window = t.receive.advertise(&mut store.receive);
+    Outgoing { ack: t.receive.nxt.seq(), window, ..segment }
+}
+
+/// The options of a segment that is no SYN.
+fn data_options(t: &Tcb, now: Instant) -> Options {
+    let timestamps =
+        t.agreed.timestamps.then(|| Timestamps { value: t.timestamp_value(now), echo: t.receive.timestamp });
+    let sack = if t.agreed.sack { t.receive.sack_blocks() } else { SackBlocks::default() };
+    Options { timestamps, sack, ..Options::default() }
+}
+
+/// The most text beside these options: MUST-16 counts them.
+fn text_max(t: &Tcb, options: &Options) -> u64 {
+    let blocks = options.sack.as_slice().len().min(if t.agreed.timestamps { 3 } else { 4 }) as u64;
+    let sack_bytes = if blocks == 0 { 0 } else { 4 + 8 * blocks };
+    u64::from(t.send.mss).saturating_sub(sack_bytes).max(1)
+}
+
+/// A segment with the octets from `start` to `end`, of which the last may be our FIN.
+fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Position) -> Outgoing {
+    let options = data_options(t, now);
+    let fin = t.send.fin && end > t.send.end;
+    let text_end = end.min(t.send.end);
+    let mut flags = Flags::ACK;
+    if fin {
+        flags = flags | Flags::FIN;
+    }
+    if text_end == t.send.end && text_end > start {
+        // RFC 9293, 3.9.1.2, MUST-61: the last of what is queued is pushed.
+        flags = flags | Flags::PSH;
+    }
+    acknowledging(
+        t,
+        store,
+        Outgoing {
+            seq: start.seq(),
+            ack: Seq(0),
+            flags,
+            window: 0,
+            options,
+            text_at: start,
+            text_bytes: text_end.since(start) as usize,
+        },
+    )
+}
+
+/// A lost segment, if the window allows one.
+fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    let slot = t.recovery.first_lost(&t.send, &store.records)?;
+    let record = *store.records.get(slot);
+    let nothing_in_network = t.recovery.in_network(&t.send) == 0;
+    if !nothing_in_network && t.recovery.allowance(&t.send) < record.len() {
+        return None;
+    }
+    // The peer may have drawn its window back (SHLD-16): only the first octets may then go, as a probe.
+    if record.start >= t.send.edge() && record.start > t.send.una {
+        return None;
+    }
+    Some(again(t, store, now, slot))
+}
+
+/// Sends a record again.
+fn again(t: &mut Tcb, store: &mut Store, now: Instant, slot: RecordSlot) -> Outgoing {
+    // Options may have grown since: what does not fit any more becomes a record of its own.
+    let most = text_max(t, &data_options(t, now));
+    let record = *store.records.get(slot);
+    let end = if record.len() > most + u64::from(t.send.fin)
+        && t.send.records.split(&mut store.records, slot, record.start + most)
+    {
+        record.start + most
+    } else {
+        record.end
+    };
+    if record.start == t.send.una {
+        t.timer_from = now;
+    }
+    store.counters.add(Counter::TcpRetransmits);
+    t.figures.retransmits += 1;
+    t.recovery.retransmitted(&mut store.records, slot, now);
+    data(t, store, now, record.start, end)
+}
+
+/// RFC 8985, 7.3: new data if there is some and the peer lets it in, else the last segment again.
+fn tail_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if t.due != Due::TailProbe {
+        return None;
+    }
+    t.due = Due::None;
+    let last = t.send.records.last()?;
+    store.counters.add(Counter::TcpTailProbes);
+    t.timer_from = now;
+    if let Some(segment) = new_data(t, store, now, true) {
+        t.recovery.probe_sent(t.send.nxt, false);
+        return Some(segment);
+    }
+    let end = store.records.get(last).end;
+    let segment = again(t, store, now, last);
+    t.recovery.probe_sent(end, true);
+    Some(segment)
+}
+
+/// New data, and the FIN behind it.
+///
+/// Sender's side of silly window avoidance (RFC 9293, 3.8.6.2.1, MUST-38) and Nagle's algorithm (3.7.4, SHLD-7). A
+/// probe does not ask the congestion window.
+fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option<Outgoing> {
+    let start = t.send.nxt;
+    let queued = t.send.last().since(start);
+    if queued == 0 {
+        return None;
+    }
+    let mss = text_max(t, &data_options(t, now));
+    let allowed = t.send.edge().since(start);
+    let mut length = queued.min(mss).min(allowed);
+    // The FIN takes a number but no room.
+    if length + 1 == queued && t.send.fin && length == mss && allowed > length {
+        length += 1;
+    }
+    if length == 0 {
+        return None;
+    }
+    let alone = t.send.in_flight() == 0;
+    if !probe && !alone && t.recovery.allowance(&t.send) < length {
+        return None;
+    }
+    let full = length >= mss;
+    let everything = length == queued && (alone || t.send.nodelay || t.send.fin);
+    let half_the_window = length >= u64::from(t.send.window_max / 2) && length == allowed;
+    if !(full || everything || half_the_window || probe) {
+        return None;
+    }
+    send_new(t, store, now, start + length)
+}
+
+fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
+    let start = t.send.nxt;
+    if !t.send.records.push(&mut store.records, start, end, now) {
+        store.counters.add(Counter::TcpNoTransmitRecord);
+        store.records.gauge.refuse(toe_abi::Reason::TransmitRecords);
+        return None;
+    }
+    if t.send.in_flight() == 0 {
+        t.timer_from = now;
+        t.progress_at = now;
+    }
+    t.send.nxt = end;
+    t.send.max = t.send.max.max(end);
+    t.recovery.sent(end.since(start));
+    Some(data(t, store, now, start, end))
+}
+
+/// RFC 9293, 3.8.6.1: what a window too small for anything else must let in, or one octet beyond a closed one.
+fn window_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if t.due != Due::WindowProbe {
+        return None;
+    }
+    t.due = Due::None;
+    let queued = t.send.last().since(t.send.nxt);
+    if queued == 0 || t.send.in_flight() > 0 {
+        return None;
+    }
+    store.counters.add(Counter::TcpWindowProbes);
+    let allowed = t.send.edge().since(t.send.nxt);
+    if allowed > 0 {
+        let end = t.send.nxt + queued.min(allowed).min(text_max(t, &data_options(t, now)));
+        return send_new(t, store, now, end);
+    }
+    // Without a record: if the peer does not take it, it was never sent.
+    let (start, end) = (t.send.nxt, t.send.nxt + 1);
+    t.send.max = t.send.max.max(end);
+    Some(data(t, store, now, start, end))
+}
+
+/// A bare acknowledgement, if one is owed and cannot wait.
+fn acknowledgement(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    match t.receive.ack {
+        AckNeed::Now => Some(bare(t, store, now, t.send.nxt, Flags::ACK)),
+        AckNeed::None | AckNeed::Delayed(_) => None,
+    }
+}

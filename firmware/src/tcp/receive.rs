@@ -1,0 +1,455 @@
+//! The receiving half of a connection: what is accepted, what is kept, when it is acknowledged.
+//!
+//! Text within the window is stored where it belongs, in order or not; which parts beyond `nxt` are there is kept in
+//! a bounded list of ranges. The advertised edge is always backed by granted pages, so what the peer was allowed to
+//! send can be kept; only a range too many is refused, and the peer sends that again.
+
+use crate::seq::Position;
+use crate::store::pages::{Pages, Stream};
+use crate::time::{Duration, Instant};
+use crate::wire::options::SackBlocks;
+
+/// A stretch of data beyond a gap.
+#[derive(Clone, Copy, Debug, Default)]
+struct Range {
+    start: Position,
+    end: Position,
+    /// Larger is younger: RFC 2018 wants the youngest first.
+    age: u32,
+}
+
+/// Whether and how urgently the peer is to be acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AckNeed {
+    /// Nothing to say.
+    None,
+    /// May wait until this moment for something to ride on (RFC 9293, 3.8.6.3).
+    Delayed(Instant),
+    /// At the next opportunity.
+    Now,
+}
+
+/// What became of a segment's text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrival {
+    /// `nxt` went on.
+    InOrder,
+    /// Kept beyond a gap.
+    OutOfOrder,
+    /// All of it was there already, or is outside of the window.
+    Duplicate,
+    /// Beyond a gap, and there is no range left to note it.
+    NoRange,
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct Receiver {
+    /// IRS: the peer's SYN.
+    pub irs: Position,
+    /// RCV.NXT.
+    pub nxt: Position,
+    /// RCV.NXT + RCV.WND at its furthest: never goes back.
+    pub edge: Position,
+    /// The shift of our window field.
+    pub shift: u8,
+    /// The data.
+    pub stream: Stream,
+    /// Where the peer's FIN stands, once seen; perhaps beyond a gap.
+    pub fin: Option<Position>,
+    /// Acknowledgement owed.
+    pub ack: AckNeed,
+    /// Last.ACK.sent of RFC 7323.
+    pub last_ack_sent: Position,
+    /// TS.Recent, and when it was taken.
+    pub timestamp: u32,
+    /// When `timestamp` was taken.
+    pub timestamp_at: Instant,
+    /// The largest text seen, at most what we announced: what a "full-sized segment" is.
+    pub segment_bytes: u32,
+    /// The most buffer this connection may have, in bytes.
+    pub buffer_max: u64,
+    /// The buffer that is offered now, in bytes.
+    buffer: u64,
+    /// When the round began in which the peer filled the buffer once.
+    round_began: Instant,
+    /// Where it ends.
+    round_end: Position,
+    ranges: Box<[Range]>,
+    range_count: usize,
+    age: u32,
+}
+
+/// The buffer that every connection begins with, in bytes.
+const BUFFER_FIRST: u64 = 65_535;
+
+impl Receiver {
+    /// A receiver at rest, with room for `ranges` ranges.
+    pub fn new(stream: Stream, ranges: u32) -> Self {
+        Self {
+            irs: Position::default(),
+            nxt: Position::default(),
+            edge: Position::default(),
+            shift: 0,
+            stream,
+            fin: None,
+            ack: AckNeed::None,
+            last_ack_sent: Position::default(),
+            timestamp: 0,
+            timestamp_at: Instant::default(),
+            segment_bytes: 0,
+            buffer_max: 0,
+            buffer: 0,
+            round_began: Instant::default(),
+            round_end: Position::default(),
+            ranges: vec![Range::default(); ranges as usize].into(),
+            range_count: 0,
+            age: 0,
+        }
+    }
+
+    /// The shift with which a window of `bytes` can be said (RFC 7323, 2.2).
+    pub fn shift_for(bytes: u64) -> u8 {
+        (0..14).find(|s| bytes >> s <= 65_535).unwrap_or(14)
+    }
+
+    /// Begins a life: the peer's SYN stood at `irs`.
+    pub fn open(&mut self, pages: &mut Pages, irs: Position, shift: u8, buffer_max: u64, now: Instant) {
+        let nxt = irs + 1;
+        self.stream.open(pages, nxt);
+        self.irs = irs;
+        self.nxt = nxt;
+        self.edge = nxt;
+        self.shift = shift;
+        self.fin = None;
+        self.ack = AckNeed::None;
+        self.last_ack_sent = nxt;
+        self.timestamp = 0;
+        self.timestamp_at = now;
+        self.segment_bytes = 0;
+        self.buffer_max = buffer_max.min(65_535 << shift);
+        self.buffer = BUFFER_FIRST.min(self.buffer_max);
+        self.round_began = now;
+        self.round_end = nxt + self.buffer;
+        self.range_count = 0;
+        self.age = 0;
+    }
+
+    /// RCV.WND, in bytes.
+    pub fn window(&self) -> u64 {
+        self.edge.since(self.nxt)
+    }
+
+    /// Whether everything that will ever come has come.
+    pub fn is_finished(&self) -> bool {
+        self.fin.is_some_and(|fin| self.nxt > fin)
+    }
+
+    /// Behind the last octet of data in order; a FIN does not count.
+    pub fn data_end(&self) -> Position {
+        match self.fin {
+            Some(fin) => self.nxt.min(fin),
+            None => self.nxt,
+        }
+    }
+
+    /// The test of RFC 9293, 3.10.7.4, first check, table 6.
+    pub fn is_acceptable(&self, seq: Position, length: u64) -> bool {
+        let (nxt, edge) = (self.nxt, self.edge);
+        let inside = |p: Position| nxt <= p && p < edge;
+        match (length, edge > nxt) {
+            (0, false) => seq == nxt,
+            (0, true) => inside(seq),
+            (_, false) => false,
+            (n, true) => inside(seq) || inside(seq + (n - 1)),
+        }
+    }
+
+    /// Takes the text of an acceptable segment.
+    pub fn text(&mut self, pages: &mut Pages, seq: Position, text: &[u8]) -> Arrival {
+        let start = seq.max(self.nxt);
+        let mut end = (seq + text.len() as u64).min(self.edge);
+        if let Some(fin) = self.fin {
+            end = end.min(fin);
+        }
+        if end <= start {
+            return Arrival::Duplicate;
+        }
+        let text = &text[start.since(seq) as usize..end.since(seq) as usize];
+        if start == self.nxt {
+            self.stream.write(pages, start, text);
+            self.nxt = end;
+            self.join();
+            Arrival::InOrder
+        } else if let Some(arrival) = self.note(start, end) {
+            if arrival == Arrival::OutOfOrder {
+                self.stream.write(pages, start, text);
+            }
+            arrival
+        } else {
+            Arrival::NoRange
+        }
+    }
+
+    /// Takes a FIN at `position`; `nxt` goes over it when it is reached. A second one elsewhere is not believed.
+    pub fn finish(&mut self, position: Position) {
+        let beyond = self.ranges[..self.range_count].iter().any(|r| r.end > position);
+        if self.fin.is_none() && position >= self.nxt && !beyond {
+            self.fin = Some(position);
+        }
+        if self.fin == Some(self.nxt) {
+            self.nxt = self.nxt + 1;
+            self.edge = self.edge.max(self.nxt);
+        }
+    }
+
+    /// Moves `nxt` over the ranges that it has reached.
+    fn join(&mut self) {
+        let mut joined = 0;
+        for range in &self.ranges[..self.range_count] {
+            if range.start > self.nxt {
+                break;
+            }
+            self.nxt = self.nxt.max(range.end);
+            joined += 1;
+        }
+        self.ranges.copy_within(joined..self.range_count, 0);
+        self.range_count -= joined;
+    }
+
+    /// Notes data beyond a gap; `None` if there is no range left for it.
+    fn note(&mut self, start: Position, end: Position) -> Option<Arrival> {
+        let ranges = &self.ranges[..self.range_count];
+        // Those from `first` to before `last` touch the new one.
+        let first = ranges.iter().position(|r| r.end >= start).unwrap_or(ranges.len());
+        let last = ranges.iter().position(|r| r.start > end).unwrap_or(ranges.len());
+        self.age += 1;
+        let mut merged = Range { start, end, age: self.age };
+        let mut arrival = Arrival::OutOfOrder;
+        if first < last {
+            if ranges[first].start <= start && ranges[first].end >= end {
+                arrival = Arrival::Duplicate;
+            }
+            merged.start = merged.start.min(ranges[first].start);
+            merged.end = merged.end.max(ranges[last - 1].end);
+            self.ranges[first] = merged;
+            self.ranges.copy_within(last..self.range_count, first + 1);
+            self.range_count -= last - first - 1;
+        } else {
+            if self.range_count == self.ranges.len() {
+                return None;
+            }
+            self.ranges.copy_within(first..self.range_count, first + 1);
+            self.ranges[first] = merged;
+            self.range_count += 1;
+        }
+        Some(arrival)
+    }
+
+    /// Whether data lies beyond a gap.
+    pub fn has_gap(&self) -> bool {
+        self.range_count > 0
+    }
+
+    /// The blocks to report (RFC 2018, section 4): the range of the segment last received first, then by age.
+    pub fn sack_blocks(&self) -> SackBlocks {
+        let mut blocks = SackBlocks::default();
+        let mut before = u32::MAX;
+        for _ in 0..crate::wire::options::SACK_BLOCKS_MAX {
+            let ranges = self.ranges[..self.range_count].iter();
+            let Some(range) = ranges.filter(|r| r.age < before).max_by_key(|r| r.age) else { break };
+            blocks.push(range.start.seq(), range.end.seq());
+            before = range.age;
+        }
+        blocks
+    }
+
+    /// Owes an acknowledgement for `bytes` in order: at once for every second full-sized segment (SHLD-19), else
+    /// within `delay`.
+    pub fn owe_ack(&mut self, now: Instant, delay: Duration) {
+        let owed = self.nxt.since(self.last_ack_sent);
+        self.ack = match self.ack {
+            AckNeed::Now => AckNeed::Now,
+            _ if owed >= 2 * u64::from(self.segment_bytes.max(1)) => AckNeed::Now,
+            AckNeed::Delayed(at) => AckNeed::Delayed(at),
+            AckNeed::None => AckNeed::Delayed(now + delay),
+        };
+    }
+
+    /// The edge that could be advertised now: the free part of the buffer, as far as pages can be had.
+    ///
+    /// Receiver's side of silly window avoidance (RFC 9293, 3.8.6.2.2): the edge moves by the smaller of a segment
+    /// and half the buffer, or not at all.
+    fn next_edge(&mut self, pages: &mut Pages) -> Position {
+        let start = self.stream.start();
+        let wanted = (start + self.buffer).max(self.edge);
+        let granted = self.stream.grant(pages, wanted);
+        let step = u64::from(self.segment_bytes.max(536)).min(self.buffer / 2);
+        if granted.since(self.edge) >= step { granted } else { self.edge }
+    }
+
+    /// The window field for a segment that is about to be sent; moves the edge.
+    pub fn advertise(&mut self, pages: &mut Pages) -> u16 {
+        self.edge = self.next_edge(pages);
+        (self.window() >> self.shift).min(65_535) as u16
+    }
+
+    /// Data was taken by the guest up to `position`: its pages go back, and if that opens the window by two segments
+    /// or half the buffer, the peer is told.
+    pub fn taken(&mut self, pages: &mut Pages, position: Position) {
+        self.stream.release_before(pages, position);
+        let before = self.window();
+        let after = self.next_edge(pages).since(self.nxt);
+        let worth = (2 * u64::from(self.segment_bytes.max(536))).min(self.buffer / 2);
+        if !self.is_finished() && (after - before >= worth || (before == 0 && after > 0)) {
+            self.ack = AckNeed::Now;
+        }
+    }
+
+    /// Grows the buffer if the peer filled it within two round trips: the window, not the path, was the limit.
+    pub fn grow(&mut self, now: Instant, rtt: Option<Duration>) {
+        if self.nxt < self.round_end {
+            return;
+        }
+        let took = now.since(self.round_began);
+        if rtt.is_none_or(|rtt| took <= rtt + rtt) {
+            self.buffer = (self.buffer * 2).min(self.buffer_max);
+        }
+        self.round_began = now;
+        self.round_end = self.nxt + self.buffer;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seq::Seq;
+    use crate::store::gauge::Gauge;
+    use proptest::prelude::*;
+
+    fn start() -> Position {
+        Position::initial(Seq(u32::MAX - 100))
+    }
+
+    fn receiver(ranges: u32) -> (Pages, Receiver) {
+        let mut pages = Pages::new(Gauge::new("p", "deny", 64), 64, 512, 1, 64);
+        let mut r = Receiver::new(Stream::new(0), ranges);
+        r.open(&mut pages, start().back(1), 0, 16_384, Instant::default());
+        r.advertise(&mut pages);
+        (pages, r)
+    }
+
+    #[test]
+    fn the_four_cases_of_acceptability() {
+        let (_, mut r) = receiver(4);
+        let n = r.nxt;
+        assert_eq!(r.window(), 16_384);
+        assert!(r.is_acceptable(n, 0) && r.is_acceptable(n + 16_383, 0));
+        assert!(!r.is_acceptable(n + 16_384, 0) && !r.is_acceptable(n.back(1), 0));
+        assert!(r.is_acceptable(n.back(5), 6) && !r.is_acceptable(n.back(5), 5));
+        assert!(r.is_acceptable(n + 16_383, 9) && !r.is_acceptable(n + 16_384, 9));
+        r.edge = n;
+        assert!(r.is_acceptable(n, 0) && !r.is_acceptable(n + 1, 0) && !r.is_acceptable(n.back(1), 0));
+        assert!(!r.is_acceptable(n, 1));
+    }
+
+    #[test]
+    fn sack_blocks_are_the_youngest_first() {
+        let (mut pages, mut r) = receiver(8);
+        let n = r.nxt;
+        for at in [100, 300, 500, 700, 900] {
+            assert_eq!(r.text(&mut pages, n + at, &[1; 50]), Arrival::OutOfOrder);
+        }
+        assert_eq!(r.text(&mut pages, n + 350, &[1; 50]), Arrival::OutOfOrder);
+        let blocks: Vec<_> =
+            r.sack_blocks().as_slice().iter().map(|(a, b)| (a.distance(n.seq()), b.distance(n.seq()))).collect();
+        assert_eq!(blocks, [(300, 400), (900, 950), (700, 750), (500, 550)]);
+        assert_eq!(r.text(&mut pages, n + 310, &[1; 20]), Arrival::Duplicate);
+    }
+
+    #[test]
+    fn a_range_too_many_is_refused() {
+        let (mut pages, mut r) = receiver(2);
+        let n = r.nxt;
+        assert_eq!(r.text(&mut pages, n + 10, &[1]), Arrival::OutOfOrder);
+        assert_eq!(r.text(&mut pages, n + 20, &[1]), Arrival::OutOfOrder);
+        assert_eq!(r.text(&mut pages, n + 30, &[1]), Arrival::NoRange);
+        assert_eq!(r.text(&mut pages, n + 11, &[1]), Arrival::OutOfOrder, "one that touches another needs none");
+        assert_eq!(r.text(&mut pages, n, &[1; 10]), Arrival::InOrder);
+        assert_eq!(r.nxt, n + 12);
+    }
+
+    #[test]
+    fn a_fin_beyond_a_gap_waits_and_nothing_comes_after_it() {
+        let (mut pages, mut r) = receiver(4);
+        let n = r.nxt;
+        r.text(&mut pages, n + 5, b"world");
+        r.finish(n + 10);
+        assert!(!r.is_finished());
+        assert_eq!(r.text(&mut pages, n + 10, b"!"), Arrival::Duplicate);
+        r.text(&mut pages, n, b"hello");
+        r.finish(n + 10);
+        assert!(r.is_finished());
+        assert_eq!((r.nxt, r.data_end()), (n + 11, n + 10));
+    }
+
+    #[test]
+    fn every_second_full_segment_is_acknowledged_at_once() {
+        let (mut pages, mut r) = receiver(4);
+        let n = r.nxt;
+        r.segment_bytes = 100;
+        r.text(&mut pages, n, &[0; 100]);
+        let (now, delay) = (Instant::from_us(5), Duration::from_ms(40));
+        r.owe_ack(now, delay);
+        assert_eq!(r.ack, AckNeed::Delayed(now + delay));
+        r.text(&mut pages, n + 100, &[0; 100]);
+        r.owe_ack(now, delay);
+        assert_eq!(r.ack, AckNeed::Now);
+    }
+
+    #[test]
+    fn the_window_closes_without_shrinking_and_opens_in_steps() {
+        let (mut pages, mut r) = receiver(4);
+        let n = r.nxt;
+        r.segment_bytes = 1000;
+        let mut at = n;
+        while r.window() > 0 {
+            let length = r.window().min(1000);
+            r.text(&mut pages, at, &vec![9; length as usize]);
+            at = at + length;
+            let edge = r.edge;
+            r.advertise(&mut pages);
+            assert!(r.edge >= edge);
+        }
+        assert_eq!(r.nxt, n + 16_384);
+        r.taken(&mut pages, n + 999);
+        assert_eq!((r.ack, r.advertise(&mut pages)), (AckNeed::None, 0), "less than a segment is not offered");
+        r.taken(&mut pages, n + 4000);
+        assert_eq!(r.ack, AckNeed::Now);
+        assert!(r.advertise(&mut pages) >= 3000);
+    }
+
+    proptest! {
+        /// Whatever order and overlap the pieces come in, the stream is the bytes.
+        #[test]
+        fn pieces_make_the_whole(pieces in proptest::collection::vec((0usize..2000, 1usize..300), 1..60)) {
+            let (mut pages, mut r) = receiver(3);
+            let n = r.nxt;
+            let whole: Vec<u8> = (0..2300).map(|i| (i * 7 % 251) as u8).collect();
+            let mut pieces = pieces;
+            pieces.extend((0..2300 / 100).map(|i| (i * 100, 100)));
+            for (at, length) in pieces {
+                r.text(&mut pages, n + at as u64, &whole[at..at + length]);
+                let blocks = r.sack_blocks();
+                for (left, right) in blocks.as_slice() {
+                    prop_assert!(left.near(r.nxt) > r.nxt && right.near(r.nxt) > left.near(r.nxt));
+                }
+            }
+            prop_assert_eq!(r.nxt.since(n), 2300);
+            prop_assert!(!r.has_gap());
+            let mut out = vec![0; 2300];
+            r.stream.read(&pages, n, &mut out);
+            prop_assert_eq!(out, whole);
+        }
+    }
+}

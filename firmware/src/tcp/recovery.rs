@@ -1,0 +1,538 @@
+//! Loss: how it is found, and what is sent after it.
+//!
+//! * With SACK, RACK (RFC 8985): a segment is lost when one sent later was delivered and a reordering window has
+//!   passed since. A tail that nothing comes after is probed (TLP).
+//! * Without SACK, three duplicate acknowledgements, and NewReno's partial ones (RFC 5681, 6582).
+//! * When all else fails, the retransmission timeout (RFC 6298): everything not selectively acknowledged is lost.
+//!
+//! While recovering, the window follows proportional rate reduction (RFC 6937); the controller only names the
+//! threshold at which recovery ends. What is in flight is `SND.NXT - SND.UNA` less what was delivered and what is
+//! lost; a lost segment sent again is in flight again.
+
+use crate::counters::{Counter, Counters};
+use crate::seq::{Position, Seq};
+use crate::tcp::congestion::{Acked, AnyController, Controller, Window};
+use crate::tcp::records::{Record, RecordSlot, Records};
+use crate::tcp::rtt::RttEstimator;
+use crate::tcp::send::Sender;
+use crate::time::{Duration, Instant};
+
+/// RFC 5681: duplicate acknowledgements that mean loss; RFC 8985: selectively acknowledged segments after which the
+/// reordering window closes.
+const DUPLICATES: u32 = 3;
+
+/// RFC 8985, 7.2: how long a peer may delay the acknowledgement of a single segment.
+const DELAYED_ACK_WORST: Duration = Duration::from_ms(200);
+
+/// What is going on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Nothing is known to be lost.
+    Open,
+    /// Fast recovery, until this is acknowledged.
+    Fast,
+    /// After a timeout, until this is acknowledged.
+    Loss,
+}
+
+/// RFC 8985's state of the delivered segment that was sent last.
+#[derive(Clone, Copy, Debug)]
+struct Rack {
+    sent_at: Instant,
+    end: Position,
+    rtt: Duration,
+    /// The highest octet delivered.
+    fack: Position,
+    reordering: bool,
+}
+
+/// RFC 6937's counts since recovery began, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Prr {
+    delivered: u64,
+    out: u64,
+    flight: u64,
+}
+
+/// A tail loss probe under way (RFC 8985, 7).
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    end: Position,
+    retransmission: bool,
+}
+
+/// Loss detection and recovery of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Recovery {
+    /// What is going on.
+    pub phase: Phase,
+    /// The window that is allowed.
+    pub window: Window,
+    controller: AnyController,
+    /// RFC 6582's `recover`: where the present or last recovery ends.
+    until: Position,
+    /// Bytes in flight that were delivered out of order.
+    sacked: u64,
+    /// Bytes deemed lost and not sent again.
+    lost: u64,
+    duplicates: u32,
+    rack: Option<Rack>,
+    prr: Prr,
+    probe: Option<Probe>,
+    /// When RACK may find more lost.
+    pub reorder_at: Option<Instant>,
+}
+
+/// An acceptable acknowledgement.
+#[derive(Clone, Copy, Debug)]
+pub struct Ack<'a> {
+    /// SEG.ACK, at most SND.MAX.
+    pub ack: Position,
+    /// Its SACK blocks, if SACK is in use.
+    pub sack: Option<&'a [(Seq, Seq)]>,
+    /// Whether it is a duplicate in the sense of RFC 5681, section 2.
+    pub duplicate: bool,
+}
+
+/// What a connection has beside its recovery that an acknowledgement touches.
+#[derive(Debug)]
+pub struct Around<'a> {
+    /// The sending half.
+    pub sender: &'a mut Sender,
+    /// The pool of records.
+    pub records: &'a mut Records,
+    /// Round trips.
+    pub rtt: &'a mut RttEstimator,
+    /// Counters.
+    pub counters: &'a mut Counters,
+}
+
+impl Recovery {
+    /// At the start of a connection: `iss` is its SYN, `window` the initial window in bytes.
+    pub fn new(controller: AnyController, iss: Position, window: u32) -> Self {
+        Self {
+            phase: Phase::Open,
+            window: Window { congestion: window, threshold: u32::MAX },
+            controller,
+            until: iss,
+            sacked: 0,
+            lost: 0,
+            duplicates: 0,
+            rack: None,
+            prr: Prr::default(),
+            probe: None,
+            reorder_at: None,
+        }
+    }
+
+    /// What is in the network, in bytes (RFC 6675's pipe).
+    pub fn in_network(&self, sender: &Sender) -> u64 {
+        sender.in_flight().saturating_sub(self.sacked + self.lost)
+    }
+
+    /// What may be sent now, in bytes.
+    pub fn allowance(&self, sender: &Sender) -> u64 {
+        u64::from(self.window.congestion).saturating_sub(self.in_network(sender))
+    }
+
+    /// Bytes deemed lost and not sent again.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Bytes selectively acknowledged.
+    pub fn sacked(&self) -> u64 {
+        self.sacked
+    }
+
+    /// Takes an acknowledgement. The sender's stream is not touched.
+    pub fn acknowledged(&mut self, a: &mut Around<'_>, ack: &Ack<'_>, now: Instant) {
+        let flight_before = a.sender.in_flight();
+        let mut delivered = 0;
+        let mut rtt_sample = None;
+        let progress = ack.ack > a.sender.una;
+        let mut duplicate_delivery = false;
+
+        if progress {
+            delivered += self.cumulative(a, ack.ack, now, &mut rtt_sample);
+        }
+        match ack.sack {
+            Some(blocks) => {
+                for &(left, right) in blocks {
+                    let (left, right) = (left.near(a.sender.una), right.near(a.sender.una));
+                    if right <= a.sender.una {
+                        duplicate_delivery = true;
+                    } else if a.sender.una <= left && left < right && right <= a.sender.nxt {
+                        delivered += self.selective(a, left, right, now, &mut rtt_sample);
+                    }
+                }
+            }
+            None => delivered = self.without_sack(a, delivered, progress, ack.duplicate),
+        }
+        if let Some(rtt) = rtt_sample {
+            a.rtt.measured(now, rtt);
+        }
+        if progress {
+            a.rtt.progress();
+        }
+        self.end_probe(a, ack, duplicate_delivery);
+
+        let lost_before = self.lost;
+        if ack.sack.is_some() {
+            self.detect(a, now);
+        } else {
+            self.detect_without_sack(a, progress);
+        }
+        self.change_phase(a, lost_before);
+        self.set_window(a, delivered, flight_before, now);
+    }
+
+    /// Removes what is acknowledged; gives the bytes newly delivered.
+    fn cumulative(
+        &mut self,
+        a: &mut Around<'_>,
+        ack: Position,
+        now: Instant,
+        rtt_sample: &mut Option<Duration>,
+    ) -> u64 {
+        let mut delivered = 0;
+        while let Some(slot) = a.sender.records.first() {
+            let record = *a.records.get(slot);
+            if record.start >= ack {
+                break;
+            }
+            let end = record.end.min(ack);
+            let bytes = end.since(record.start);
+            if record.sacked {
+                self.sacked -= bytes;
+            } else {
+                delivered += bytes;
+            }
+            if record.lost {
+                self.lost -= bytes;
+            }
+            if record.end > ack {
+                a.records.get_mut(slot).start = ack;
+                break;
+            }
+            if !record.sacked {
+                self.newly_delivered(a.rtt, &record, now, rtt_sample);
+            }
+            a.sender.records.pop_front(a.records);
+        }
+        // A window probe that was taken is beyond `nxt` and has no record.
+        a.sender.una = ack;
+        a.sender.nxt = a.sender.nxt.max(ack);
+        delivered
+    }
+
+    /// Marks what a SACK block covers; gives the bytes newly delivered.
+    fn selective(
+        &mut self,
+        a: &mut Around<'_>,
+        left: Position,
+        right: Position,
+        now: Instant,
+        rtt_sample: &mut Option<Duration>,
+    ) -> u64 {
+        let mut delivered = 0;
+        let mut next = a.sender.records.first();
+        while let Some(slot) = next {
+            let record = *a.records.get(slot);
+            if record.start >= right {
+                break;
+            }
+            next = a.records.next(slot);
+            if record.sacked || record.end <= left {
+                continue;
+            }
+            // Only a whole record can be marked; without a record for the rest, the block is believed later.
+            if record.start < left {
+                if !a.sender.records.split(a.records, slot, left) {
+                    break;
+                }
+                next = a.records.next(slot);
+                continue;
+            }
+            if record.end > right && !a.sender.records.split(a.records, slot, right) {
+                break;
+            }
+            let record = a.records.get_mut(slot);
+            record.sacked = true;
+            let bytes = record.len();
+            if std::mem::take(&mut record.lost) {
+                self.lost -= bytes;
+            }
+            self.sacked += bytes;
+            delivered += bytes;
+            let record = *record;
+            self.newly_delivered(a.rtt, &record, now, rtt_sample);
+        }
+        delivered
+    }
+
+    /// RFC 8985, 6.2, steps 1 to 3, for one record.
+    fn newly_delivered(
+        &mut self,
+        rtt: &RttEstimator,
+        record: &Record,
+        now: Instant,
+        rtt_sample: &mut Option<Duration>,
+    ) {
+        let took = now.since(record.sent_at);
+        let once = record.transmissions == 1;
+        if once {
+            // Karn's algorithm: only of what was sent once; of several, the one sent last.
+            *rtt_sample = Some(rtt_sample.map_or(took, |s| s.min(took)));
+        } else if rtt.min().is_some_and(|min| took < min) {
+            // The acknowledgement is of an earlier transmission.
+            return;
+        }
+        let rack = self.rack.get_or_insert(Rack {
+            sent_at: record.sent_at,
+            end: record.end,
+            rtt: took,
+            fack: record.end,
+            reordering: false,
+        });
+        if (record.sent_at, record.end) >= (rack.sent_at, rack.end) {
+            (rack.sent_at, rack.end, rack.rtt) = (record.sent_at, record.end, took);
+        }
+        if record.end >= rack.fack {
+            rack.fack = record.end;
+        } else if once {
+            rack.reordering = true;
+        }
+    }
+
+    /// Without SACK a duplicate acknowledgement stands for one segment delivered somewhere.
+    fn without_sack(&mut self, a: &Around<'_>, delivered: u64, progress: bool, duplicate: bool) -> u64 {
+        let mss = u64::from(a.sender.mss);
+        let before = self.sacked;
+        if progress {
+            // What was acknowledged stands for the segments that the duplicates stood for.
+            self.sacked = self.sacked.saturating_sub(delivered.saturating_sub(mss));
+            if self.phase == Phase::Open {
+                self.duplicates = 0;
+                self.sacked = 0;
+            }
+            return delivered.saturating_sub(before - self.sacked);
+        }
+        if duplicate {
+            self.duplicates += 1;
+            self.sacked = (before + mss).min(a.sender.in_flight().saturating_sub(self.lost + mss)).max(before);
+        }
+        self.sacked - before
+    }
+
+    /// RFC 8985, 6.2, steps 4 and 5. Marks what is lost and says when to look again.
+    fn detect(&mut self, a: &mut Around<'_>, now: Instant) {
+        self.reorder_at = None;
+        let Some(rack) = self.rack else { return };
+        let window = self.reordering_window(a, &rack);
+        let mut next = a.sender.records.first();
+        while let Some(slot) = next {
+            next = a.records.next(slot);
+            let record = a.records.get_mut(slot);
+            if record.sacked || record.lost {
+                continue;
+            }
+            if (record.sent_at, record.end) >= (rack.sent_at, rack.end) {
+                // What was sent later than the youngest delivered. In first transmissions all that follow are, too.
+                if record.transmissions == 1 {
+                    break;
+                }
+                continue;
+            }
+            let deadline = record.sent_at + rack.rtt + window;
+            if deadline <= now {
+                record.lost = true;
+                self.lost += record.len();
+            } else {
+                self.reorder_at = Some(self.reorder_at.map_or(deadline, |d| d.max(deadline)));
+            }
+        }
+    }
+
+    fn reordering_window(&self, a: &Around<'_>, rack: &Rack) -> Duration {
+        let sacked_segments = self.sacked / u64::from(a.sender.mss.max(1));
+        if !rack.reordering && (self.phase != Phase::Open || sacked_segments >= DUPLICATES.into()) {
+            return Duration::ZERO;
+        }
+        let quarter = Duration::from_us(a.rtt.min().unwrap_or_default().as_us() / 4);
+        quarter.min(a.rtt.smoothed().unwrap_or_default())
+    }
+
+    /// RFC 5681, 3.2, and RFC 6582, 3.2.
+    fn detect_without_sack(&mut self, a: &mut Around<'_>, progress: bool) {
+        let third = self.phase == Phase::Open && self.duplicates == DUPLICATES && a.sender.una > self.until;
+        let partial = self.phase == Phase::Fast && progress && a.sender.una < self.until;
+        if !(third || partial) {
+            return;
+        }
+        if let Some(slot) = a.sender.records.first() {
+            let record = a.records.get_mut(slot);
+            if !record.lost && (third || record.transmissions == 1) {
+                record.lost = true;
+                self.lost += record.len();
+            }
+        }
+    }
+
+    /// RFC 8985, 7.4.2: what the end of a probe tells.
+    fn end_probe(&mut self, a: &mut Around<'_>, ack: &Ack<'_>, duplicate_delivery: bool) {
+        let Some(probe) = self.probe else { return };
+        if ack.ack < probe.end {
+            return;
+        }
+        if !probe.retransmission || duplicate_delivery {
+            self.probe = None;
+        } else if ack.ack > probe.end {
+            // The probe repaired a loss that nothing else will show.
+            self.probe = None;
+            if self.phase == Phase::Open {
+                self.window.threshold = self.controller.lost(&self.window, a.sender.mss);
+                self.window.congestion = self.window.threshold;
+            }
+        } else if ack.duplicate && ack.sack.is_none_or(<[_]>::is_empty) {
+            self.probe = None;
+        }
+    }
+
+    fn change_phase(&mut self, a: &mut Around<'_>, lost_before: u64) {
+        if self.phase != Phase::Open && a.sender.una >= self.until {
+            if self.phase == Phase::Fast {
+                self.window.congestion = self.window.threshold;
+            }
+            self.phase = Phase::Open;
+            self.duplicates = 0;
+        }
+        if self.phase == Phase::Open && self.lost > lost_before {
+            a.counters.add(Counter::TcpFastRecoveries);
+            self.phase = Phase::Fast;
+            self.until = a.sender.nxt;
+            self.window.threshold = self.controller.lost(&self.window, a.sender.mss);
+            self.prr = Prr { delivered: 0, out: 0, flight: a.sender.in_flight() };
+            self.probe = None;
+        }
+    }
+
+    fn set_window(&mut self, a: &Around<'_>, delivered: u64, flight_before: u64, now: Instant) {
+        let mss = a.sender.mss;
+        match self.phase {
+            Phase::Fast => {
+                // RFC 6937, 3.1, with the slow start reduction bound.
+                self.prr.delivered += delivered;
+                let pipe = self.in_network(a.sender);
+                let threshold = u64::from(self.window.threshold);
+                let count = if pipe > threshold {
+                    (self.prr.delivered * threshold).div_ceil(self.prr.flight.max(1)).saturating_sub(self.prr.out)
+                } else {
+                    let limit = self.prr.delivered.saturating_sub(self.prr.out).max(delivered) + u64::from(mss);
+                    (threshold - pipe).min(limit)
+                };
+                // The first retransmission is not to wait.
+                let count = if self.prr.out == 0 { count.max(mss.into()) } else { count };
+                self.window.congestion = u32::try_from(pipe + count).unwrap_or(u32::MAX);
+            }
+            Phase::Open | Phase::Loss => {
+                // A window that did not limit what was sent says nothing about the path (RFC 7661's concern).
+                let used = if self.window.in_slow_start() { 2 * flight_before } else { flight_before + u64::from(mss) };
+                if delivered > 0 && used > u64::from(self.window.congestion) {
+                    let ack = Acked {
+                        now,
+                        bytes: u32::try_from(delivered).unwrap_or(u32::MAX),
+                        mss,
+                        rtt: a.rtt.smoothed().unwrap_or_default(),
+                    };
+                    self.controller.acked(&mut self.window, &ack);
+                }
+            }
+        }
+    }
+
+    /// The reordering timer fired: RACK looks again.
+    pub fn reorder_timeout(&mut self, a: &mut Around<'_>, now: Instant) {
+        let lost_before = self.lost;
+        self.detect(a, now);
+        self.change_phase(a, lost_before);
+        self.set_window(a, 0, a.sender.in_flight(), now);
+    }
+
+    /// The retransmission timer fired (RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; RFC 2018, section 5).
+    pub fn timed_out(&mut self, a: &mut Around<'_>) {
+        a.counters.add(Counter::TcpTimeouts);
+        if self.phase != Phase::Loss {
+            // A second timeout for the same data does not lower the threshold again.
+            self.window.threshold = self.controller.lost(&self.window, a.sender.mss);
+        }
+        self.phase = Phase::Loss;
+        self.until = a.sender.nxt;
+        self.window.congestion = a.sender.mss;
+        self.duplicates = 0;
+        self.probe = None;
+        self.reorder_at = None;
+        // A peer that selectively acknowledged the first octet and still waits for it has dropped what it held.
+        let reneged = a.sender.records.first().is_some_and(|slot| a.records.get(slot).sacked);
+        (self.sacked, self.lost) = (0, 0);
+        let mut next = a.sender.records.first();
+        while let Some(slot) = next {
+            next = a.records.next(slot);
+            let record = a.records.get_mut(slot);
+            record.sacked &= !reneged;
+            record.lost = !record.sacked;
+            if record.sacked {
+                self.sacked += record.len();
+            } else {
+                self.lost += record.len();
+            }
+        }
+    }
+
+    /// The first lost segment.
+    pub fn first_lost(&self, sender: &Sender, records: &Records) -> Option<RecordSlot> {
+        if self.lost == 0 {
+            return None;
+        }
+        let mut next = sender.records.first();
+        while let Some(slot) = next {
+            if records.get(slot).lost {
+                return Some(slot);
+            }
+            next = records.next(slot);
+        }
+        None
+    }
+
+    /// A record was sent again.
+    pub fn retransmitted(&mut self, records: &mut Records, slot: RecordSlot, now: Instant) {
+        let record = records.get_mut(slot);
+        record.sent_at = now;
+        record.transmissions = record.transmissions.saturating_add(1);
+        let bytes = record.len();
+        if std::mem::take(&mut record.lost) {
+            self.lost -= bytes;
+        }
+        self.prr.out += bytes;
+    }
+
+    /// New data was sent.
+    pub fn sent(&mut self, bytes: u64) {
+        self.prr.out += bytes;
+    }
+
+    /// How long after the last transmission a tail is probed (RFC 8985, 7.2); `None` while it is not.
+    pub fn probe_timeout(&self, sender: &Sender, rtt: &RttEstimator) -> Option<Duration> {
+        if self.phase != Phase::Open || self.sacked > 0 || self.probe.is_some() || sender.in_flight() == 0 {
+            return None;
+        }
+        let smoothed = rtt.smoothed()?;
+        let ack_delay = if sender.records.count() == 1 { DELAYED_ACK_WORST } else { Duration::from_ms(2) };
+        Some(smoothed + smoothed + ack_delay)
+    }
+
+    /// A probe goes out: new data up to `end`, or again what ends there.
+    pub fn probe_sent(&mut self, end: Position, retransmission: bool) {
+        self.probe = Some(Probe { end, retransmission });
+    }
+}

@@ -1,0 +1,156 @@
+//! The sending half of a connection: what is queued, what is sent, what the peer allows.
+
+use crate::seq::Position;
+use crate::store::pages::{Pages, Stream};
+use crate::tcp::records::RecordList;
+
+/// The sending half.
+#[derive(Debug)]
+pub struct Sender {
+    /// ISS: our SYN.
+    pub iss: Position,
+    /// SND.UNA.
+    pub una: Position,
+    /// SND.NXT.
+    pub nxt: Position,
+    /// Behind the furthest octet ever sent: a window probe goes beyond `nxt`.
+    pub max: Position,
+    /// Behind the last octet that the program has given.
+    pub end: Position,
+    /// The program will give no more: a FIN stands at `end`.
+    pub fin: bool,
+    /// SND.WND, in bytes.
+    pub window: u32,
+    /// The largest window the peer ever offered.
+    pub window_max: u32,
+    /// SND.WL1.
+    pub wl1: Position,
+    /// SND.WL2.
+    pub wl2: Position,
+    /// The shift of the peer's window field.
+    pub shift: u8,
+    /// The largest text of a segment without options beyond those of every segment.
+    pub mss: u32,
+    /// Nagle's algorithm is off.
+    pub nodelay: bool,
+    /// The data from `una` to `end`.
+    pub stream: Stream,
+    /// The segments in flight.
+    pub records: RecordList,
+    /// The most buffer this connection may have, in bytes.
+    pub buffer_max: u64,
+}
+
+/// The buffer that every connection begins with, in bytes.
+const BUFFER_FIRST: u64 = 65_536;
+
+impl Sender {
+    /// A sender at rest.
+    pub fn new(stream: Stream) -> Self {
+        let zero = Position::default();
+        Self {
+            iss: zero,
+            una: zero,
+            nxt: zero,
+            max: zero,
+            end: zero,
+            fin: false,
+            window: 0,
+            window_max: 0,
+            wl1: zero,
+            wl2: zero,
+            shift: 0,
+            mss: 0,
+            nodelay: false,
+            stream,
+            records: RecordList::CLOSED,
+            buffer_max: 0,
+        }
+    }
+
+    /// Begins a life: our SYN stands at `iss` and is yet to be sent.
+    pub fn open(&mut self, pages: &mut Pages, iss: Position, mss: u32, buffer_max: u64, nodelay: bool) {
+        let Self {
+            iss: my_iss,
+            una,
+            nxt,
+            max,
+            end,
+            fin,
+            window,
+            window_max,
+            wl1,
+            wl2,
+            shift,
+            mss: my_mss,
+            nodelay: my_nodelay,
+            stream,
+            records: _,
+            buffer_max: my_buffer_max,
+        } = self;
+        (*my_iss, *una, *nxt, *max, *end) = (iss, iss, iss, iss, iss + 1);
+        (*fin, *window, *window_max, *shift) = (false, 0, 0, 0);
+        (*wl1, *wl2) = (Position::default(), iss);
+        (*my_mss, *my_nodelay, *my_buffer_max) = (mss, nodelay, buffer_max);
+        stream.open(pages, iss + 1);
+        self.extend(pages, 0);
+    }
+
+    /// Behind the last octet there is to send, the FIN included.
+    pub fn last(&self) -> Position {
+        self.end + u64::from(self.fin)
+    }
+
+    /// Sent and not acknowledged, in octets.
+    pub fn in_flight(&self) -> u64 {
+        self.nxt.since(self.una)
+    }
+
+    /// The first octet that the peer does not allow yet.
+    pub fn edge(&self) -> Position {
+        self.una + u64::from(self.window)
+    }
+
+    /// Takes the window of an acceptable segment (RFC 9293, 3.10.7.4, fifth check): only from a newer segment than the
+    /// last that was believed.
+    pub fn update_window(&mut self, seq: Position, ack: Position, field: u16) {
+        if self.wl1 < seq || (self.wl1 == seq && self.wl2 <= ack) {
+            self.window = u32::from(field) << self.shift;
+            self.window_max = self.window_max.max(self.window);
+            self.wl1 = seq;
+            self.wl2 = ack;
+        }
+    }
+
+    /// Extends the credit of the guest: twice what may be in flight, so that the next round is there when this one is
+    /// acknowledged.
+    pub fn extend(&mut self, pages: &mut Pages, congestion_window: u32) {
+        let buffer = (2 * u64::from(congestion_window)).clamp(BUFFER_FIRST.min(self.buffer_max), self.buffer_max);
+        let start = self.stream.start();
+        self.stream.grant(pages, start + buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seq::Seq;
+    use crate::store::gauge::Gauge;
+
+    #[test]
+    fn a_window_from_an_older_segment_is_not_believed() {
+        let mut pages = Pages::new(Gauge::new("p", "deny", 8), 8, 512, 1, 8);
+        let mut s = Sender::new(Stream::new(0));
+        s.open(&mut pages, Position::initial(Seq(0)), 1000, 4096, false);
+        let at = |n: u64| Position::initial(Seq(500)) + n;
+        s.shift = 2;
+        s.update_window(at(10), s.una, 100);
+        assert_eq!(s.window, 400);
+        s.update_window(at(9), s.una, 50);
+        assert_eq!(s.window, 400);
+        s.update_window(at(10), s.una, 30);
+        assert_eq!((s.window, s.window_max), (120, 400));
+        s.update_window(at(10), s.una.back(1), 60);
+        assert_eq!(s.window, 120);
+    }
+}

@@ -1,0 +1,120 @@
+//! TIME-WAIT (RFC 9293, 3.6.1 and 3.10.7.4): a small entry that answers for a connection that is over.
+
+use toe_abi::Mac;
+
+use crate::seq::{Position, Seq};
+use crate::tcp::tcb::{Link, Tcb, Tuple};
+use crate::time::Instant;
+use crate::wire::frame::Headers;
+use crate::wire::options::{Options, Timestamps};
+use crate::wire::segment::{self, Flags, Segment};
+
+/// An entry.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeWait {
+    /// Its ends.
+    pub tuple: Tuple,
+    /// Its stations.
+    pub link: Link,
+    /// SND.NXT.
+    pub snd_nxt: Seq,
+    /// RCV.NXT.
+    pub rcv_nxt: Position,
+    /// TS.Recent and our offset, if timestamps are in use.
+    pub timestamps: Option<(u32, u32)>,
+    /// The window field that the connection ended with.
+    pub window: u16,
+    /// Acknowledgements that may still be sent: a peer that is as lost as we are must not be answered for ever.
+    pub answers_left: u8,
+}
+
+/// What a segment does to an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Nothing.
+    Ignore,
+    /// An acknowledgement.
+    Acknowledge,
+    /// The FIN came again: an acknowledgement, and the time begins anew.
+    Restart,
+    /// The entry is over.
+    Forget,
+    /// A SYN that may begin a new connection (MAY-2), if a listener wants it.
+    NewSyn,
+}
+
+/// See [`TimeWait::answers_left`].
+const ANSWERS: u8 = 16;
+
+impl TimeWait {
+    /// An entry at rest.
+    pub fn vacant(tuple: Tuple) -> Self {
+        Self {
+            tuple,
+            link: Link { local: Mac::default(), remote: Mac::default() },
+            snd_nxt: Seq(0),
+            rcv_nxt: Position::default(),
+            timestamps: None,
+            window: 0,
+            answers_left: 0,
+        }
+    }
+
+    /// What a connection leaves behind.
+    pub fn of(t: &Tcb) -> Self {
+        Self {
+            tuple: t.tuple,
+            link: t.link,
+            snd_nxt: t.send.nxt.seq(),
+            rcv_nxt: t.receive.nxt,
+            timestamps: t.agreed.timestamps.then_some((t.receive.timestamp, t.timestamp_offset)),
+            window: (t.receive.window() >> t.receive.shift).min(65_535) as u16,
+            answers_left: ANSWERS,
+        }
+    }
+
+    /// RFC 9293, 3.10.7.4, for TIME-WAIT.
+    pub fn arrives(&mut self, segment: &Segment<'_>) -> Outcome {
+        let flags = segment.flags;
+        let seq = segment.seq.near(self.rcv_nxt);
+        if flags.has(Flags::RST) {
+            return if seq == self.rcv_nxt { Outcome::Forget } else { Outcome::Ignore };
+        }
+        if flags.has(Flags::SYN) && !flags.has(Flags::ACK) {
+            // RFC 6191: a larger timestamp, or a sequence number beyond the old ones (RFC 1122, 4.2.2.13).
+            let newer = match (self.timestamps, segment.options.timestamps) {
+                (Some((recent, _)), Some(new)) if new.value != recent => new.value.wrapping_sub(recent) as i32 > 0,
+                _ => seq > self.rcv_nxt,
+            };
+            if newer {
+                return Outcome::NewSyn;
+            }
+        }
+        let fin_again = flags.has(Flags::FIN) && seq + u64::from(segment.sequence_length()) == self.rcv_nxt;
+        if segment.sequence_length() == 0 && seq == self.rcv_nxt {
+            return Outcome::Ignore;
+        }
+        if self.answers_left == 0 {
+            return Outcome::Ignore;
+        }
+        self.answers_left -= 1;
+        if fin_again { Outcome::Restart } else { Outcome::Acknowledge }
+    }
+
+    /// The acknowledgement.
+    pub fn acknowledgement(&self, now: Instant) -> Headers {
+        let timestamps = self
+            .timestamps
+            .map(|(echo, offset)| Timestamps { value: ((now.as_us() / 1000) as u32).wrapping_add(offset), echo });
+        let tcp = segment::Header {
+            source_port: self.tuple.local.port,
+            destination_port: self.tuple.remote.port,
+            seq: self.snd_nxt,
+            ack: self.rcv_nxt.seq(),
+            flags: Flags::ACK,
+            window: self.window,
+            options: Options { timestamps, ..Options::default() },
+        };
+        self.tuple.headers(self.link, tcp)
+    }
+}

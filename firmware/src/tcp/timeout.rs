@@ -1,0 +1,165 @@
+//! The timers of a connection, and what happens when they fire.
+//!
+//! Four, each with one entry in the wheel. The first serves whatever is waited for most urgently: an acknowledgement,
+//! RACK's reordering window, the end of a silent tail, or a window. When each is due follows from the block's state,
+//! so nothing has to be cancelled: the engine asks [`deadline`] after every change.
+
+use toe_abi::Reason;
+
+use crate::counters::Counter;
+use crate::tcp::receive::AckNeed;
+use crate::tcp::tcb::{Due, State, Store, Tcb};
+use crate::time::Instant;
+
+/// Which timer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Retransmission, reordering, tail probe, window probe.
+    Retransmit,
+    /// A delayed acknowledgement.
+    DelayedAck,
+    /// An abandoned FIN-WAIT-2.
+    Linger,
+    /// Telling the guest again.
+    Guest,
+}
+
+impl Kind {
+    /// All of them, in the order of their timers.
+    pub const ALL: [Self; 4] = [Self::Retransmit, Self::DelayedAck, Self::Linger, Self::Guest];
+}
+
+/// What the first timer is waiting for.
+enum Waiting {
+    Handshake,
+    Acknowledgement,
+    Reordering,
+    Tail,
+    Window,
+}
+
+/// When a timer is due; `None` if it is not running.
+pub fn deadline(t: &Tcb, kind: Kind) -> Option<Instant> {
+    match kind {
+        Kind::Retransmit => waiting(t).map(|(at, _)| at),
+        Kind::DelayedAck => match t.receive.ack {
+            AckNeed::Delayed(at) => Some(at),
+            AckNeed::None | AckNeed::Now => None,
+        },
+        Kind::Linger => t.linger_until,
+        Kind::Guest => t.guest.repeat_at,
+    }
+}
+
+fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
+    let rto_at = t.timer_from + t.rtt.rto();
+    match t.state {
+        State::Closed | State::TimeWait => return None,
+        State::SynSent | State::SynReceived => {
+            return (t.due != Due::Syn).then_some((rto_at, Waiting::Handshake));
+        }
+        _ => {}
+    }
+    if t.send.in_flight() == 0 {
+        let blocked = t.send.last() > t.send.nxt && t.due == Due::None;
+        return blocked.then_some((rto_at, Waiting::Window));
+    }
+    if let Some(at) = t.recovery.reorder_at
+        && at < rto_at
+    {
+        return Some((at, Waiting::Reordering));
+    }
+    if t.due == Due::None
+        && t.agreed.sack
+        && let Some(after) = t.recovery.probe_timeout(&t.send, &t.rtt)
+        && t.timer_from + after < rto_at
+    {
+        return Some((t.timer_from + after, Waiting::Tail));
+    }
+    Some((rto_at, Waiting::Acknowledgement))
+}
+
+/// A timer fired.
+pub fn fired(t: &mut Tcb, store: &mut Store, kind: Kind, now: Instant) {
+    match kind {
+        Kind::Retransmit => {
+            if let Some((at, waiting)) = waiting(t)
+                && at <= now
+            {
+                retransmit(t, store, waiting, now);
+            }
+        }
+        Kind::DelayedAck => {
+            if let AckNeed::Delayed(at) = t.receive.ack
+                && at <= now
+            {
+                t.receive.ack = AckNeed::Now;
+            }
+        }
+        Kind::Linger => {
+            if t.linger_until.is_some_and(|at| at <= now) {
+                store.counters.add(Counter::TcpClosed);
+                t.state = State::Closed;
+                t.quiet();
+            }
+        }
+        Kind::Guest => {
+            if t.guest.repeat_at.is_some_and(|at| at <= now) {
+                store.counters.add(Counter::ChannelResent);
+                t.tell_again();
+            }
+        }
+    }
+}
+
+fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
+    let silent = now.since(t.progress_at);
+    match waiting {
+        Waiting::Handshake => {
+            // MUST-22 and MUST-23: SYNs are given up like data, and not before R2 of their own.
+            if silent >= store.config.give_up_syn {
+                give_up(t, store);
+                return;
+            }
+            t.rtt.back_off();
+            t.due = Due::Syn;
+        }
+        Waiting::Acknowledgement => {
+            // R2 (RFC 9293, 3.8.3).
+            if silent >= store.config.give_up {
+                give_up(t, store);
+                return;
+            }
+            t.rtt.back_off();
+            t.timer_from = now;
+            let (recovery, mut around) = t.around(store);
+            recovery.timed_out(&mut around);
+        }
+        Waiting::Reordering => {
+            let (recovery, mut around) = t.around(store);
+            recovery.reorder_timeout(&mut around, now);
+        }
+        Waiting::Tail => t.due = Due::TailProbe,
+        Waiting::Window => {
+            // A peer that answers keeps its connection for ever (MUST-37), unless the program has left it.
+            let left = t.guest.context.is_none();
+            if silent >= store.config.give_up || (left && t.rtt.backoff() >= ORPHAN_PROBES) {
+                give_up(t, store);
+                return;
+            }
+            t.rtt.back_off();
+            t.timer_from = now;
+            t.due = Due::WindowProbe;
+        }
+    }
+}
+
+/// Window probes for a connection whose program has left, before its memory is wanted back.
+const ORPHAN_PROBES: u32 = 8;
+
+fn give_up(t: &mut Tcb, store: &mut Store) {
+    store.counters.add(Counter::TcpTimedOut);
+    // The peer may be there and only our way to it broken.
+    t.reset_due = t.state.is_synchronized();
+    t.end(Reason::TimedOut);
+}

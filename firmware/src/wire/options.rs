@@ -1,0 +1,215 @@
+//! TCP options (RFC 9293, 3.1 and 3.2; 7323; 2018).
+
+use crate::seq::Seq;
+
+/// Bytes of options that a TCP header can hold.
+pub const OPTION_BYTES_MAX: usize = 40;
+
+/// SACK blocks that fit beside no other option; with timestamps, three do.
+pub const SACK_BLOCKS_MAX: usize = 4;
+
+/// A timestamps option (RFC 7323, 3.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timestamps {
+    /// TSval.
+    pub value: u32,
+    /// TSecr.
+    pub echo: u32,
+}
+
+/// SACK blocks, in the order of the option.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SackBlocks {
+    blocks: [(Seq, Seq); SACK_BLOCKS_MAX],
+    count: u8,
+}
+
+impl SackBlocks {
+    /// Appends a block; what is beyond [`SACK_BLOCKS_MAX`] is left out.
+    pub fn push(&mut self, left: Seq, right: Seq) {
+        if let Some(slot) = self.blocks.get_mut(usize::from(self.count)) {
+            *slot = (left, right);
+            self.count += 1;
+        }
+    }
+
+    /// The blocks.
+    pub fn as_slice(&self) -> &[(Seq, Seq)] {
+        &self.blocks[..usize::from(self.count)]
+    }
+}
+
+/// The options that the card knows; of one that occurs twice, the last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// Maximum segment size.
+    pub mss: Option<u16>,
+    /// Window scale, as it was sent.
+    pub window_scale: Option<u8>,
+    /// SACK permitted.
+    pub sack_permitted: bool,
+    /// Timestamps.
+    pub timestamps: Option<Timestamps>,
+    /// Selective acknowledgements.
+    pub sack: SackBlocks,
+}
+
+impl Options {
+    /// Reads the bytes between the fixed header and the text.
+    ///
+    /// MUST-5 to MUST-7 of RFC 9293: options may stand in any segment and at any alignment; unknown ones are skipped
+    /// by their length; at an illegal length reading stops, and what was read before counts.
+    pub fn parse(mut b: &[u8]) -> Self {
+        let mut options = Self::default();
+        while let Some(&kind) = b.first() {
+            match kind {
+                0 => break,
+                1 => {
+                    b = &b[1..];
+                    continue;
+                }
+                _ => {}
+            }
+            let Some(&length) = b.get(1) else { break };
+            let length = usize::from(length);
+            if length < 2 || length > b.len() {
+                break;
+            }
+            let (option, rest) = b.split_at(length);
+            let body = &option[2..];
+            match (kind, body.len()) {
+                (2, 2) => options.mss = Some(u16::from_be_bytes([body[0], body[1]])),
+                (3, 1) => options.window_scale = Some(body[0]),
+                (4, 0) => options.sack_permitted = true,
+                (5, 8 | 16 | 24 | 32) => {
+                    options.sack = SackBlocks::default();
+                    for block in body.chunks_exact(8) {
+                        options.sack.push(Seq(be32(block, 0)), Seq(be32(block, 4)));
+                    }
+                }
+                (8, 8) => options.timestamps = Some(Timestamps { value: be32(body, 0), echo: be32(body, 4) }),
+                _ => {}
+            }
+            b = rest;
+        }
+        options
+    }
+
+    /// Writes them, padded to four bytes; gives their length. SACK blocks fill the room that is left.
+    ///
+    /// The order is that of Linux, whose habits middleboxes expect.
+    pub fn write(&self, b: &mut [u8; OPTION_BYTES_MAX]) -> usize {
+        let mut w = OptionWriter { b, at: 0 };
+        if let Some(mss) = self.mss {
+            w.put(&[2, 4]);
+            w.put(&mss.to_be_bytes());
+        }
+        if self.sack_permitted {
+            // With timestamps the two bytes take the place of their padding.
+            w.put(if self.timestamps.is_some() { &[4, 2] } else { &[1, 1, 4, 2] });
+        }
+        if let Some(Timestamps { value, echo }) = self.timestamps {
+            w.put(if self.sack_permitted { &[8, 10] } else { &[1, 1, 8, 10] });
+            w.put(&value.to_be_bytes());
+            w.put(&echo.to_be_bytes());
+        }
+        if let Some(scale) = self.window_scale {
+            w.put(&[1, 3, 3, scale]);
+        }
+        let room = (OPTION_BYTES_MAX - w.at).saturating_sub(4) / 8;
+        let blocks = &self.sack.as_slice()[..room.min(self.sack.as_slice().len())];
+        if !blocks.is_empty() {
+            w.put(&[1, 1, 5, 2 + 8 * blocks.len() as u8]);
+            for (left, right) in blocks {
+                w.put(&left.0.to_be_bytes());
+                w.put(&right.0.to_be_bytes());
+            }
+        }
+        w.at
+    }
+}
+
+struct OptionWriter<'a> {
+    b: &'a mut [u8; OPTION_BYTES_MAX],
+    at: usize,
+}
+
+impl OptionWriter<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.b[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
+    }
+}
+
+fn be32(b: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(options: &Options) -> Vec<u8> {
+        let mut b = [0xee; OPTION_BYTES_MAX];
+        let n = options.write(&mut b);
+        b[..n].to_vec()
+    }
+
+    #[test]
+    fn a_syns_options_take_twenty_bytes() {
+        let options = Options {
+            mss: Some(1460),
+            window_scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some(Timestamps { value: 1, echo: 2 }),
+            sack: SackBlocks::default(),
+        };
+        let b = written(&options);
+        assert_eq!(b.len(), 20);
+        assert_eq!(Options::parse(&b), options);
+    }
+
+    #[test]
+    fn beside_timestamps_three_blocks_fit() {
+        let mut options = Options { timestamps: Some(Timestamps { value: 9, echo: 8 }), ..Options::default() };
+        for i in 0..5 {
+            options.sack.push(Seq(i * 10), Seq(i * 10 + 5));
+        }
+        assert_eq!(options.sack.as_slice().len(), 4);
+        let b = written(&options);
+        assert_eq!(b.len(), 40);
+        assert_eq!(Options::parse(&b).sack.as_slice(), &options.sack.as_slice()[..3]);
+    }
+
+    #[test]
+    fn unknown_options_are_skipped_and_illegal_lengths_end_the_list() {
+        let mss = [2, 4, 5, 0xb4];
+        assert_eq!(Options::parse(&[&[253, 3, 7][..], &mss].concat()).mss, Some(1460));
+        assert_eq!(Options::parse(&[&[1, 1, 1][..], &mss].concat()).mss, Some(1460));
+        for bad in [&[253u8, 0][..], &[253, 1], &[253, 200], &[253]] {
+            let options = Options::parse(&[&mss[..], bad, &[4, 2]].concat());
+            assert_eq!(options.mss, Some(1460), "what stood before counts");
+            assert!(!options.sack_permitted || bad == [253], "{bad:?}");
+        }
+        assert_eq!(Options::parse(&[0, 2, 4, 5, 0xb4]).mss, None, "nothing counts after the end of the list");
+        assert_eq!(Options::parse(&[2, 3, 5]).mss, None, "a known option of a wrong length is skipped");
+    }
+
+    proptest! {
+        #[test]
+        fn any_options_are_read_and_come_back(b in proptest::collection::vec(any::<u8>(), 0..=40)) {
+            let options = Options::parse(&b);
+            let mut room = 40i32;
+            room -= if options.mss.is_some() { 4 } else { 0 };
+            room -= if options.timestamps.is_some() { 12 } else if options.sack_permitted { 4 } else { 0 };
+            room -= if options.window_scale.is_some() { 4 } else { 0 };
+            let blocks = options.sack.as_slice();
+            let fit = ((room - 4).max(0) as usize / 8).min(blocks.len());
+            let again = Options::parse(&written(&options));
+            prop_assert_eq!(again.sack.as_slice(), &blocks[..fit]);
+            prop_assert_eq!(Options { sack: SackBlocks::default(), ..again },
+                Options { sack: SackBlocks::default(), ..options });
+        }
+    }
+}

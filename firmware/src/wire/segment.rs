@@ -1,0 +1,218 @@
+//! TCP segments (RFC 9293, 3.1).
+
+use std::net::IpAddr;
+
+use super::checksum::Sum;
+use super::options::{OPTION_BYTES_MAX, Options};
+use crate::seq::Seq;
+
+/// Bytes of a TCP header without options.
+pub const TCP_HEADER_BYTES: usize = 20;
+
+/// The control bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// No more data from the sender.
+    pub const FIN: Self = Self(0x01);
+    /// Synchronize sequence numbers.
+    pub const SYN: Self = Self(0x02);
+    /// Reset the connection.
+    pub const RST: Self = Self(0x04);
+    /// Push.
+    pub const PSH: Self = Self(0x08);
+    /// The acknowledgment field is significant.
+    pub const ACK: Self = Self(0x10);
+
+    /// Whether all bits of `other` are set.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl std::ops::BitOr for Flags {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Why bytes are no segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Malformed {
+    /// Shorter than a header.
+    Truncated,
+    /// The data offset is below five or beyond the segment's end.
+    DataOffset,
+}
+
+/// A segment; its text is not copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment<'a> {
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// SEG.SEQ.
+    pub seq: Seq,
+    /// SEG.ACK; means nothing without ACK.
+    pub ack: Seq,
+    /// Control bits.
+    pub flags: Flags,
+    /// SEG.WND, unscaled.
+    pub window: u16,
+    /// Options.
+    pub options: Options,
+    /// The text.
+    pub text: &'a [u8],
+}
+
+impl<'a> Segment<'a> {
+    /// Reads a segment; its checksum is looked at by [`checksum_is_right`].
+    ///
+    /// # Errors
+    /// See [`Malformed`].
+    pub fn parse(b: &'a [u8]) -> Result<Self, Malformed> {
+        let fixed = b.first_chunk::<TCP_HEADER_BYTES>().ok_or(Malformed::Truncated)?;
+        let offset = usize::from(fixed[12] >> 4) * 4;
+        if offset < TCP_HEADER_BYTES || offset > b.len() {
+            return Err(Malformed::DataOffset);
+        }
+        let be16 = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+        let be32 = |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+        Ok(Self {
+            source_port: be16(0),
+            destination_port: be16(2),
+            seq: Seq(be32(4)),
+            ack: Seq(be32(8)),
+            flags: Flags(fixed[13]),
+            window: be16(14),
+            options: Options::parse(&b[TCP_HEADER_BYTES..offset]),
+            text: &b[offset..],
+        })
+    }
+
+    /// SEG.LEN: the octets of sequence space it takes, SYN and FIN counted.
+    pub fn sequence_length(&self) -> u32 {
+        self.text.len() as u32 + u32::from(self.flags.has(Flags::SYN)) + u32::from(self.flags.has(Flags::FIN))
+    }
+}
+
+/// The two ports of what may be a segment, without looking at the rest.
+pub fn ports(b: &[u8]) -> Option<(u16, u16)> {
+    let b = b.first_chunk::<4>()?;
+    Some((u16::from_be_bytes([b[0], b[1]]), u16::from_be_bytes([b[2], b[3]])))
+}
+
+/// Whether the checksum of a segment is right (MUST-3).
+pub fn checksum_is_right(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> bool {
+    Sum::default().pseudo_header(source, destination, tcp.len()).bytes(tcp).is_right()
+}
+
+/// The header of a segment to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// SEG.SEQ.
+    pub seq: Seq,
+    /// SEG.ACK.
+    pub ack: Seq,
+    /// Control bits.
+    pub flags: Flags,
+    /// SEG.WND, scaled.
+    pub window: u16,
+    /// Options.
+    pub options: Options,
+}
+
+impl Header {
+    /// Writes it in front of `text_bytes` of text that `fill` writes, and completes the checksum (MUST-2). Gives the
+    /// segment's length. `b` must have room for 60 bytes and the text.
+    pub fn write(
+        &self,
+        b: &mut [u8],
+        source: IpAddr,
+        destination: IpAddr,
+        text_bytes: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> usize {
+        let mut options = [0; OPTION_BYTES_MAX];
+        let option_bytes = self.options.write(&mut options);
+        let offset = TCP_HEADER_BYTES + option_bytes;
+        let length = offset + text_bytes;
+        let b = &mut b[..length];
+        b[0..2].copy_from_slice(&self.source_port.to_be_bytes());
+        b[2..4].copy_from_slice(&self.destination_port.to_be_bytes());
+        b[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
+        b[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
+        b[12] = (offset as u8 / 4) << 4;
+        b[13] = self.flags.0;
+        b[14..16].copy_from_slice(&self.window.to_be_bytes());
+        b[16..20].fill(0);
+        b[TCP_HEADER_BYTES..offset].copy_from_slice(&options[..option_bytes]);
+        fill(&mut b[offset..]);
+        let sum = Sum::default().pseudo_header(source, destination, length).bytes(b).finish();
+        b[16..18].copy_from_slice(&sum.to_be_bytes());
+        length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header() -> Header {
+        Header {
+            source_port: 1,
+            destination_port: 2,
+            seq: Seq(3),
+            ack: Seq(4),
+            flags: Flags::ACK | Flags::PSH,
+            window: 5,
+            options: Options { mss: Some(6), ..Options::default() },
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let mut buffer = [0xff; 100];
+        let n = header().write(&mut buffer, a, b, 3, |t| t.copy_from_slice(b"abc"));
+        let tcp = &mut buffer[..n];
+        assert!(checksum_is_right(a, b, tcp));
+        let s = Segment::parse(tcp).unwrap();
+        assert_eq!((s.source_port, s.destination_port, s.seq, s.ack, s.window), (1, 2, Seq(3), Seq(4), 5));
+        assert_eq!((s.flags, s.options.mss, s.text), (Flags(0x18), Some(6), &b"abc"[..]));
+        assert_eq!(s.sequence_length(), 3);
+        tcp[20] ^= 1;
+        assert!(!checksum_is_right(a, b, tcp));
+    }
+
+    #[test]
+    fn lengths_that_cannot_be() {
+        let mut b = [0; 24];
+        assert_eq!(Segment::parse(&b[..19]), Err(Malformed::Truncated));
+        for offset in 0..5 {
+            b[12] = offset << 4;
+            assert_eq!(Segment::parse(&b), Err(Malformed::DataOffset));
+        }
+        b[12] = 7 << 4;
+        assert_eq!(Segment::parse(&b), Err(Malformed::DataOffset));
+        b[12] = 6 << 4;
+        assert!(Segment::parse(&b).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(b in proptest::collection::vec(any::<u8>(), 0..100)) {
+            if let Ok(s) = Segment::parse(&b) {
+                prop_assert!(s.text.len() + TCP_HEADER_BYTES <= b.len());
+            }
+        }
+    }
+}
