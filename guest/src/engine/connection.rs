@@ -436,6 +436,12 @@ impl Connection {
         out.acknowledged = out.acknowledged.max(m.acknowledged);
         if progress {
             out.repeat.stop();
+            if let Some(repeat) = &mut self.shutdown
+                && repeat.is_running()
+            {
+                // It went out, or will, behind the data; only from then on can it have been lost.
+                repeat.start(now);
+            }
         }
         self.watch_sending(now);
         self.advance_closing(now);
@@ -509,6 +515,7 @@ impl Connection {
         if out.repeat.expired(now) {
             if out.sent > out.held {
                 out.next = out.held;
+                self.owes_shutdown |= self.shutdown.as_ref().is_some_and(Repeat::is_running);
             }
             if out.next >= out.limit.min(out.end()) {
                 out.probe = true;
@@ -548,7 +555,7 @@ impl Connection {
         }
         let out = &self.outgoing;
         self.owes_credit
-            || self.owes_shutdown
+            || (self.owes_shutdown && out.next == out.end())
             || self.owes_release
             || out.probe
             || (self.release.is_none() && out.next < out.limit.min(out.end()))
@@ -579,7 +586,8 @@ impl Connection {
         if self.release.is_none() && !self.emit_data(connection, w) {
             return false;
         }
-        if self.owes_shutdown {
+        // Behind the data: before, the card could do nothing with it.
+        if self.owes_shutdown && self.outgoing.next == self.outgoing.end() {
             let shutdown = Shutdown { connection, offset: self.outgoing.end() };
             if !w.push(&Message::Shutdown(shutdown)) {
                 return false;

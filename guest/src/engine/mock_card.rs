@@ -277,6 +277,10 @@ impl MockCard {
             Message::Shutdown(m) => match self.link(context, m.connection) {
                 None => self.unknown(key, context, m.connection, 0x0122),
                 Some(l) => {
+                    if m.offset > l.taken {
+                        // Behind a gap: it will be repeated.
+                        return;
+                    }
                     let before = l.shutdown.replace(m.offset);
                     l.bits |= state::SHUTDOWN;
                     l.owes_state = true;

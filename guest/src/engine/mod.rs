@@ -14,6 +14,7 @@
 
 mod connection;
 mod listener;
+mod messages;
 #[cfg(test)]
 pub(crate) mod mock_card;
 mod repeat;
@@ -26,7 +27,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use toe_abi::{
-    Accepted, Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, VERSION, Writer,
+    Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, VERSION, Writer,
 };
 
 use connection::Connection;
@@ -552,147 +553,6 @@ impl Engine {
                 self.changes.push(Change::Question(key));
             }
             self.settle_question(key);
-        }
-    }
-
-    fn handle_message(&mut self, now: Instant, message: &Message<'_>) {
-        match message {
-            Message::ConnectResult(m) => {
-                let Some(key) = self.connections_by_cookie.remove(&m.cookie) else {
-                    return self.unknown();
-                };
-                if m.reason == Reason::None as u32 {
-                    self.connections_by_id.insert(m.connection, key);
-                }
-                self.with(key, |c| c.connect_result(now, m));
-                self.changes.push(Change::Connection(key));
-            }
-            Message::ListenResult(m) => {
-                let key = ListenerKey(m.cookie);
-                let Some(listener) = self.listeners.get_mut(&key) else {
-                    return self.unknown();
-                };
-                listener.listen_result(m);
-                self.settle_listener(key);
-                self.changes.push(Change::Listener(key));
-            }
-            Message::Unlistened(m) => match self.listener_by_id(m.listener) {
-                Some(key) => {
-                    if let Some(l) = self.listeners.get_mut(&key) {
-                        l.unlistened();
-                    }
-                    self.settle_listener(key);
-                }
-                None => self.unknown(),
-            },
-            Message::Accepted(m) => self.handle_accepted(now, m),
-            Message::Received(m, data) => self.for_connection(m.connection, |c| c.received(m.offset, data)),
-            Message::SendCredit(m) => {
-                let mut possible = true;
-                self.for_connection(m.connection, |c| {
-                    possible = c.send_credit(now, m);
-                    0
-                });
-                self.counters.messages_impossible += u64::from(!possible);
-            }
-            Message::State(m) => self.for_connection(m.connection, |c| {
-                c.state(now, m);
-                0
-            }),
-            Message::Released(m) => match self.connections_by_id.get(&m.connection).copied() {
-                Some(key) => {
-                    self.with(key, Connection::released);
-                }
-                None => self.unknown(),
-            },
-            Message::OptionResult(m) => {
-                self.answer(m.cookie, |_| Reply::Option { reason: m.reason, value: m.value });
-            }
-            Message::InfoResult(m) => self.answer(m.cookie, |_| Reply::Info(Box::new(*m))),
-            Message::LimitsResult(m, tail) => self.answer(m.cookie, |_| request::limits_reply(m, tail)),
-            Message::StatResult(m, tail) => self.answer(m.cookie, |_| request::stat_reply(m, tail)),
-            Message::Error(m) => self.handle_error(now, m),
-            // What only a guest says.
-            _ => self.counters.messages_impossible += 1,
-        }
-    }
-
-    fn unknown(&mut self) {
-        self.counters.messages_unknown_object += 1;
-    }
-
-    fn listener_by_id(&self, id: u64) -> Option<ListenerKey> {
-        // There are few listeners in a process.
-        self.listeners.iter().find(|(_, l)| l.id == Some(id)).map(|(key, _)| *key)
-    }
-
-    /// Does something to the connection with that id; `f` gives how many bytes were dropped.
-    fn for_connection(&mut self, id: u64, f: impl FnOnce(&mut Connection) -> usize) {
-        let Some(key) = self.connections_by_id.get(&id).copied() else {
-            return self.unknown();
-        };
-        let dropped = self.with(key, f).unwrap_or(0);
-        self.counters.bytes_out_of_order += dropped as u64;
-        self.changes.push(Change::Connection(key));
-    }
-
-    fn handle_accepted(&mut self, now: Instant, m: &Accepted) {
-        if let Some(key) = self.connections_by_id.get(&m.connection).copied() {
-            self.with(key, Connection::accepted_again);
-            return;
-        }
-        if self.forgotten_set.contains(&m.connection) {
-            return self.unknown();
-        }
-        let key = ConnectionKey(self.new_key());
-        self.connections.insert(key, Connection::passive(m, self.config.buffers));
-        self.connections_by_id.insert(m.connection, key);
-        let listener = self.listener_by_id(m.listener);
-        let wanted = listener.and_then(|l| self.listeners.get_mut(&l)).is_some_and(|l| l.announce(key));
-        if !wanted {
-            // It crossed our UNLISTEN. The card keeps it until somebody lets go of it.
-            self.with(key, |c| c.reject(now));
-        }
-        self.settle_connection(key);
-        self.changes.extend(listener.map(Change::Listener));
-    }
-
-    fn answer(&mut self, cookie: u64, reply: impl FnOnce(&Request) -> Reply) {
-        let key = QuestionKey(cookie);
-        match self.questions.get_mut(&key) {
-            Some(question) if question.reply.is_none() => {
-                let reply = reply(question);
-                question.answer(reply);
-                self.settle_question(key);
-                self.changes.push(Change::Question(key));
-            }
-            _ => self.unknown(),
-        }
-    }
-
-    fn handle_error(&mut self, now: Instant, m: &toe_abi::Error) {
-        self.counters.errors += 1;
-        let reason = Reason::from_u32(m.reason);
-        log::debug!("the card refused message {:#06x}: {reason:?}", m.kind);
-        if m.cookie != 0 && self.questions.contains_key(&QuestionKey(m.cookie)) {
-            return self.answer(m.cookie, |_| Reply::Failed(m.reason));
-        }
-        if let Some(key) = self.connections_by_cookie.remove(&m.cookie) {
-            let refusal =
-                toe_abi::ConnectResult { cookie: m.cookie, connection: 0, send_limit: 0, reason: m.reason, action: 1 };
-            self.with(key, |c| c.connect_result(now, &refusal));
-            self.changes.push(Change::Connection(key));
-            return;
-        }
-        // An object that the card does not know any more: whoever waits for it must hear of that.
-        if reason == Some(Reason::UnknownObject)
-            && let Some(key) = self.connections_by_id.get(&m.object).copied()
-        {
-            self.with(key, |c| {
-                c.break_off(now, Broken::Aborted(m.reason));
-                c.released();
-            });
-            self.changes.push(Change::Connection(key));
         }
     }
 

@@ -418,6 +418,30 @@ fn half_a_close_leaves_the_other_half_open() {
     assert_eq!(got, b"last words");
 }
 
+#[test]
+fn the_end_of_a_stream_follows_its_last_byte_at_once() {
+    let mut b = Bench::new(11, 0);
+    let echo = b.established(ECHO_PORT);
+    let data = pattern(9_000, 11);
+    // More than the card's credit, so that the end cannot go out with the first data.
+    assert_eq!(b.engine.write(b.now, echo, &data), Write::Bytes(9_000));
+    b.engine.shutdown_write(b.now, echo);
+    let since = b.now;
+    let mut got = Vec::new();
+    b.until("end", |b| {
+        let mut buffer = [0; 5_000];
+        match b.engine.read(b.now, echo, &mut buffer, false) {
+            Read::Bytes(n) => got.extend_from_slice(&buffer[..n]),
+            Read::End => return true,
+            Read::Nothing => {}
+            other => panic!("{other:?}"),
+        }
+        false
+    });
+    assert_eq!(got, data);
+    assert!(b.now < since + Duration::from_millis(40), "no repetition was needed: {:?}", b.now - since);
+}
+
 proptest::proptest! {
     /// Whatever the card says, the engine lives and its frames stay within bounds.
     #[test]
