@@ -9,6 +9,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -53,9 +54,14 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     if !std::fs::symlink_metadata(path).map_err(other)?.file_type().is_socket() {
         return Err(SocketError::NoSocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-        _ => return Err(SocketError::InUse(path.to_owned())),
+    // A process that was killed a moment ago may still be about to close its socket.
+    let patience = Instant::now() + Duration::from_secs(1);
+    loop {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => break,
+            _ if Instant::now() < patience => std::thread::sleep(Duration::from_millis(50)),
+            _ => return Err(SocketError::InUse(path.to_owned())),
+        }
     }
     std::fs::remove_file(path).map_err(other)?;
     bind(path).map_err(other)

@@ -171,12 +171,6 @@ impl Counters {
         self.values[counter as usize] += 1;
     }
 
-    /// A counter's value.
-    #[cfg(test)]
-    pub fn get(&self, counter: Counter) -> u64 {
-        self.values[counter as usize]
-    }
-
     /// How many counters there are.
     pub fn count() -> usize {
         NAMES.len()

@@ -104,7 +104,7 @@ impl Guest {
         let job = Job(self.jobs.fetch_add(1, Ordering::Relaxed));
         let path = job.path();
         let status = format!("echo $? >{path}.new; mv {path}.new {path}.status");
-        self.check(&format!("({{ {command}\n}} >{path}.out 2>{path}.err; {status}) &"))?;
+        self.check(&format!("( ({command}\n) >{path}.out 2>{path}.err; {status}) &"))?;
         Ok(job)
     }
 

@@ -311,7 +311,8 @@ pub fn card_returns(lab: &mut Lab) -> Result<()> {
     let (url, port) = (format!("http://{}/8/{bytes}", kernel.address), card.address.port());
     let before = lab.namespace.traffic()?;
     let fetch = lab.guest()?.start(&format!("wget -q -O - {url} | toe-peer sum"))?;
-    let stream = lab.guest()?.start(&format!("toe nc {PEER_V4} {port} >/dev/null"))?;
+    let stream = lab.guest()?.start(&format!("toe nc -v {PEER_V4} {port} 2>/tmp/stream.err >/dev/null"))?;
+    wait_until_on_card(lab.guest()?, "/tmp/stream.err")?;
     crate::host::wait_for("traffic", TRANSFER, || {
         let passed = lab.namespace.traffic()? - before;
         Ok((passed.to_card_bytes > 4 * MIB).then_some(()))
@@ -360,9 +361,7 @@ pub fn hostile(lab: &mut Lab, frames: u64, seed: u64) -> Result<()> {
         1u64 << 40
     ))?;
     for file in ["/tmp/in.err", "/tmp/out.err"] {
-        crate::host::wait_for("a connection on the card", TRANSFER, || {
-            Ok(on_card(&guest.run(&format!("cat {file}"))?.text).then_some(()))
-        })?;
+        wait_until_on_card(guest, file)?;
     }
     let limit = TRANSFER + Duration::from_millis(frames);
     let text = guest.check_for(&format!("toe-peer fuzz --frames {frames} --seed {seed} eth0"), limit)?;
@@ -440,6 +439,13 @@ fn pools(limits: &serde_json::Value) -> Vec<(String, u64)> {
 /// Whether `toe nc -v` says that its connection is the card's.
 fn on_card(text: &str) -> bool {
     text.lines().any(|line| line.starts_with("connected ") && line.ends_with("(card)"))
+}
+
+/// Waits until `toe nc -v`, whose standard error goes to that file, is connected on the card.
+fn wait_until_on_card(guest: &Guest, file: &str) -> Result<()> {
+    crate::host::wait_for("a connection on the card", TRANSFER, || {
+        Ok(on_card(&guest.run(&format!("cat {file}"))?.text).then_some(()))
+    })
 }
 
 /// Waits until `toe nc -v -l`, whose standard error goes to that file, says that it listens.

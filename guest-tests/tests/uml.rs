@@ -7,7 +7,7 @@ use anyhow::Result;
 use toe_guest_tests::net::{GUEST_V4, GUEST_V6, PEER_V4, PEER_V6};
 use toe_guest_tests::{Kind, Lab, LabOptions, Nic, scenarios};
 
-const BYTES: u64 = 64 << 20;
+const BYTES: u64 = 16 << 20;
 
 /// A lab, unless User-Mode Linux cannot even boot here without a NIC.
 fn run(name: &str, profile: &str, work: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
@@ -68,5 +68,5 @@ fn tiny_card_falls_back() -> Result<()> {
 
 #[test]
 fn hostile_guest_harms_nobody_else() -> Result<()> {
-    run("hostile", "default", |lab| scenarios::hostile(lab, 100_000, 2))
+    run("hostile", "default", |lab| scenarios::hostile(lab, 20_000, 2))
 }

@@ -24,10 +24,8 @@ impl Pattern {
         let (head, rest) = bytes.split_at_mut(first);
         let within = (offset % 8) as usize;
         head.copy_from_slice(&self.block(offset / 8)[within..within + first]);
-        let mut block = offset.div_ceil(8);
-        for chunk in rest.chunks_mut(8) {
+        for (block, chunk) in (offset.div_ceil(8)..).zip(rest.chunks_mut(8)) {
             chunk.copy_from_slice(&self.block(block)[..chunk.len()]);
-            block += 1;
         }
     }
 
