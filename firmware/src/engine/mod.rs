@@ -268,7 +268,7 @@ impl Firmware {
         }
         self.account(slot);
         let t = &mut self.connections[slot];
-        if t.state == State::Closed && t.in_table {
+        if t.state == State::Closed && t.in_table && !t.may_be_asked_for() {
             t.in_table = false;
             let tuple = t.tuple;
             self.disown(&tuple, Owner::Connection(slot));

@@ -120,6 +120,8 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
     {
         segment.seq = segment.seq + 1;
         segment.flags.0 &= !Flags::SYN.0;
+        // It is still the window of a SYN, which is not scaled (RFC 7323, 2.2).
+        segment.window >>= t.send.shift;
     }
     let seq = segment.seq.near(t.receive.nxt);
     if let Check::Drop = first_sequence(t, store, &segment, seq, now) {

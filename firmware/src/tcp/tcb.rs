@@ -498,6 +498,13 @@ impl Tcb {
         self.receive.stream.close(&mut store.receive);
     }
 
+    /// Whether the guest may not know yet that this is its connection: it broke before the guest has said anything of
+    /// it. The answer to CONNECT may be lost, and the CONNECT that comes again must find this one and not open another.
+    pub fn may_be_asked_for(&self) -> bool {
+        let Guest { context, listener, bits, seen, .. } = self.guest;
+        context.is_some() && listener == 0 && bits & state::ABORTED != 0 && seen & state::ABORTED == 0
+    }
+
     /// Whether nothing keeps it any more.
     pub fn is_over(&self) -> bool {
         self.state == State::Closed && !self.in_table && !self.reset_due && self.guest.context.is_none()

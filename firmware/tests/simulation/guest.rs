@@ -18,6 +18,9 @@ use crate::end::{Flow, Pair, Read, Status};
 
 const RESEND_US_MAX: u64 = 1_000_000;
 
+/// Signs of life that must all be lost before the card gives the guest up.
+const SIGNS_PER_LEASE: u64 = 10;
+
 /// What is fixed for a guest.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -335,7 +338,7 @@ impl Guest {
         }
         assert_ne!(caps.context, 0);
         self.context = Context::Open { id: caps.context, epoch: caps.epoch, frame_bytes_max };
-        self.alive_at_us = now_us + u64::from(caps.lease_ms) * 1000 / 4;
+        self.alive_at_us = now_us + u64::from(caps.lease_ms) * 1000 / SIGNS_PER_LEASE;
     }
 
     fn handle_accepted(&mut self, now_us: u64, m: &Accepted) {
@@ -578,7 +581,7 @@ impl Guest {
                 break;
             }
         }
-        self.alive_at_us = now_us + u64::from(self.settings.lease_ms) * 1000 / 4;
+        self.alive_at_us = now_us + u64::from(self.settings.lease_ms) * 1000 / SIGNS_PER_LEASE;
         let length = writer.finish();
         Some(self.buffer[..length].to_vec())
     }

@@ -21,6 +21,9 @@ pub const DEADLINE_US: u64 = 3_600_000_000;
 const PATIENCE_US: u64 = 120_000_000;
 
 const MACS: [Mac; 2] = [Mac([0x02, 0, 0, 0, 0, 0x0a]), Mac([0x02, 0, 0, 0, 0, 0x0b])];
+/// The most flows of a scenario.
+pub const FLOWS_MAX: u32 = 3;
+
 const PORT_PASSIVE: u16 = 7000;
 const PORT_ACTIVE: u16 = 40_000;
 
@@ -110,10 +113,11 @@ fn channel(random: &mut Random, is_bad: bool) -> Channel {
     Channel { to_guest, to_card, guest_buffers: random.between(1, 64) }
 }
 
-/// A card that is small, so that its limits are met, and quick to boot.
-pub fn profile(random: &mut Random) -> Profile {
+/// A card that is small, so that its limits are met, and quick to boot. `flows_max`: so many connections can have all
+/// the pages that they ever want at the same time.
+pub fn profile(random: &mut Random, flows_max: u32) -> Profile {
     let connection_pages = 4u32 << random.below(6);
-    let pages = 64.max(2 * connection_pages);
+    let pages = 64.max(flows_max * connection_pages);
     Profile {
         limits: Limits {
             contexts: 2,
@@ -201,9 +205,9 @@ pub fn plain_settings(family: Family, end: usize) -> guest::Settings {
     }
 }
 
-/// A card with its guest as end `end`.
-pub fn card_end(random: &mut Random, kind: &Kind, end: usize) -> CardEnd {
-    let profile = profile(random);
+/// A card with its guest as end `end`; see [`profile`] for `flows_max`.
+pub fn card_end(random: &mut Random, kind: &Kind, end: usize, flows_max: u32) -> CardEnd {
+    let profile = profile(random, flows_max);
     let settings = guest_settings(random, kind.family, end);
     let channel = channel(random, kind.bad_channel);
     CardEnd::new(["a", "b"][end], &profile, settings, &channel, random.bits())
@@ -272,16 +276,16 @@ fn plans(random: &mut Random, kind: &Kind) -> [Plan; 2] {
     plans
 }
 
-/// Joins two ends by bad links and gives them one to three flows. `port_each`: every flow goes to a port of its own.
+/// Joins two ends by bad links and gives them one to [`FLOWS_MAX`] flows. `port_each`: every flow goes to a port of its own.
 pub fn world<A: End, B: End>(random: &mut Random, kind: &Kind, a: A, b: B, port_each: bool) -> World<A, B> {
     let specs = [bad_link(random), bad_link(random)];
     let world = World::new(a, b, specs, [random.bits(), random.bits()]);
     flows(random, kind, world, port_each)
 }
 
-/// Gives a world one to three flows.
+/// Gives a world one to [`FLOWS_MAX`] flows.
 pub fn flows<A: End, B: End>(random: &mut Random, kind: &Kind, mut world: World<A, B>, port_each: bool) -> World<A, B> {
-    for flow in 0..random.between(1, 3) as u16 {
+    for flow in 0..random.between(1, FLOWS_MAX.into()) as u16 {
         let (active, passive) = (kind.active, 1 - kind.active);
         let local = SocketAddr::new(kind.family.address(active), PORT_ACTIVE + flow);
         let port = if port_each { PORT_PASSIVE + flow } else { PORT_PASSIVE };

@@ -10,13 +10,13 @@ use crate::end::{End, Pair};
 use crate::frames::segment;
 use crate::guest::Settings;
 use crate::pattern::Pattern;
-use crate::scenario::{self, DEADLINE_US, Family, Kind, card_end, plain_settings, run_and_check, smol_end};
+use crate::scenario::{self, DEADLINE_US, FLOWS_MAX, Family, Kind, card_end, plain_settings, run_and_check, smol_end};
 use crate::seeds::for_seeds;
 use crate::smol::SmolEnd;
 use crate::world::{Opening, World};
 
 /// Seeds in the ordinary run of each test.
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 50;
 
 /// The shortest time after which nothing of a connection may be left: TIME-WAIT, a retransmission given up by a
 /// forgotten peer, and then some.
@@ -24,13 +24,15 @@ const REST_US: u64 = 200_000_000;
 
 fn card_world(seed: u64, kind: &Kind) -> World<CardEnd, CardEnd> {
     let mut random = Random::new(seed);
-    let (a, b) = (card_end(&mut random, kind, 0), card_end(&mut random, kind, 1));
+    // Two connections can have all pages; three contend for them.
+    let (a, b) = (card_end(&mut random, kind, 0, 2), card_end(&mut random, kind, 1, 2));
     scenario::world(&mut random, kind, a, b, kind.is_simultaneous)
 }
 
 fn mixed_world(seed: u64, kind: &Kind) -> World<CardEnd, SmolEnd> {
     let mut random = Random::new(seed);
-    let a = card_end(&mut random, kind, 0);
+    // Pages for all: smoltcp does not probe a window that was drawn back to nothing while it had data in flight.
+    let a = card_end(&mut random, kind, 0, FLOWS_MAX + 1);
     let b = smol_end(&mut random, kind, 1, 1_000);
     scenario::world(&mut random, kind, a, b, true)
 }
