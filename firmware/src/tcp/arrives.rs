@@ -284,7 +284,6 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
         t.timer_from = now;
         t.send.stream.release_before(&mut store.send, ack.min(t.send.end));
         t.send.extend(&mut store.send, t.recovery.window.congestion);
-        t.guest.credit_due = true;
     }
 }
 

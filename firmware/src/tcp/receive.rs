@@ -295,13 +295,15 @@ impl Receiver {
     }
 
     /// Data was taken by the guest up to `position`: its pages go back, and if that opens the window by two segments
-    /// or half the buffer, the peer is told.
+    /// or half the buffer, and at least doubles it, the peer is told. A peer that has room left to send into learns of
+    /// the rest from the acknowledgement of what it sends.
     pub fn taken(&mut self, pages: &mut Pages, position: Position) {
         self.stream.release_before(pages, position);
         let before = self.window();
         let after = self.next_edge(pages).since(self.nxt);
         let worth = (2 * u64::from(self.segment_bytes.max(536))).min(self.buffer / 2);
-        if !self.is_finished() && (after - before >= worth || (before == 0 && after > 0)) {
+        let opens = after - before >= worth && after >= 2 * before;
+        if !self.is_finished() && (opens || (before == 0 && after > 0)) {
             self.ack = AckNeed::Now;
         }
     }
