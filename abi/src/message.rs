@@ -36,9 +36,23 @@ pub mod flags {
 pub mod option {
     /// 1: Nagle's algorithm is off (RFC 9293, 3.7.4). 0: it is on.
     pub const NODELAY: u32 = 1;
-    /// The source address of the context's Ethernet frames to this peer's next hop: a MAC in the low six bytes,
-    /// first byte lowest.
+    /// Where the connection's frames go: a MAC in the low six bytes, first byte lowest.
     pub const NEXT_HOP: u32 = 2;
+    /// Keep-alives (RFC 9293, 3.8.4) after this many milliseconds of silence; 0, as at first, for none.
+    pub const KEEP_ALIVE_IDLE_MS: u32 = 3;
+    /// Milliseconds between one keep-alive and the next while none is answered; at first 75 seconds.
+    pub const KEEP_ALIVE_INTERVAL_MS: u32 = 4;
+    /// How many keep-alives go unanswered before the connection is given up; at first 9.
+    pub const KEEP_ALIVE_PROBES: u32 = 5;
+    /// How many milliseconds data may go unacknowledged (R2 of RFC 9293, 3.8.3; the user timeout of 5482); 0, as at
+    /// first, for the card's default.
+    pub const USER_TIMEOUT_MS: u32 = 6;
+    /// The hop limit or time to live of segments, 1 to 255.
+    pub const HOP_LIMIT: u32 = 7;
+    /// The type of service or traffic class of segments; its two lowest bits, those of ECN, are zero.
+    pub const TRAFFIC_CLASS: u32 = 8;
+    /// The congestion controller: 1 for NewReno, 2 for CUBIC. Another is refused.
+    pub const CONGESTION: u32 = 9;
 }
 
 layout! {

@@ -148,6 +148,8 @@ counters! {
     TcpTimeouts = "tcp-timeouts",
     /// Tail loss probes sent.
     TcpTailProbes = "tcp-tail-probes",
+    /// Keep-alives sent.
+    TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.
     TcpWindowProbes = "tcp-window-probes",
     /// Times that data had to wait for a transmit record.

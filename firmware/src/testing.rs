@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use toe_abi::{
     Abort, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Parsed, ReceiveCredit, Release,
-    Send, Shutdown, Writer, flags, state,
+    Send, SetOption, Shutdown, Writer, flags, state,
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
@@ -53,6 +53,7 @@ pub struct Bench {
     out: VecDeque<Vec<u8>>,
     /// The peer uses timestamps: its TSval is the time in milliseconds.
     pub timestamps: Option<u32>,
+    option: (u32, u64),
     /// Channel messages other than those that the bench deals with.
     pub messages: Vec<String>,
 }
@@ -140,6 +141,7 @@ impl Bench {
             reading: true,
             out: VecDeque::new(),
             timestamps: None,
+            option: (0, 0),
             messages: Vec::new(),
         };
         bench.tell(&Message::Hello(Hello {
@@ -220,6 +222,7 @@ impl Bench {
                     self.credit(0);
                 }
             }
+            Message::OptionResult(m) => self.option = (m.reason, m.value),
             Message::SendCredit(_) | Message::ListenResult(_) | Message::Released(_) => {}
             ref other => self.messages.push(format!("{other:?}")),
         }
@@ -451,6 +454,17 @@ impl Bench {
         let message = Send { connection: self.connection, offset: self.sent };
         self.sent += n;
         self.tell(&Message::Send(message, &data));
+    }
+
+    /// The guest sets an option; the reason and the value that holds then.
+    pub fn set(&mut self, option: u32, value: u64) -> (u32, u64) {
+        self.tell(&Message::SetOption(SetOption { cookie: 1, object: self.connection, value, option }));
+        self.option
+    }
+
+    /// The next frame of the card as it is.
+    pub fn next_frame(&mut self) -> Option<Vec<u8>> {
+        self.out.pop_front()
     }
 
     /// The guest shuts its sending side.

@@ -188,7 +188,7 @@ impl Firmware {
                 HalfOpen::vacant(no_tuple)
             }),
             time_wait: Slab::new(Gauge::new("time-wait", "evict", limits.time_wait.into()), limits.time_wait, |_| {
-                TimeWait::vacant(no_tuple)
+                TimeWait::vacant(no_tuple, &config.settings)
             }),
             time_wait_order: Queue::EMPTY,
             time_wait_links: Links::new(limits.time_wait),

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use toe_abi::{
     Action, Addresses, Caps, Connect, ConnectResult, ETHERTYPE, Error, FRAME_BYTES_MAX, FirmwareEvent, FrameError,
     FrameHeader, GetOption, Hello, Listen, ListenResult, Mac, Message, OptionResult, ParseError, Parsed, Reason,
-    ReceiveCredit, Released, Send, SetOption, Shutdown, Taken, Unlistened, VERSION, flags, option,
+    ReceiveCredit, Released, Send, SetOption, Shutdown, Taken, Unlistened, VERSION, flags,
 };
 
 use crate::counters::Counter;
@@ -434,42 +434,22 @@ impl Firmware {
         let Some(slot) = self.connection_of(context, m.object) else {
             return self.unknown(from, Message::SetOption(*m).kind(), m.cookie, m.object);
         };
-        let t = &mut self.connections[slot];
-        let mut bytes = [0; 6];
-        bytes.copy_from_slice(&m.value.to_le_bytes()[..6]);
-        let mac = Mac(bytes);
-        let reason = match m.option {
-            option::NODELAY if m.value <= 1 => {
-                t.send.nodelay = m.value == 1;
-                Reason::None
-            }
-            option::NEXT_HOP if m.value >> 48 == 0 && !mac.is_group() && mac != Mac::default() => {
-                t.link.remote = mac;
-                Reason::None
-            }
-            option::NODELAY | option::NEXT_HOP => Reason::OptionValue,
-            _ => Reason::OptionUnknown,
-        };
+        let result = self.connections[slot].set_option(m.option, m.value, now);
         self.settle(slot, now);
-        self.option_result(from, slot, m.cookie, m.option, reason);
+        self.option_result(from, slot, m.cookie, m.option, result);
     }
 
     fn get_option(&mut self, context: Slot, from: From, m: &GetOption) {
         match self.connection_of(context, m.object) {
-            Some(slot) => self.option_result(from, slot, m.cookie, m.option, Reason::None),
+            Some(slot) => self.option_result(from, slot, m.cookie, m.option, Ok(())),
             None => self.unknown(from, Message::GetOption(*m).kind(), m.cookie, m.object),
         }
     }
 
-    fn option_result(&mut self, from: From, slot: Slot, cookie: u64, option: u32, reason: Reason) {
-        let t = &self.connections[slot];
-        let (value, reason) = match option {
-            option::NODELAY => (t.send.nodelay.into(), reason),
-            option::NEXT_HOP => {
-                let [a, b, c, d, e, f] = t.link.remote.0;
-                (u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), reason)
-            }
-            _ => (0, Reason::OptionUnknown),
+    fn option_result(&mut self, from: From, slot: Slot, cookie: u64, option: u32, set: Result<(), Reason>) {
+        let (value, reason) = match self.connections[slot].option(option) {
+            Some(value) => (value, set.err().unwrap_or(Reason::None)),
+            None => (0, Reason::OptionUnknown),
         };
         self.reply(from, Message::OptionResult(OptionResult { cookie, value, option, reason: reason as u32 }));
     }

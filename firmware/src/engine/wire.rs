@@ -186,7 +186,8 @@ impl Firmware {
             window: 0,
             options: Options::default(),
         };
-        self.send_segment(tuple.headers(link, tcp));
+        let headers = tuple.headers(link, &self.store.config.settings, tcp);
+        self.send_segment(headers);
     }
 
     /// RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 microseconds.
@@ -232,7 +233,7 @@ impl Firmware {
                 window: segment.window,
                 options: segment.options,
             };
-            let headers = t.tuple.headers(t.link, tcp);
+            let headers = t.tuple.headers(t.link, &t.settings, tcp);
             let length = headers.write(buffer, segment.text_bytes, |text| {
                 t.send.stream.read(&self.store.send, segment.text_at, text);
             });

@@ -152,7 +152,7 @@ impl HalfOpen {
             window: (config.receive_bytes_max.min(65_535) >> shift) as u16,
             options,
         };
-        self.tuple.headers(self.link, tcp)
+        self.tuple.headers(self.link, &config.settings, tcp)
     }
 
     /// Makes `t` the connection that this entry was the beginning of, in ESTABLISHED.

@@ -15,6 +15,7 @@ pub mod records;
 pub mod recovery;
 pub mod rtt;
 pub mod send;
+pub mod settings;
 pub mod tcb;
 #[cfg(test)]
 mod tests;

@@ -53,6 +53,7 @@ fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
             .or_else(|| tail_probe(t, store, now))
             .or_else(|| new_data(t, store, now, false))
             .or_else(|| window_probe(t, store, now))
+            .or_else(|| keep_alive(t, store, now))
             .or_else(|| acknowledgement(t, store, now)),
     }
 }
@@ -311,6 +312,16 @@ fn window_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing
     let (start, end) = (t.send.nxt, t.send.nxt + 1);
     t.send.max = t.send.max.max(end);
     Some(data(t, store, now, start, end))
+}
+
+/// A segment without data whose number the peer has acknowledged already, so that it must answer (SHLD-12).
+fn keep_alive(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if t.due != Due::KeepAlive {
+        return None;
+    }
+    t.due = Due::None;
+    store.counters.add(Counter::TcpKeepAlives);
+    Some(bare(t, store, now, t.send.una.back(1), Flags::ACK))
 }
 
 /// A bare acknowledgement, if one is owed and cannot wait.

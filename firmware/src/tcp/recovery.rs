@@ -10,6 +10,7 @@
 //! lost; a lost segment sent again is in flight again.
 
 use crate::counters::{Counter, Counters};
+use crate::profile::CongestionControl;
 use crate::seq::{Position, Seq};
 use crate::tcp::congestion::{Acked, AnyController, Controller, Window};
 use crate::tcp::records::{Record, RecordSlot, Records};
@@ -109,11 +110,11 @@ pub struct Around<'a> {
 
 impl Recovery {
     /// At the start of a connection: `iss` is its SYN, `window` the initial window in bytes.
-    pub fn new(controller: AnyController, iss: Position, window: u32) -> Self {
+    pub fn new(controller: CongestionControl, iss: Position, window: u32) -> Self {
         Self {
             phase: Phase::Open,
             window: Window { congestion: window, threshold: u32::MAX },
-            controller,
+            controller: AnyController::new(controller),
             until: iss,
             sacked: 0,
             lost: 0,
@@ -123,6 +124,11 @@ impl Recovery {
             probe: None,
             reorder_at: None,
         }
+    }
+
+    /// Another controller takes over; the window stays.
+    pub fn set_controller(&mut self, controller: CongestionControl) {
+        self.controller = AnyController::new(controller);
     }
 
     /// What is in the network, in bytes (RFC 6675's pipe).

@@ -13,12 +13,12 @@ use crate::profile::Tcp;
 use crate::seq::Position;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
-use crate::tcp::congestion::AnyController;
 use crate::tcp::receive::{AckNeed, Receiver};
 use crate::tcp::records::Records;
 use crate::tcp::recovery::{Around, Recovery};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
+use crate::tcp::settings::Settings;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
 use crate::wire::{ip, segment};
@@ -32,14 +32,15 @@ pub struct Tuple {
     pub remote: Endpoint,
 }
 
-/// The hop limit of what the card sends (RFC 1700's recommendation, and Linux's default).
-const HOP_LIMIT: u8 = 64;
-
 impl Tuple {
     /// The headers of a segment between these ends.
-    pub fn headers(&self, link: Link, tcp: segment::Header) -> Headers {
-        let ip =
-            ip::Header { source: self.local.ip, destination: self.remote.ip, hop_limit: HOP_LIMIT, traffic_class: 0 };
+    pub fn headers(&self, link: Link, settings: &Settings, tcp: segment::Header) -> Headers {
+        let ip = ip::Header {
+            source: self.local.ip,
+            destination: self.remote.ip,
+            hop_limit: settings.hop_limit,
+            traffic_class: settings.traffic_class,
+        };
         Headers { source: link.local, destination: link.remote, ip, tcp }
     }
 
@@ -185,8 +186,8 @@ pub struct Config {
     pub initial_window: u32,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
-    /// The controller of new connections.
-    pub controller: AnyController,
+    /// What new connections are set to.
+    pub settings: Settings,
     /// The most send buffer of a connection, in bytes.
     pub send_bytes_max: u64,
     /// The most receive buffer of a connection, in bytes.
@@ -207,7 +208,7 @@ impl Config {
             rto_max: ms(tcp.rto_max_ms),
             initial_window: tcp.initial_window_segments,
             syn_ack_retries: tcp.syn_ack_retries,
-            controller: AnyController::new(tcp.congestion),
+            settings: Settings::new(tcp.congestion),
             send_bytes_max,
             receive_bytes_max,
         }
@@ -240,6 +241,8 @@ pub enum Due {
     WindowProbe,
     /// Something at the tail (RFC 8985, 7).
     TailProbe,
+    /// A keep-alive (RFC 9293, 3.8.4).
+    KeepAlive,
 }
 
 /// Figures for INFO.
@@ -284,6 +287,12 @@ pub struct Tcb {
     pub timer_from: Instant,
     /// When the peer last acknowledged something new, or something was first sent into silence: R2 counts from here.
     pub progress_at: Instant,
+    /// What the program has set.
+    pub settings: Settings,
+    /// When the peer was last heard of.
+    pub heard_at: Instant,
+    /// Keep-alives sent since.
+    pub keep_alives: u32,
     /// When FIN-WAIT-2 is given up.
     pub linger_until: Option<Instant>,
     /// Tokens left for challenge ACKs, and when they were last filled up.
@@ -352,13 +361,16 @@ impl Tcb {
             send,
             receive,
             rtt: RttEstimator::new(config.rto_floor, config.rto_max),
-            recovery: Recovery::new(config.controller, Position::default(), 0),
+            recovery: Recovery::new(config.settings.congestion, Position::default(), 0),
             agreed: Agreed::default(),
             timestamp_offset: 0,
             mtu: 0,
             due: Due::None,
             timer_from: Instant::default(),
             progress_at: Instant::default(),
+            settings: config.settings,
+            heard_at: Instant::default(),
+            keep_alives: 0,
             linger_until: None,
             challenges: 0,
             challenges_at: Instant::default(),
@@ -386,6 +398,9 @@ impl Tcb {
             due,
             timer_from,
             progress_at,
+            settings,
+            heard_at,
+            keep_alives,
             linger_until,
             challenges,
             challenges_at,
@@ -402,6 +417,8 @@ impl Tcb {
         *timestamp_offset = 0;
         *due = Due::None;
         (*timer_from, *progress_at, *challenges_at) = (now, now, now);
+        *settings = store.config.settings;
+        (*heard_at, *keep_alives) = (now, 0);
         *linger_until = None;
         *challenges = CHALLENGES;
         *figures = Figures::default();
@@ -462,7 +479,7 @@ impl Tcb {
         } else {
             initial_window(store.config.initial_window, self.send.mss)
         };
-        self.recovery = Recovery::new(store.config.controller, self.send.iss, window);
+        self.recovery = Recovery::new(self.settings.congestion, self.send.iss, window);
         (self.guest.delivered, self.guest.furthest) = (self.receive.nxt, self.receive.nxt);
     }
 

@@ -1,6 +1,6 @@
 //! One connection against a scripted peer: what RFC 9293 and its companions ask, in the RFCs' order.
 
-use toe_abi::{Reason, flags, state};
+use toe_abi::{Reason, flags, option, state};
 
 use crate::testing::Bench;
 
@@ -690,4 +690,86 @@ fn a_checksum_that_is_wrong_is_counted_and_nothing_else() {
     b.wait_ms(100);
     b.nothing();
     b.received(0);
+}
+
+// What a program may set (RFC 9293, 3.8.3, 3.8.4, 3.9.1 and 3.9.2).
+
+#[test]
+fn keep_alives_are_off_until_asked_for_and_give_up_only_after_several() {
+    let mut b = Bench::established();
+    b.wait_ms(8 * 3_600_000);
+    b.nothing();
+    assert_eq!(b.set(option::KEEP_ALIVE_IDLE_MS, 10_000), (Reason::None as u32, 10_000));
+    b.set(option::KEEP_ALIVE_INTERVAL_MS, 2_000);
+    b.set(option::KEEP_ALIVE_PROBES, 3);
+    assert_eq!(b.wait_for_segment(), 10_000);
+    b.expect("A 0:0 ack 1");
+    b.peer("A 1 ack 1");
+    b.wait_ms(5_000);
+    b.peer("PA 1:11 ack 1");
+    b.wait_ms(9_000);
+    b.expect("A 1:1 ack 11");
+    b.nothing();
+    for (wait, number) in [(1_000, 0), (2_000, 0), (2_000, 0)] {
+        assert_eq!(b.wait_for_segment(), wait);
+        b.expect(&format!("A {number}:{number} ack 11"));
+    }
+    b.wait_ms(2_000);
+    assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::TimedOut as u32));
+}
+
+#[test]
+fn keep_alives_wait_while_data_is_out() {
+    let mut b = Bench::established();
+    b.set(option::KEEP_ALIVE_IDLE_MS, 100);
+    b.send(10);
+    b.expect("PA 1:11");
+    assert_eq!(b.wait_for_segment(), 210);
+    b.expect("PA 1:11");
+    assert_eq!(b.count("tcp-keep-alives"), 0);
+}
+
+#[test]
+fn the_program_sets_r2() {
+    let mut b = Bench::established();
+    b.set(option::USER_TIMEOUT_MS, 3_000);
+    b.send(10);
+    b.wait_ms(2_900);
+    assert_eq!(b.bits & state::ABORTED, 0);
+    b.wait_ms(5_000);
+    assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::TimedOut as u32));
+}
+
+#[test]
+fn the_program_sets_hop_limit_and_traffic_class_and_they_can_change() {
+    let mut b = Bench::established();
+    b.set(option::HOP_LIMIT, 9);
+    b.set(option::TRAFFIC_CLASS, 0xb8);
+    b.send(1);
+    let frame = b.next_frame().unwrap();
+    assert_eq!((frame[14 + 8], frame[14 + 1]), (9, 0xb8));
+    b.set(option::TRAFFIC_CLASS, 0x20);
+    b.peer("A 1 ack 2");
+    b.send(1);
+    assert_eq!(b.next_frame().unwrap()[14 + 1], 0x20);
+}
+
+#[test]
+fn what_cannot_be_set_is_refused_and_changes_nothing() {
+    let mut b = Bench::established();
+    for (option, value, holds) in [
+        (option::NODELAY, 2, 1),
+        (option::KEEP_ALIVE_PROBES, 1, 9),
+        (option::HOP_LIMIT, 0, 64),
+        (option::HOP_LIMIT, 256, 64),
+        (option::TRAFFIC_CLASS, 1, 0),
+        (option::CONGESTION, 3, 2),
+        (option::USER_TIMEOUT_MS, u64::MAX, 0),
+        (option::NEXT_HOP, 0, 0x0100_0000_0002),
+        (option::NEXT_HOP, 1, 0x0100_0000_0002),
+    ] {
+        assert_eq!(b.set(option, value), (Reason::OptionValue as u32, holds), "option {option}");
+    }
+    assert_eq!(b.set(999, 0), (Reason::OptionUnknown as u32, 0));
+    assert_eq!(b.set(option::CONGESTION, 1), (Reason::None as u32, 1));
 }

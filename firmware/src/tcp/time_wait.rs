@@ -3,6 +3,7 @@
 use toe_abi::Mac;
 
 use crate::seq::{Position, Seq};
+use crate::tcp::settings::Settings;
 use crate::tcp::tcb::{Link, Tcb, Tuple};
 use crate::time::Instant;
 use crate::wire::frame::Headers;
@@ -16,6 +17,8 @@ pub struct TimeWait {
     pub tuple: Tuple,
     /// Its stations.
     pub link: Link,
+    /// What the program had set.
+    pub settings: Settings,
     /// SND.NXT.
     pub snd_nxt: Seq,
     /// RCV.NXT.
@@ -48,10 +51,11 @@ const ANSWERS: u8 = 16;
 
 impl TimeWait {
     /// An entry at rest.
-    pub fn vacant(tuple: Tuple) -> Self {
+    pub fn vacant(tuple: Tuple, settings: &Settings) -> Self {
         Self {
             tuple,
             link: Link { local: Mac::default(), remote: Mac::default() },
+            settings: *settings,
             snd_nxt: Seq(0),
             rcv_nxt: Position::default(),
             timestamps: None,
@@ -65,6 +69,7 @@ impl TimeWait {
         Self {
             tuple: t.tuple,
             link: t.link,
+            settings: t.settings,
             snd_nxt: t.send.nxt.seq(),
             rcv_nxt: t.receive.nxt,
             timestamps: t.agreed.timestamps.then_some((t.receive.timestamp, t.timestamp_offset)),
@@ -115,6 +120,6 @@ impl TimeWait {
             window: self.window,
             options: Options { timestamps, ..Options::default() },
         };
-        self.tuple.headers(self.link, tcp)
+        self.tuple.headers(self.link, &self.settings, tcp)
     }
 }

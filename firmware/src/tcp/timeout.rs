@@ -1,6 +1,6 @@
 //! The timers of a connection, and what happens when they fire.
 //!
-//! Four, each with one entry in the wheel. The first serves whatever is waited for most urgently: an acknowledgement,
+//! Five, each with one entry in the wheel. The first serves whatever is waited for most urgently: an acknowledgement,
 //! RACK's reordering window, the end of a silent tail, or a window. When each is due follows from the block's state,
 //! so nothing has to be cancelled: the engine asks [`deadline`] after every change.
 
@@ -9,7 +9,7 @@ use toe_abi::Reason;
 use crate::counters::Counter;
 use crate::tcp::receive::AckNeed;
 use crate::tcp::tcb::{Due, State, Store, Tcb};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// Which timer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,11 +22,13 @@ pub enum Kind {
     Linger,
     /// Telling the guest again.
     Guest,
+    /// A keep-alive.
+    KeepAlive,
 }
 
 impl Kind {
     /// All of them, in the order of their timers.
-    pub const ALL: [Self; 4] = [Self::Retransmit, Self::DelayedAck, Self::Linger, Self::Guest];
+    pub const ALL: [Self; 5] = [Self::Retransmit, Self::DelayedAck, Self::Linger, Self::Guest, Self::KeepAlive];
 }
 
 /// What the first timer is waiting for.
@@ -48,6 +50,7 @@ pub fn deadline(t: &Tcb, kind: Kind) -> Option<Instant> {
         },
         Kind::Linger => t.linger_until,
         Kind::Guest => t.guest.repeat_at,
+        Kind::KeepAlive => keep_alive_at(t),
     }
 }
 
@@ -109,6 +112,7 @@ pub fn fired(t: &mut Tcb, store: &mut Store, kind: Kind, now: Instant) {
                 t.tell_again();
             }
         }
+        Kind::KeepAlive => keep_alive(t, store, now),
     }
 }
 
@@ -126,7 +130,7 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
         }
         Waiting::Acknowledgement => {
             // R2 (RFC 9293, 3.8.3).
-            if silent >= store.config.give_up {
+            if silent >= r2(t, store) {
                 give_up(t, store);
                 return;
             }
@@ -143,7 +147,7 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
         Waiting::Window => {
             // A peer that answers keeps its connection for ever (MUST-37), unless the program has left it.
             let left = t.guest.context.is_none();
-            if silent >= store.config.give_up || (left && t.rtt.backoff() >= ORPHAN_PROBES) {
+            if silent >= r2(t, store) || (left && t.rtt.backoff() >= ORPHAN_PROBES) {
                 give_up(t, store);
                 return;
             }
@@ -152,6 +156,35 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
             t.due = Due::WindowProbe;
         }
     }
+}
+
+/// R2 of this connection (MUST-21: the program can set it).
+fn r2(t: &Tcb, store: &Store) -> Duration {
+    t.settings.user_timeout.unwrap_or(store.config.give_up)
+}
+
+/// When a keep-alive is due: only on a connection that is open, with nothing outstanding, and silent for as long as
+/// the program asked for (RFC 9293, 3.8.4, MUST-24 to MUST-27).
+fn keep_alive_at(t: &Tcb) -> Option<Instant> {
+    let idle = t.settings.keep_alive_idle?;
+    let open = matches!(t.state, State::Established | State::FinWait2 | State::CloseWait);
+    if !open || t.send.last() > t.send.una || t.due == Due::KeepAlive {
+        return None;
+    }
+    let after = (0..t.keep_alives).fold(idle, |sum, _| sum + t.settings.keep_alive_interval);
+    Some(t.heard_at + after)
+}
+
+fn keep_alive(t: &mut Tcb, store: &mut Store, now: Instant) {
+    if keep_alive_at(t).is_none_or(|at| at > now) {
+        return;
+    }
+    if t.keep_alives >= t.settings.keep_alive_probes {
+        give_up(t, store);
+        return;
+    }
+    t.keep_alives += 1;
+    t.due = Due::KeepAlive;
 }
 
 /// Window probes for a connection whose program has left, before its memory is wanted back.
