@@ -14,6 +14,7 @@ use toe_impair::{Link, Random, Spec};
 use crate::end::{End, Flow, Pair, Read, Status};
 use crate::frames::segment;
 use crate::guest::{Guest, Settings};
+use crate::host::{Host, Slots, merged};
 use crate::hostile::Intruder;
 use crate::kernel;
 use crate::scenario::Kind;
@@ -195,6 +196,10 @@ pub struct Channel {
 /// The card and its guest.
 pub struct CardEnd {
     card: Boxed,
+    host: Host,
+    slots: Slots,
+    /// A frame from the wire that the next may be merged with.
+    unmerged: Option<Vec<u8>>,
     guest: Guest,
     to_guest: Link,
     to_card: Link,
@@ -214,6 +219,9 @@ impl CardEnd {
         let mut random = Random::new(seed);
         Self {
             card: Boxed::new(profile, random.bits(), 1, 0),
+            host: Host::IDEAL,
+            slots: Slots::default(),
+            unmerged: None,
             guest: Guest::new(settings, random.bits()),
             to_guest: Link::new(channel.to_guest, random.bits()),
             to_card: Link::new(channel.to_card, random.bits()),
@@ -226,12 +234,32 @@ impl CardEnd {
         }
     }
 
+    /// Puts it into a host with such habits.
+    pub fn with_host(self, host: Host) -> Self {
+        Self { host, ..self }
+    }
+
     pub fn card(&mut self) -> &mut Boxed {
         &mut self.card
     }
 
     pub fn guest(&mut self) -> &mut Guest {
         &mut self.guest
+    }
+
+    /// A frame reaches the card.
+    fn hand_in(&mut self, now_us: u64, frame: &[u8]) {
+        match self.card.handle_wire(now_us, frame) {
+            Verdict::Taken => (),
+            Verdict::PassOn => {
+                self.passed_to_guest += 1;
+                if let Some(answer) = kernel::answer(frame) {
+                    let verdict = self.card.handle_guest(now_us, &answer);
+                    assert_eq!(verdict, Verdict::PassOn, "an ordinary frame of the guest was kept");
+                    self.passed_to_wire.push_back(answer);
+                }
+            }
+        }
     }
 
     /// Moves frames over the channel until nothing moves at `now_us`.
@@ -323,21 +351,26 @@ impl CardEnd {
 
 impl End for CardEnd {
     fn handle_frame(&mut self, now_us: u64, frame: Vec<u8>) {
-        match self.card.handle_wire(now_us, &frame) {
-            Verdict::Taken => (),
-            Verdict::PassOn => {
-                self.passed_to_guest += 1;
-                if let Some(answer) = kernel::answer(&frame) {
-                    let verdict = self.card.handle_guest(now_us, &answer);
-                    assert_eq!(verdict, Verdict::PassOn, "an ordinary frame of the guest was kept");
-                    self.passed_to_wire.push_back(answer);
-                }
+        if let Some(first) = self.unmerged.take() {
+            if let Some(one) = merged(&first, &frame) {
+                self.unmerged = Some(one);
+                return;
             }
+            self.hand_in(now_us, &first);
+        }
+        if self.host.merges {
+            // Until the host has seen all that came at this moment.
+            self.unmerged = Some(frame);
+        } else {
+            self.hand_in(now_us, &frame);
         }
     }
 
     fn handle_timeout(&mut self, now_us: u64) {
-        if self.card.next_us().is_some_and(|t| t <= now_us) {
+        if let Some(frame) = self.unmerged.take() {
+            self.hand_in(now_us, &frame);
+        }
+        if self.card.next_us().is_some_and(|due_us| due_us + self.host.late_us <= now_us) {
             self.card.handle_timeout(now_us);
         }
         self.move_channel(now_us);
@@ -345,15 +378,20 @@ impl End for CardEnd {
 
     fn next_us(&mut self) -> Option<u64> {
         let links = [self.to_guest.next_us(), self.to_card.next_us()];
-        links.into_iter().chain([self.card.next_us(), Some(self.guest.next_us())]).flatten().min()
+        let card_us = self.card.next_us().map(|due_us| due_us + self.host.late_us);
+        links.into_iter().chain([card_us, Some(self.guest.next_us()), self.slots.next_us()]).flatten().min()
     }
 
     fn poll_frame(&mut self, now_us: u64) -> Option<Vec<u8>> {
+        if !self.slots.has_room(now_us, &self.host) {
+            return None;
+        }
         let frame = self.passed_to_wire.pop_front().or_else(|| {
             let frame = self.card.poll_wire(now_us)?;
             self.check(&frame);
             Some(frame)
         })?;
+        self.slots.take();
         self.transcript.frame(now_us, "> wire", &frame);
         Some(frame)
     }

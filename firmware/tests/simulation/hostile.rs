@@ -18,7 +18,7 @@ use crate::end::Pair;
 use crate::frames::{Segment, build, segment};
 use crate::pattern::Pattern;
 use crate::scenario::{DEADLINE_US, Family, plain_profile, plain_settings};
-use crate::seeds::for_seeds;
+use crate::seeds::for_one_seed_in;
 use crate::world::{Opening, World, check_flow};
 
 const SEEDS: u64 = 4;
@@ -357,7 +357,7 @@ fn family(seed: u64) -> Family {
 
 #[test]
 fn an_intruder_on_the_channel_harms_nobody_else() {
-    for_seeds("hostile::an_intruder_on_the_channel_harms_nobody_else", SEEDS, |seed| {
+    for_one_seed_in(10, "hostile::an_intruder_on_the_channel_harms_nobody_else", SEEDS, |seed| {
         let mut world = honest_world(family(seed), seed);
         for (i, end) in [&mut world.a, &mut world.b].into_iter().enumerate() {
             let mac = end.guest().settings().mac;
@@ -378,7 +378,7 @@ fn an_intruder_on_the_channel_harms_nobody_else() {
 
 #[test]
 fn strangers_on_the_wire_harm_nobody() {
-    for_seeds("hostile::strangers_on_the_wire_harm_nobody", SEEDS, |seed| {
+    for_one_seed_in(10, "hostile::strangers_on_the_wire_harm_nobody", SEEDS, |seed| {
         let mut world = honest_world(family(seed), seed);
         let mut random = Random::new(seed);
         let mut count = 0;
@@ -406,7 +406,7 @@ fn strangers_on_the_wire_harm_nobody() {
 /// Noise of every length on both sides of a card that does nothing else.
 #[test]
 fn noise_is_survived() {
-    for_seeds("hostile::noise_is_survived", SEEDS, |seed| {
+    for_one_seed_in(10, "hostile::noise_is_survived", SEEDS, |seed| {
         let mut random = Random::new(seed);
         let mut card = Boxed::new(&plain_profile(), seed, 1, 0);
         let mut now_us = 0;

@@ -10,6 +10,7 @@ use crate::app::{App, Close, Plan};
 use crate::card::{CardEnd, Channel};
 use crate::end::{End, Pair};
 use crate::guest;
+use crate::host::Host;
 use crate::pattern::Pattern;
 use crate::smol::{self, SmolEnd};
 use crate::world::{Opening, World, check_flow};
@@ -210,7 +211,8 @@ pub fn card_end(random: &mut Random, kind: &Kind, end: usize, flows_max: u32) ->
     let profile = profile(random, flows_max);
     let settings = guest_settings(random, kind.family, end);
     let channel = channel(random, kind.bad_channel);
-    CardEnd::new(["a", "b"][end], &profile, settings, &channel, random.bits())
+    let host = Host::drawn(random);
+    CardEnd::new(["a", "b"][end], &profile, settings, &channel, random.bits()).with_host(host)
 }
 
 /// smoltcp as end `end`, with receive buffers of at least `buffer_bytes_min`.
