@@ -14,10 +14,10 @@
 
 mod app;
 mod card;
-
 mod end;
 mod frames;
 mod guest;
+mod host;
 mod kernel;
 mod pattern;
 mod scenario;
@@ -28,6 +28,5 @@ mod world;
 
 mod allocations;
 mod harness_tests;
-mod host;
 mod hostile;
 mod two_stacks;
