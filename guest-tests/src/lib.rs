@@ -19,6 +19,7 @@
 mod accelerator;
 pub mod bench;
 pub mod bytes;
+pub mod cable;
 mod card;
 pub mod console;
 pub mod fuzz;

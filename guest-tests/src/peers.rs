@@ -102,6 +102,20 @@ pub fn exchange(
     serve(namespace, ip, connections, move |stream| send_and_sum(stream, seed, bytes))
 }
 
+/// Reads the first `bytes` of one connection, and then gives it as many of the pattern `seed`. What it read.
+///
+/// # Errors
+/// If it cannot listen.
+pub fn take_turns(namespace: &Namespace, ip: IpAddr, seed: u64, bytes: u64) -> Result<Peer<Vec<Sum>>> {
+    serve(namespace, ip, 1, move |mut stream| {
+        let sum = Sum::of(&mut (&mut stream).take(bytes))?;
+        std::io::copy(&mut Pattern::new(seed).take(bytes), &mut stream)?;
+        stream.shutdown(Shutdown::Write)?;
+        std::io::copy(&mut stream, &mut std::io::sink())?;
+        Ok(sum)
+    })
+}
+
 /// Takes one connection, reads `bytes` of it and closes it while more is unread: the kernel resets it then.
 ///
 /// # Errors
