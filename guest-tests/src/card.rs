@@ -20,11 +20,15 @@ pub struct CardOptions {
     pub profile: String,
     /// `--queue-pairs`.
     pub queue_pairs: u16,
+    /// `--impair`: what is wrong with the wire, in each direction; nothing if there is none.
+    pub impair: Option<String>,
+    /// `--impair-seed`.
+    pub impair_seed: u64,
 }
 
 impl Default for CardOptions {
     fn default() -> Self {
-        Self { profile: "default".into(), queue_pairs: 2 }
+        Self { profile: "default".into(), queue_pairs: 2, impair: None, impair_seed: 1 }
     }
 }
 
@@ -48,6 +52,9 @@ impl Card {
         command.arg("--management-socket").arg(management(directory));
         command.args(["--wire", &format!("tap:{TAP}"), "--profile", &options.profile]);
         command.args(["--queue-pairs", &options.queue_pairs.to_string()]);
+        if let Some(impair) = &options.impair {
+            command.args(["--impair", impair, "--impair-seed", &options.impair_seed.to_string()]);
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let process = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         let mut card = Self { process, programs, directory: directory.to_path_buf() };

@@ -5,6 +5,9 @@
 //! stock QEMU, or User-Mode Linux. The wire's far end is the host kernel's TCP in that namespace, where the
 //! [`peers`] live. The guest is driven through a shell on a console of its own ([`console`]).
 //!
+//! A [`Bench`] has no guest: the test's own process is the card's frontend, by the guest library's vhost-user transport.
+//! It starts within a fraction of a second, and it is no slower than the machine.
+//!
 //! What bounds it: every wait has a time limit and ends with the condition, not with the clock; every process is
 //! ended by the id it was started with when its owner is dropped, also in a panic; nothing is installed and
 //! nothing outside the namespace and the `target` and `.cache` directories is changed. One lab runs at a time
@@ -14,7 +17,9 @@
 //! named, with its package, in one line.
 
 mod accelerator;
+pub mod bench;
 pub mod bytes;
+pub mod cable;
 mod card;
 pub mod console;
 pub mod fuzz;
@@ -28,6 +33,7 @@ mod namespace;
 pub mod peers;
 pub mod scenarios;
 
+pub use bench::{Bench, BenchOptions};
 pub use card::{Card, CardOptions};
 pub use guest::{Guest, Job};
 pub use host::Programs;

@@ -87,6 +87,48 @@ pub fn paced_source(namespace: &Namespace, ip: IpAddr, seed: u64, stop: Arc<Atom
     })
 }
 
+/// Gives each of `connections` connections the first `bytes` of the pattern `seed`, and sums up what it brings
+/// meanwhile.
+///
+/// # Errors
+/// If it cannot listen.
+pub fn exchange(
+    namespace: &Namespace,
+    ip: IpAddr,
+    connections: usize,
+    seed: u64,
+    bytes: u64,
+) -> Result<Peer<Vec<Sum>>> {
+    serve(namespace, ip, connections, move |stream| send_and_sum(stream, seed, bytes))
+}
+
+/// Reads the first `bytes` of one connection, and then gives it as many of the pattern `seed`. What it read.
+///
+/// # Errors
+/// If it cannot listen.
+pub fn take_turns(namespace: &Namespace, ip: IpAddr, seed: u64, bytes: u64) -> Result<Peer<Vec<Sum>>> {
+    serve(namespace, ip, 1, move |mut stream| {
+        let sum = Sum::of(&mut (&mut stream).take(bytes))?;
+        std::io::copy(&mut Pattern::new(seed).take(bytes), &mut stream)?;
+        stream.shutdown(Shutdown::Write)?;
+        std::io::copy(&mut stream, &mut std::io::sink())?;
+        Ok(sum)
+    })
+}
+
+/// Takes one connection, reads `bytes` of it and closes it while more is unread: the kernel resets it then.
+///
+/// # Errors
+/// If it cannot listen.
+pub fn reset_after(namespace: &Namespace, ip: IpAddr, bytes: u64) -> Result<Peer<Vec<()>>> {
+    serve(namespace, ip, 1, move |mut stream| {
+        std::io::copy(&mut (&mut stream).take(bytes), &mut std::io::sink())?;
+        // Waits until there is something to leave unread.
+        stream.peek(&mut [0])?;
+        Ok(())
+    })
+}
+
 /// Sends back, on each of `connections` connections, what it brings, and closes it at its end.
 ///
 /// # Errors
@@ -264,16 +306,18 @@ pub fn connect(namespace: &Namespace, to: SocketAddr) -> Result<TcpStream> {
 /// # Errors
 /// If it cannot be reached. Later trouble comes with [`Peer::join`].
 pub fn client(namespace: &Namespace, to: SocketAddr, seed: u64, bytes: u64) -> Result<Peer<Sum>> {
-    let mut stream = connect(namespace, to)?;
-    Ok(Peer::start(stream.local_addr()?, move || {
-        let mut reader = stream.try_clone()?;
-        std::thread::scope(|scope| {
-            let received = scope.spawn(move || Sum::of(&mut reader));
-            std::io::copy(&mut Pattern::new(seed).take(bytes), &mut stream)?;
-            stream.shutdown(Shutdown::Write)?;
-            Ok(received.join().map_err(|_| anyhow!("a peer panicked"))??)
-        })
-    }))
+    let stream = connect(namespace, to)?;
+    Ok(Peer::start(stream.local_addr()?, move || send_and_sum(stream, seed, bytes)))
+}
+
+fn send_and_sum(mut stream: TcpStream, seed: u64, bytes: u64) -> Result<Sum> {
+    let mut reader = stream.try_clone()?;
+    std::thread::scope(|scope| {
+        let received = scope.spawn(move || Sum::of(&mut reader));
+        std::io::copy(&mut Pattern::new(seed).take(bytes), &mut stream)?;
+        stream.shutdown(Shutdown::Write)?;
+        Ok(received.join().map_err(|_| anyhow!("a peer panicked"))??)
+    })
 }
 
 /// Debian's busybox httpd with one file; killed when dropped.

@@ -153,13 +153,15 @@ impl Receiver {
         }
     }
 
-    /// The test of RFC 9293, 3.10.7.4, first check, table 6.
+    /// The test of RFC 9293, 3.10.7.4, first check, table 6, with one departure: a segment without text may stand at
+    /// the window's right edge, too. A peer that has filled the window sends its bare ACKs from there (its SND.NXT).
+    /// While something in that window is lost, they would all go unheard, and what they acknowledge be sent again.
     pub fn is_acceptable(&self, seq: Position, length: u64) -> bool {
         let (nxt, edge) = (self.nxt, self.edge);
         let inside = |p: Position| nxt <= p && p < edge;
         match (length, edge > nxt) {
             (0, false) => seq == nxt,
-            (0, true) => inside(seq),
+            (0, true) => inside(seq) || seq == edge,
             (_, false) => false,
             (n, true) => inside(seq) || inside(seq + (n - 1)),
         }
@@ -347,7 +349,8 @@ mod tests {
         let n = r.nxt;
         assert_eq!(r.window(), 16_384);
         assert!(r.is_acceptable(n, 0) && r.is_acceptable(n + 16_383, 0));
-        assert!(!r.is_acceptable(n + 16_384, 0) && !r.is_acceptable(n.back(1), 0));
+        assert!(r.is_acceptable(n + 16_384, 0), "a bare ACK of a peer that has filled the window");
+        assert!(!r.is_acceptable(n + 16_385, 0) && !r.is_acceptable(n.back(1), 0));
         assert!(r.is_acceptable(n.back(5), 6) && !r.is_acceptable(n.back(5), 5));
         assert!(r.is_acceptable(n + 16_383, 9) && !r.is_acceptable(n + 16_384, 9));
         r.edge = n;

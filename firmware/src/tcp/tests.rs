@@ -652,6 +652,20 @@ fn what_is_outside_the_window_is_acknowledged_and_dropped() {
 }
 
 #[test]
+fn a_peer_that_has_filled_the_window_is_heard_while_a_segment_of_it_is_missing() {
+    let mut b = Bench::established();
+    b.send(100);
+    b.expect("PA 1:101");
+    // All of 1:65536 is under way and its first segment lost: the peer's next octet is the first beyond the window.
+    b.peer("A 65536 ack 101");
+    assert_eq!(b.count("tcp-out-of-window"), 0);
+    b.wait_ms(2000);
+    b.nothing();
+    b.peer("A 65537 ack 101");
+    assert_eq!(b.count("tcp-out-of-window"), 1);
+}
+
+#[test]
 fn an_old_timestamp_is_dropped_and_a_reset_is_not() {
     let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 5000 1");
     b.peer("A 1:11 ack 1 <ts 5010 1>");
