@@ -164,6 +164,7 @@ impl Firmware {
             peer_shift: options.window_scale.unwrap_or(0),
             timestamp: options.timestamps.map_or(0, |t| t.value),
             timestamp_offset,
+            window: self.store.config.receive_bytes_max.min(self.store.receive.available()).min(65_535) as u16,
             mtu: listener.mtu,
             transmissions: 0,
             sent_at: now,

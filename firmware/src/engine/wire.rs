@@ -125,7 +125,7 @@ impl Firmware {
 
     fn at_half_open(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
         let entry = &self.half_open[slot];
-        match entry.arrives(segment, &self.store.config) {
+        match entry.arrives(segment) {
             half_open::Outcome::Ignore => {}
             half_open::Outcome::SynAck => {
                 let headers = entry.syn_ack(&self.store.config, now);

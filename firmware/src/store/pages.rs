@@ -62,6 +62,11 @@ impl Pages {
         }
     }
 
+    /// What a new stream could be granted now, in bytes, wherever in a page it begins.
+    pub fn available(&self) -> u64 {
+        ((u64::from(PAGES_RESERVED) + self.shared_free - 1) << self.page_bits) + 1
+    }
+
     /// Bytes of a page.
     pub fn page_bytes(&self) -> u64 {
         1 << self.page_bits

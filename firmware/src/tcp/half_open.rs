@@ -37,6 +37,8 @@ pub struct HalfOpen {
     pub timestamp: u32,
     /// What is added to our timestamp clock.
     pub timestamp_offset: u32,
+    /// The window that the SYN-ACK offers: what pages could be had for when the SYN came.
+    pub window: u16,
     /// The MTU of the guest's interface.
     pub mtu: u32,
     /// How often the SYN-ACK was sent.
@@ -79,6 +81,7 @@ impl HalfOpen {
             peer_shift: 0,
             timestamp: 0,
             timestamp_offset: 0,
+            window: 0,
             mtu: 0,
             transmissions: 0,
             sent_at: Instant::default(),
@@ -86,12 +89,12 @@ impl HalfOpen {
     }
 
     /// RFC 9293, 3.10.7.4, for SYN-RECEIVED that came from LISTEN (MUST-11).
-    pub fn arrives(&self, segment: &Segment<'_>, config: &Config) -> Outcome {
+    pub fn arrives(&self, segment: &Segment<'_>) -> Outcome {
         let flags = segment.flags;
         let nxt = Position::initial(self.irs) + 1;
         let seq = segment.seq.near(nxt);
         // First, the sequence number: against the window that the SYN-ACK offered.
-        let window = config.receive_bytes_max.min(65_535);
+        let window = u64::from(self.window);
         let length = u64::from(segment.sequence_length());
         let inside = |p: Position| nxt <= p && p < nxt + window;
         if segment.seq == self.irs && flags.has(Flags::SYN) && !flags.has(Flags::RST) && !flags.has(Flags::ACK) {
@@ -149,7 +152,7 @@ impl HalfOpen {
             seq,
             ack: self.irs + 1,
             flags,
-            window: (config.receive_bytes_max.min(65_535) >> shift) as u16,
+            window: self.window >> shift,
             options,
         };
         self.tuple.headers(self.link, &config.settings, tcp)

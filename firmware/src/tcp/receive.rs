@@ -281,12 +281,16 @@ impl Receiver {
     /// The edge that could be advertised now: the free part of the buffer, as far as pages can be had.
     ///
     /// Receiver's side of silly window avoidance (RFC 9293, 3.8.6.2.2): the edge moves by the smaller of a segment
-    /// and half the buffer, or not at all.
+    /// and half the buffer, or not at all. When the pool is exhausted a page is a step, too: the pages that each
+    /// connection always has must be of use to it even if its peer's segments are larger.
     fn next_edge(&mut self, pages: &mut Pages) -> Position {
         let start = self.stream.start();
         let wanted = (start + self.buffer).max(self.edge);
         let granted = self.stream.grant(pages, wanted);
-        let step = u64::from(self.segment_bytes.max(536)).min(self.buffer / 2);
+        let mut step = u64::from(self.segment_bytes.max(536)).min(self.buffer / 2);
+        if granted < wanted {
+            step = step.min(pages.page_bytes());
+        }
         if granted.since(self.edge) >= step { granted } else { self.edge }
     }
 
@@ -432,6 +436,27 @@ mod tests {
         r.taken(&mut pages, n + 4000);
         assert_eq!(r.ack, AckNeed::Now);
         assert!(r.advertise(&mut pages) >= 3000);
+    }
+
+    #[test]
+    fn on_an_exhausted_pool_a_drained_connection_still_has_a_window() {
+        // Two connections with two pages of 512 bytes each, and no more.
+        let mut pages = Pages::new(Gauge::new("p", "deny", 4), 4, 512, 2, 64);
+        let mut r = Receiver::new(Stream::new(0), 4);
+        r.open(&mut pages, start().back(1), 0, 32_768, Instant::default());
+        r.segment_bytes = 9_000;
+        r.advertise(&mut pages);
+        for _ in 0..20 {
+            let window = r.window();
+            assert!(window >= 512, "{window}");
+            let at = r.nxt;
+            r.text(&mut pages, at, &vec![3; window as usize]);
+            r.advertise(&mut pages);
+            let all = r.nxt;
+            r.taken(&mut pages, all);
+            assert_eq!(r.ack, AckNeed::Now);
+            r.advertise(&mut pages);
+        }
     }
 
     proptest! {
