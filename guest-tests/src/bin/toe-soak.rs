@@ -74,9 +74,9 @@ fn over_the_card(options: &Options, impair: &str, bytes: u64) -> Result<()> {
     let peer = peers::take_turns(&bench.namespace, PEER_V4, 2, bytes)?;
     let stream = bench.connect(peer.address)?;
     let turns = take_turns(&stream, bytes)?;
-    ensure!(peer.join()? == [Sum::of_pattern(1, bytes)], "the kernel received something else");
     let info = stream.info()?;
     drop(stream);
+    ensure!(peer.join()? == [Sum::of_pattern(1, bytes)], "the kernel received something else");
     turns.print("card to Linux", "Linux to card");
     println!("  SHA-256 equal on both sides, both ways");
     println!(
@@ -99,6 +99,7 @@ fn between_kernels(options: &Options, spec: Spec, bytes: u64) -> Result<()> {
     let peer = peers::take_turns(&cable.peer, PEER_V4, 2, bytes)?;
     let stream = peers::connect(&cable.guest, peer.address)?;
     let turns = take_turns(&stream, bytes)?;
+    drop(stream);
     ensure!(peer.join()? == [Sum::of_pattern(1, bytes)], "between two kernels something else arrived");
     turns.print("Linux to Linux", "Linux to Linux");
     println!("  sent again: {} and {}", retransmitted(&cable.guest)?, retransmitted(&cable.peer)?);
