@@ -70,23 +70,23 @@ fn over_the_card(options: &Options, impair: &str, bytes: u64) -> Result<()> {
     let card = CardOptions { impair: Some(impair.to_owned()), impair_seed: options.seed, ..CardOptions::default() };
     let limit = Duration::from_secs(60 + 2 * options.mib / SLOWEST);
     let bench = Bench::start(&BenchOptions { card, limit, ..BenchOptions::default() })?;
-    let before = retransmitted(&bench.namespace)?;
     let peer = peers::take_turns(&bench.namespace, PEER_V4, 2, bytes)?;
     let stream = bench.connect(peer.address)?;
     let turns = take_turns(&stream, bytes)?;
-    ensure!(peer.join()? == [Sum::of_pattern(1, bytes)], "the kernel received something else");
     let info = stream.info()?;
     drop(stream);
+    ensure!(peer.join()? == [Sum::of_pattern(1, bytes)], "the kernel received something else");
     turns.print("card to Linux", "Linux to card");
     println!("  SHA-256 equal on both sides, both ways");
     println!(
-        "  card: {} of {} segments sent again, round trip {} us (lowest {}); Linux: {} segments sent again",
+        "  card: {} of {} segments sent again, {} timeouts, round trip {} us (lowest {} us)",
         info.retransmits,
         info.segments_out,
+        bench.counter("tcp-timeouts")?,
         info.rtt_us,
-        info.rtt_min_us,
-        retransmitted(&bench.namespace)? - before
+        info.rtt_min_us
     );
+    println!("  Linux: {}", Kernel::of(&bench.namespace)?);
     println!("  the card's counters that are not zero:");
     for (name, value) in bench.counters()? {
         println!("    {name:<32}{value:>12}");
@@ -99,9 +99,10 @@ fn between_kernels(options: &Options, spec: Spec, bytes: u64) -> Result<()> {
     let peer = peers::take_turns(&cable.peer, PEER_V4, 2, bytes)?;
     let stream = peers::connect(&cable.guest, peer.address)?;
     let turns = take_turns(&stream, bytes)?;
+    drop(stream);
     ensure!(peer.join()? == [Sum::of_pattern(1, bytes)], "between two kernels something else arrived");
     turns.print("Linux to Linux", "Linux to Linux");
-    println!("  sent again: {} and {}", retransmitted(&cable.guest)?, retransmitted(&cable.peer)?);
+    println!("  first: {}; second: {}", Kernel::of(&cable.guest)?, Kernel::of(&cable.peer)?);
     cable.finish()
 }
 
@@ -141,12 +142,36 @@ where
     Ok(Turns { bytes, out, back: start.elapsed() - out })
 }
 
-/// Segments that the kernel in a namespace has sent again.
-fn retransmitted(namespace: &Namespace) -> Result<u64> {
-    let text = namespace.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = lines.next().zip(lines.next()).context("no TCP in /proc/net/snmp")?;
+/// What the kernel in a namespace has counted.
+#[derive(Clone, Copy)]
+struct Kernel {
+    /// Segments sent again.
+    retransmits: u64,
+    /// Retransmission timeouts.
+    timeouts: u64,
+}
+
+impl Kernel {
+    fn of(namespace: &Namespace) -> Result<Self> {
+        Ok(Self {
+            retransmits: kernel_counter(namespace, "snmp", "Tcp: ", "RetransSegs")?,
+            timeouts: kernel_counter(namespace, "netstat", "TcpExt: ", "TCPTimeouts")?,
+        })
+    }
+}
+
+impl std::fmt::Display for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} segments sent again, {} timeouts", self.retransmits, self.timeouts)
+    }
+}
+
+fn kernel_counter(namespace: &Namespace, file: &str, table: &str, counter: &str) -> Result<u64> {
+    let path = format!("/proc/thread-self/net/{file}");
+    let text = namespace.enter(|| Ok(std::fs::read_to_string(&path)?))?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(table));
+    let (names, values) = lines.next().zip(lines.next()).with_context(|| format!("no {table} in {path}"))?;
     let mut pairs = names.split(' ').zip(values.split(' '));
-    let (_, value) = pairs.find(|(name, _)| *name == "RetransSegs").context("no RetransSegs in /proc/net/snmp")?;
+    let (_, value) = pairs.find(|(name, _)| *name == counter).with_context(|| format!("no {counter} in {path}"))?;
     Ok(value.parse()?)
 }
