@@ -6,9 +6,10 @@
 //! returned has called again. packetdrill's thread asks for the time right after a blocking call returned, so that this
 //! is when the call's end was noted; only then may time go on.
 //!
-//! What bounds it in real time: [`SETTLE_MAX`] for a caller that never calls again, and [`IDLE_MAX`], after which a
-//! sleeper with a deadline moves the clock itself, because nobody else does (packetdrill waits, in real time, for a
-//! blocking call to end before it begins another).
+//! What bounds it in real time: [`SETTLE_MAX`] for a caller that never calls again; [`IDLE_MAX`], after which a sleeper
+//! with a deadline moves the clock itself, because nobody else does (packetdrill waits, in real time, for a
+//! blocking call to end before it begins another); and the flag `idle_s`, after which one without a deadline gives up,
+//! so that a script that waits on its only thread for what that thread should do fails and does not hang.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,6 +36,9 @@ const SETTLE_MAX: RealDuration = RealDuration::from_secs(1);
 
 /// After how much real time without any call a sleeper moves the clock to its deadline itself.
 const IDLE_MAX: RealDuration = RealDuration::from_millis(500);
+
+/// The same for each further step of such a sleeper.
+const IDLE_NEXT: RealDuration = RealDuration::from_millis(1);
 
 /// Whether a call may wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +77,7 @@ struct Sleeper {
 struct World {
     sockets: Sockets,
     horizon: Duration,
+    idle: RealDuration,
     /// Changes whenever something has happened that may end a wait.
     generation: u64,
     sleepers: BTreeMap<u64, Sleeper>,
@@ -107,6 +112,7 @@ impl Adapter {
         let world = World {
             sockets: Sockets::new(guest, flags),
             horizon: flags.horizon,
+            idle: flags.idle,
             generation: 0,
             sleepers: BTreeMap::new(),
             next_ticket: 0,
@@ -159,13 +165,21 @@ impl Adapter {
         w.next_ticket += 1;
         let tried = w.generation;
         w.sleepers.insert(ticket, Sleeper { deadline, tried });
+        let mut quiet = RealDuration::ZERO;
         let result = loop {
             let calls = w.calls;
-            let (guard, real) = self.changed.wait_timeout(w, IDLE_MAX).map_err(broken)?;
+            // Once it is known that nobody moves the clock, there is no more to wait for than a sign to the contrary.
+            let nap = if deadline.is_some() && !quiet.is_zero() { IDLE_NEXT } else { IDLE_MAX };
+            let (guard, real) = self.changed.wait_timeout(w, nap).map_err(broken)?;
             w = guard;
-            if real.timed_out() && w.calls == calls {
-                if let Some(deadline) = deadline {
-                    w = self.step(w, deadline);
+            if w.calls != calls {
+                quiet = RealDuration::ZERO;
+            } else if real.timed_out() {
+                quiet += nap;
+                match deadline {
+                    Some(deadline) => w = self.step(w, deadline),
+                    None if quiet >= w.idle => break Err(Errno(libc::EDEADLK)),
+                    None => {}
                 }
             }
             let generation = w.generation;
@@ -421,7 +435,11 @@ impl Adapter {
     /// As [`Sockets::splice`].
     pub fn splice(&self, from: RawFd, to: RawFd, max: usize, nonblocking: bool) -> Result<usize, Errno> {
         let flags = if nonblocking { libc::MSG_DONTWAIT } else { 0 };
-        let fd = if self.owns(from)? { from } else { to };
+        let fd = match (self.owns(from)?, self.owns(to)?) {
+            (true, _) => from,
+            (false, true) => to,
+            (false, false) => return Err(Errno(libc::EINVAL)),
+        };
         let patience = self.patience(fd, flags, |s| s.receive_timeout)?;
         self.wait(patience, |s| s.splice(from, to, max))?.ok_or(Errno(libc::EAGAIN))
     }

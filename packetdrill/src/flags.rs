@@ -12,6 +12,7 @@
 //! | `seed` | a number: initial sequence numbers and timestamp offsets follow from it | 1 |
 //! | `closed` | what the guest's own stack does with segments that the card passes on: `reset` or `drop` | `reset` |
 //! | `horizon_s` | how far ahead of the last packet `netdev_receive` looks for the next, in seconds | 10800 |
+//! | `idle_s` | after how much real time without any call a call that blocks without a time limit fails with `EDEADLK` | 30 |
 //!
 //! A key that is not in the table, a value out of its range: one line that says so, and every call fails.
 
@@ -43,6 +44,8 @@ pub struct Flags {
     pub closed: Closed,
     /// How far ahead `netdev_receive` looks.
     pub horizon: Duration,
+    /// How long a call sleeps, in real time, when nobody else calls.
+    pub idle: std::time::Duration,
     /// The card.
     pub profile: Profile,
 }
@@ -55,7 +58,7 @@ pub enum FlagError {
     Form(String),
     /// An unknown key.
     #[error(
-        "--so_flags: there is no `{0}`; known: local, mtu, mss, cc, iw, profile, tcp.*, limits.*, policy.*, seed, closed, horizon_s"
+        "--so_flags: there is no `{0}`; known: local, mtu, mss, cc, iw, profile, tcp.*, limits.*, policy.*, seed, closed, horizon_s, idle_s"
     )]
     Key(String),
     /// A value that the key cannot have.
@@ -109,6 +112,7 @@ impl Default for Flags {
             seed: seed(1),
             closed: Closed::Reset,
             horizon: Duration::from_s(10_800),
+            idle: std::time::Duration::from_secs(30),
             profile: denying(small(Profile::default())),
         }
     }
@@ -151,6 +155,7 @@ impl Flags {
                 "mss" => flags.mtu = number(key, value, 28, 65_495)? as u32 + 40,
                 "seed" => flags.seed = seed(number(key, value, 0, u64::MAX)?),
                 "horizon_s" => flags.horizon = Duration::from_s(number(key, value, 1, 1_000_000_000)?),
+                "idle_s" => flags.idle = std::time::Duration::from_secs(number(key, value, 1, 86_400)?),
                 "closed" => {
                     flags.closed = match value {
                         "reset" => Closed::Reset,
@@ -209,13 +214,14 @@ mod tests {
     #[test]
     fn every_documented_flag_takes_effect() {
         let f = Flags::parse(
-            "local=192.0.2.9,local=2001:db8::9 mtu=9000 cc=new-reno,iw=4,seed=7,closed=drop,horizon_s=5,\
+            "local=192.0.2.9,local=2001:db8::9 mtu=9000 cc=new-reno,iw=4,seed=7,closed=drop,horizon_s=5,idle_s=6,\
              tcp.delayed_ack_ms=100,limits.connections=8,policy.half_open=fallback",
         )
         .unwrap();
         assert_eq!(f.local_v4, Ipv4Addr::new(192, 0, 2, 9));
         assert_eq!(f.local_v6, "2001:db8::9".parse::<Ipv6Addr>().unwrap());
         assert_eq!((f.mtu, f.seed[0], f.closed, f.horizon), (9000, 7, Closed::Drop, Duration::from_s(5)));
+        assert_eq!(f.idle.as_secs(), 6);
         let Profile { limits, policy, tcp } = f.profile;
         assert_eq!((tcp.initial_window_segments, tcp.delayed_ack_ms, limits.connections), (4, 100, 8));
         assert_eq!(tcp.congestion, toe_firmware::CongestionControl::NewReno);

@@ -5,6 +5,7 @@
 //! only as far as the card's credit goes, and received data is fetched only when the program reads it: until then it counts
 //! against the receive window, as in a kernel's socket.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
@@ -22,7 +23,7 @@ use crate::kernel;
 /// The stack's own Ethernet address and that of everybody else: no script ever sees them.
 const GUEST_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const KEY: u128 = 0x5041_434b_4554_4452_494c_4c;
+const KEY: u128 = 0x0050_4143_4b45_5444_5249_4c4c;
 const EPOCH: u32 = 1;
 /// The longest that a card grants, and how often the guest is heard of at least.
 const LEASE_MS: u32 = 600_000;
@@ -144,7 +145,9 @@ pub struct Guest {
     listeners: HashMap<u64, Listener>,
     answers: HashMap<u64, Answer>,
     packets: VecDeque<Packet>,
-    buffer: Vec<u8>,
+    /// A frame for the card, and one from it.
+    outbox: Vec<u8>,
+    inbox: Vec<u8>,
 }
 
 impl Guest {
@@ -165,7 +168,8 @@ impl Guest {
             listeners: HashMap::new(),
             answers: HashMap::new(),
             packets: VecDeque::new(),
-            buffer: vec![0; FRAME_BYTES_MAX],
+            outbox: vec![0; FRAME_BYTES_MAX],
+            inbox: vec![0; FRAME_BYTES_MAX],
         };
         guest.tell(&Message::Hello(Hello {
             version_min: toe_abi::VERSION,
@@ -443,19 +447,19 @@ impl Guest {
     fn submit(&mut self, message: Option<&Message<'_>>) {
         self.heard_at = self.now;
         let epoch = if self.context == 0 { 0 } else { EPOCH };
-        let Some(mut writer) = Writer::new(&mut self.buffer, GUEST_MAC, CARD_MAC, self.context, epoch, KEY) else {
+        let Some(mut writer) = Writer::new(&mut self.outbox, GUEST_MAC, CARD_MAC, self.context, epoch, KEY) else {
             return;
         };
         let written = message.is_none_or(|message| writer.push(message));
         debug_assert!(written, "a message larger than a frame");
         let length = writer.finish();
-        let verdict = self.firmware.handle_guest(self.now, &self.buffer[..length]);
+        let verdict = self.firmware.handle_guest(self.now, &self.outbox[..length]);
         debug_assert_eq!(verdict, Verdict::Taken);
     }
 
     /// Fetches what the card has to say, to the guest and to the wire, until it has no more.
     fn pump(&mut self) {
-        let mut buffer = vec![0; FRAME_BYTES_MAX];
+        let mut buffer = std::mem::take(&mut self.inbox);
         loop {
             let mut quiet = true;
             while let Some(length) = self.firmware.poll_guest(self.now, &mut buffer) {
@@ -477,9 +481,10 @@ impl Guest {
                 self.packets.push_back(Packet { bytes, at: self.now });
             }
             if quiet {
-                return;
+                break;
             }
         }
+        self.inbox = buffer;
     }
 
     /// Takes a message of the card; the connection whose news is to be confirmed.
@@ -502,9 +507,8 @@ impl Guest {
             }
             Message::Accepted(m) => {
                 let listener = self.listeners.get_mut(&m.listener)?;
-                if !self.connections.contains_key(&m.connection) {
-                    let connection = Connection::new(m.local, m.remote, state::ACCEPTED, m.send_limit);
-                    self.connections.insert(m.connection, connection);
+                if let Entry::Vacant(place) = self.connections.entry(m.connection) {
+                    place.insert(Connection::new(m.local, m.remote, state::ACCEPTED, m.send_limit));
                     listener.waiting.push_back(m.connection);
                     listener.announced += 1;
                 }

@@ -26,19 +26,24 @@ fn tcp_info(getsockopt: GetSockOpt, fd: i32) -> TcpInfo {
     info
 }
 
+/// The shared object, and two of its symbols.
+fn load() -> (CString, script::Init, GetSockOpt) {
+    let path = std::env::current_exe().unwrap().with_file_name("libtoe_packetdrill.so");
+    let path = CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: a C string; what the object does when it is loaded is Rust's own.
+    let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL | libc::RTLD_DEEPBIND) };
+    assert!(!handle.is_null(), "{path:?} does not load");
+    // SAFETY: the function of that name has this type.
+    let init: script::Init = unsafe { std::mem::transmute(symbol(handle, c"packetdrill_interface_init")) };
+    // SAFETY: the same.
+    let getsockopt: GetSockOpt = unsafe { std::mem::transmute(symbol(handle, c"getsockopt")) };
+    (path, init, getsockopt)
+}
+
 #[test]
 fn it_loads_and_answers_tcp_info() {
     limited(|| {
-        let path = std::env::current_exe().unwrap().with_file_name("libtoe_packetdrill.so");
-        let path = CString::new(path.to_str().unwrap()).unwrap();
-        // SAFETY: a C string; what the object does when it is loaded is Rust's own.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL | libc::RTLD_DEEPBIND) };
-        assert!(!handle.is_null(), "{path:?} does not load");
-        // SAFETY: the function of that name has this type.
-        let init: script::Init = unsafe { std::mem::transmute(symbol(handle, c"packetdrill_interface_init")) };
-        // SAFETY: the same.
-        let getsockopt: GetSockOpt = unsafe { std::mem::transmute(symbol(handle, c"getsockopt")) };
-
+        let (_, init, getsockopt) = load();
         let stack = Stack::with(init, "iw=7");
         let fd = stack.socket(false, libc::SOCK_NONBLOCK);
         assert_eq!(tcp_info(getsockopt, fd).state, 7, "CLOSE");
@@ -48,11 +53,12 @@ fn it_loads_and_answers_tcp_info() {
         peer.expect("S 0:0");
         stack.sleep_ms(50);
         peer.send("SA 0:0 ack 1 mss 1000");
+        // Two segments; what is left waits for company (Nagle).
         stack.write(fd, &script::octets(1, 2501)).unwrap();
         let info = tcp_info(getsockopt, fd);
-        assert_eq!((info.state, info.snd_mss, info.unacked, info.snd_cwnd), (1, 1000, 3, 7), "{info:?}");
+        assert_eq!((info.state, info.snd_mss, info.unacked, info.snd_cwnd), (1, 1000, 2, 7), "{info:?}");
         assert!((50_000..50_100).contains(&info.rtt), "{}", info.rtt);
-        assert_eq!((info.bytes_acked, info.notsent_bytes, info.snd_ssthresh), (0, 0, 0x7fff_ffff));
+        assert_eq!((info.bytes_acked, info.notsent_bytes, info.snd_ssthresh), (0, 500, 0x7fff_ffff));
         // The table's own gives the same.
         let mut again = TcpInfo::default();
         let mut length = size_of::<TcpInfo>() as libc::socklen_t;
@@ -87,5 +93,31 @@ fn it_loads_and_answers_tcp_info() {
             unsafe { getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut length) };
         assert_eq!((result, kind), (0, libc::SOCK_DGRAM));
         stack.free();
+    });
+}
+
+/// Says to the second run of this test that it is the second.
+const PRELOADED: &str = "TOE_PACKETDRILL_PRELOADED";
+
+#[test]
+fn preloaded_it_answers_for_the_c_library() {
+    limited(|| {
+        let (path, init, _) = load();
+        if std::env::var_os(PRELOADED).is_none() {
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "preloaded_it_answers_for_the_c_library"])
+                .env("LD_PRELOAD", path.to_str().unwrap())
+                .env(PRELOADED, "1")
+                .status();
+            assert!(status.unwrap().success());
+            return;
+        }
+        // What the loader gives a program that calls `getsockopt` without having one of its own.
+        // SAFETY: the function of that name has this type.
+        let getsockopt: GetSockOpt = unsafe { std::mem::transmute(symbol(libc::RTLD_DEFAULT, c"getsockopt")) };
+        let stack = Stack::with(init, "");
+        let fd = stack.socket(false, 0);
+        stack.listen(fd, 1).unwrap();
+        assert_eq!(tcp_info(getsockopt, fd).state, 10, "LISTEN");
     });
 }

@@ -199,6 +199,15 @@ impl Stack {
         Ok(value.into())
     }
 
+    /// The retransmission timeout, by TCP_INFO.
+    pub fn rto_us(&self, fd: c_int) -> u64 {
+        let mut head = [0u32; 3];
+        let mut length = size_of_val(&head) as socklen_t;
+        call!(self.getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, head.as_mut_ptr().cast(), &raw mut length))
+            .unwrap();
+        head[2].into()
+    }
+
     /// `poll` on one descriptor; what can be done.
     pub fn poll(&self, fd: c_int, events: i16, timeout_ms: c_int) -> Result<i16, i32> {
         let mut entry = libc::pollfd { fd, events, revents: 0 };
