@@ -112,9 +112,10 @@ fn preloaded_it_answers_for_the_c_library() {
             assert!(status.unwrap().success());
             return;
         }
-        // What the loader gives a program that calls `getsockopt` without having one of its own.
+        // What the loader gives a program that has none of its own, as this one does (it is linked with the crate): the
+        // first behind the program's.
         // SAFETY: the function of that name has this type.
-        let getsockopt: GetSockOpt = unsafe { std::mem::transmute(symbol(libc::RTLD_DEFAULT, c"getsockopt")) };
+        let getsockopt: GetSockOpt = unsafe { std::mem::transmute(symbol(libc::RTLD_NEXT, c"getsockopt")) };
         let stack = Stack::with(init, "");
         let fd = stack.socket(false, 0);
         stack.listen(fd, 1).unwrap();

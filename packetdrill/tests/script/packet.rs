@@ -50,7 +50,7 @@ impl Segment {
         tcp.extend(self.to.port().to_be_bytes());
         tcp.extend(self.seq.to_be_bytes());
         tcp.extend(self.ack.to_be_bytes());
-        tcp.extend([((20 + options.len()) / 4 << 4) as u8, self.flags]);
+        tcp.extend([(((20 + options.len()) / 4) << 4) as u8, self.flags]);
         tcp.extend(self.window.to_be_bytes());
         tcp.extend([0; 4]);
         tcp.extend(options);
