@@ -173,7 +173,13 @@ impl Sockets {
 
     /// `socket`, on a descriptor that the caller has made.
     pub fn open(&mut self, fd: RawFd, family: Family, nonblocking: bool) {
-        self.sockets.insert(fd, Socket::new(family, nonblocking));
+        self.insert(fd, Socket::new(family, nonblocking));
+    }
+
+    fn insert(&mut self, fd: RawFd, socket: Socket) {
+        // A descriptor that the kernel gives anew was closed behind our back.
+        self.close(fd);
+        self.sockets.insert(fd, socket);
     }
 
     /// `bind`.
@@ -293,7 +299,7 @@ impl Sockets {
             connect_told: true,
             ..Socket::new(family, false)
         };
-        self.sockets.insert(child, socket);
+        self.insert(child, socket);
         Ok(Some((child, remote, family)))
     }
 

@@ -30,7 +30,7 @@ fn a_connection_is_accepted_used_and_closed() {
             peer.send("FA 11:11 ack 502");
             peer.expect("A 502:502 ack 12");
             assert_eq!(stack.close(listener), Ok(0));
-            assert_eq!(stack.close(fd), Err(libc::EBADF));
+            assert_eq!(stack.recv(fd, 1, Some(0)), Err(libc::EBADF));
             assert!(stack.sniff().is_none());
             stack.free();
         });
@@ -70,6 +70,32 @@ fn a_reset_is_told_once() {
         peer.send("RA 1:1 ack 1");
         assert_eq!(stack.get(fd, SOL_SOCKET, libc::SO_ERROR), Ok(libc::ECONNRESET.into()));
         assert_eq!(stack.get(fd, SOL_SOCKET, libc::SO_ERROR), Ok(0));
+    });
+}
+
+#[test]
+fn a_reset_after_the_peers_end_is_a_broken_pipe() {
+    limited(|| {
+        let (stack, _, fd, peer) = accepted("", false);
+        peer.send("FA 1:1 ack 1");
+        peer.send("RA 2:2 ack 1");
+        assert_eq!(stack.get(fd, SOL_SOCKET, libc::SO_ERROR), Ok(libc::EPIPE.into()));
+    });
+}
+
+#[test]
+fn both_ends_connect_at_once() {
+    limited(|| {
+        let stack = Stack::new("");
+        let fd = stack.socket(false, libc::SOCK_NONBLOCK);
+        let mut peer = Peer::new(stack, "192.0.2.1:80", "192.168.0.1:0");
+        assert_eq!(stack.connect(fd, peer.here), Err(libc::EINPROGRESS));
+        peer.expect("S 0:0");
+        peer.send("S 0:0");
+        peer.expect("SA 0:0 ack 1");
+        peer.send("A 1:1 ack 1");
+        assert_eq!(stack.poll(fd, POLLOUT, 0), Ok(POLLOUT));
+        assert_eq!(stack.connect(fd, peer.here), Ok(0));
     });
 }
 
