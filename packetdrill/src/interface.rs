@@ -62,5 +62,29 @@ pub struct Interface {
 /// How many fields the table has.
 pub const FIELDS: usize = 33;
 
-// The table's shape is fixed by packetdrill; a field too many or too few would shift all that follow.
-const _: () = assert!(size_of::<Interface>() == FIELDS * size_of::<usize>());
+// The table's shape is fixed by packetdrill: a field too many, too few or in another's place would call another function.
+macro_rules! in_this_order {
+    ($($field:ident)*) => {
+        const _: () = {
+            let mut at = 0;
+            $(
+                assert!(std::mem::offset_of!(Interface, $field) == at);
+                at += size_of::<usize>();
+            )*
+            assert!(at == FIELDS * size_of::<usize>() && at == size_of::<Interface>());
+        };
+    };
+}
+in_this_order! {
+    userdata free
+    socket bind listen accept connect
+    read readv recv recvfrom recvmsg
+    write writev send sendto sendmsg
+    fcntl ioctl close shutdown
+    getsockopt setsockopt
+    poll
+    netdev_send netdev_receive
+    usleep gettimeofday
+    epoll_create epoll_ctl epoll_wait
+    pipe splice
+}

@@ -43,6 +43,11 @@ fn tcp_sum(from: IpAddr, to: IpAddr, tcp: &[u8]) -> u16 {
 }
 
 impl Segment {
+    /// How many sequence numbers it takes.
+    pub fn length(&self) -> u32 {
+        self.data.len() as u32 + u32::from(self.flags & SYN != 0) + u32::from(self.flags & FIN != 0)
+    }
+
     pub fn to_packet(&self) -> Vec<u8> {
         let options = self.mss.map_or(Vec::new(), |mss| [&[2, 4][..], &mss.to_be_bytes()].concat());
         let mut tcp = Vec::new();
