@@ -1,0 +1,206 @@
+//! `getsockopt`, `setsockopt`, and the questions of `ioctl`.
+//!
+//! What is not here gives `ENOPROTOOPT`: a script that depends on an option shall fail where it sets it and not somewhere
+//! later. `SO_RCVBUF` is taken and read back, doubled as in Linux, and changes nothing: a connection's receive memory is
+//! fixed by the card's profile (`limits.connection_receive_pages`).
+
+use std::os::fd::RawFd;
+
+use toe_abi::option;
+use toe_firmware::Duration;
+
+use crate::address::Family;
+use crate::errno::Errno;
+use crate::sockets::{Role, Sockets};
+use crate::tcp_info::TcpInfo;
+
+/// Linux's least buffer sizes, doubled.
+const SEND_BUFFER_MIN: u32 = 4608;
+const RECEIVE_BUFFER_MIN: u32 = 2304;
+/// What is read back if nothing was set: Linux's defaults for TCP.
+const SEND_BUFFER: u32 = 16_384;
+const RECEIVE_BUFFER: u32 = 131_072;
+/// The segment size of a connection that has heard nothing of it (RFC 9293, 3.7.1).
+const MSS_DEFAULT: u32 = 536;
+/// `TCP_MAXSEG` takes these.
+const MSS_RANGE: std::ops::RangeInclusive<i32> = 88..=32_767;
+/// `SIOCOUTQNSD`: bytes that were never sent.
+const SIOCOUTQNSD: u64 = 0x894b;
+
+fn int(value: impl TryInto<i32>) -> Vec<u8> {
+    value.try_into().unwrap_or(i32::MAX).to_ne_bytes().to_vec()
+}
+
+fn read_int(value: &[u8]) -> Result<i32, Errno> {
+    let bytes = value.get(..4).and_then(|b| b.try_into().ok()).ok_or(Errno(libc::EINVAL))?;
+    Ok(i32::from_ne_bytes(bytes))
+}
+
+/// A `struct timeval`: nothing is no time limit.
+fn read_timeout(value: &[u8]) -> Result<Option<Duration>, Errno> {
+    let word = |at: usize| {
+        let bytes = value.get(at..at + 8).and_then(|b| b.try_into().ok()).ok_or(Errno(libc::EINVAL))?;
+        Ok(i64::from_ne_bytes(bytes))
+    };
+    let (seconds, micros) = (word(0)?, word(8)?);
+    if !(0..1_000_000).contains(&micros) {
+        return Err(Errno(libc::EDOM));
+    }
+    let us = u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000).saturating_add(micros as u64);
+    Ok((us > 0).then_some(Duration::from_us(us)))
+}
+
+fn timeout(value: Option<Duration>) -> Vec<u8> {
+    let us = value.map_or(0, Duration::as_us);
+    [(us / 1_000_000).to_ne_bytes(), (us % 1_000_000).to_ne_bytes()].concat()
+}
+
+impl Sockets {
+    /// The value of an option.
+    ///
+    /// # Errors
+    /// `EBADF`, `ENOTSOCK`, `ENOPROTOOPT`.
+    pub fn get_option(&mut self, fd: RawFd, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
+        let socket = self.socket(fd)?.clone();
+        let set = socket.set;
+        let v6 = socket.family == Family::V6;
+        Ok(match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_ERROR) => int(self.take_error(fd)?),
+            (libc::SOL_SOCKET, libc::SO_TYPE) => int(libc::SOCK_STREAM),
+            (libc::SOL_SOCKET, libc::SO_PROTOCOL) => int(libc::IPPROTO_TCP),
+            (libc::SOL_SOCKET, libc::SO_DOMAIN) => int(if v6 { libc::AF_INET6 } else { libc::AF_INET }),
+            (libc::SOL_SOCKET, libc::SO_ACCEPTCONN) => int(matches!(socket.role, Role::Listener(_))),
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR) => int(set.reuse_address),
+            (libc::SOL_SOCKET, libc::SO_REUSEPORT) => int(set.reuse_port),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => int(set.receive_buffer.unwrap_or(RECEIVE_BUFFER)),
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => int(set.send_buffer.unwrap_or(SEND_BUFFER)),
+            (libc::SOL_SOCKET, libc::SO_LINGER) => {
+                [int(set.linger_s.is_some()), int(set.linger_s.unwrap_or(0))].concat()
+            }
+            (libc::SOL_SOCKET, libc::SO_RCVTIMEO) => timeout(set.receive_timeout),
+            (libc::SOL_SOCKET, libc::SO_SNDTIMEO) => timeout(set.send_timeout),
+            (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) if v6 => int(set.v6_only),
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY) => int(set.no_delay),
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
+                let info = self.stream_id(&socket.role).and_then(|id| self.guest.info(id));
+                int(info.map(|info| info.send_mss).or(set.max_segment).unwrap_or(MSS_DEFAULT))
+            }
+            (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
+                let mut name = self.congestion.as_bytes().to_vec();
+                // TCP_CA_NAME_MAX.
+                name.resize(16, 0);
+                name
+            }
+            (libc::IPPROTO_TCP, libc::TCP_INFO) => self.tcp_info(fd)?.to_bytes(),
+            _ => return Err(Errno(libc::ENOPROTOOPT)),
+        })
+    }
+
+    fn stream_id(&self, role: &Role) -> Option<u64> {
+        match role {
+            Role::Stream(id) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// `TCP_INFO`.
+    ///
+    /// # Errors
+    /// `EBADF`, `ENOTSOCK`.
+    pub fn tcp_info(&mut self, fd: RawFd) -> Result<TcpInfo, Errno> {
+        Ok(match self.socket(fd)?.role {
+            Role::Idle => TcpInfo::closed(),
+            Role::Listener(_) => TcpInfo::listening(),
+            Role::Stream(id) => self.guest.info(id).map_or_else(TcpInfo::closed, |info| TcpInfo::of(&info)),
+        })
+    }
+
+    /// Sets an option.
+    ///
+    /// # Errors
+    /// `EBADF`, `ENOTSOCK`, `ENOPROTOOPT`, `EINVAL` for a value that it cannot have.
+    pub fn set_option(&mut self, fd: RawFd, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+        let role = self.socket(fd)?.role.clone();
+        let v6 = self.socket(fd)?.family == Family::V6;
+        match (level, name) {
+            (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
+                let name = value.split(|b| *b == 0).next().unwrap_or_default();
+                // There is one for all connections, chosen with `cc`; another is never put in its place.
+                return if name == self.congestion.as_bytes() { Ok(()) } else { Err(Errno(libc::ENOENT)) };
+            }
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY) => {
+                let on = read_int(value)? != 0;
+                if let Some(id) = self.stream_id(&role).filter(|_| self.error(fd) == Ok(0)) {
+                    self.guest.set_option(id, option::NODELAY, on.into())?;
+                }
+                self.socket_mut(fd)?.set.no_delay = on;
+                return Ok(());
+            }
+            _ => {}
+        }
+        let set = &mut self.socket_mut(fd)?.set;
+        match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR) => set.reuse_address = read_int(value)? != 0,
+            (libc::SOL_SOCKET, libc::SO_REUSEPORT) => set.reuse_port = read_int(value)? != 0,
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => {
+                set.receive_buffer = Some(doubled(read_int(value)?, RECEIVE_BUFFER_MIN));
+            }
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => {
+                set.send_buffer = Some(doubled(read_int(value)?, SEND_BUFFER_MIN));
+            }
+            (libc::SOL_SOCKET, libc::SO_LINGER) => {
+                let seconds = read_int(value.get(4..).unwrap_or_default())?;
+                set.linger_s = (read_int(value)? != 0).then_some(seconds);
+            }
+            (libc::SOL_SOCKET, libc::SO_RCVTIMEO) => set.receive_timeout = read_timeout(value)?,
+            (libc::SOL_SOCKET, libc::SO_SNDTIMEO) => set.send_timeout = read_timeout(value)?,
+            (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) if v6 => {
+                if role != Role::Idle {
+                    return Err(Errno(libc::EINVAL));
+                }
+                set.v6_only = read_int(value)? != 0;
+            }
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
+                let mss = read_int(value)?;
+                if mss != 0 && !MSS_RANGE.contains(&mss) {
+                    return Err(Errno(libc::EINVAL));
+                }
+                // The card learns it when it connects or listens.
+                if role != Role::Idle {
+                    return Err(Errno(libc::ENOPROTOOPT));
+                }
+                set.max_segment = (mss != 0).then_some(mss as u32);
+            }
+            _ => return Err(Errno(libc::ENOPROTOOPT)),
+        }
+        Ok(())
+    }
+
+    /// `FIONREAD`, `SIOCOUTQ` and `SIOCOUTQNSD`.
+    ///
+    /// # Errors
+    /// `EBADF`, `ENOTSOCK`, `EINVAL` for a listener, `ENOTTY` for another question.
+    pub fn question(&mut self, fd: RawFd, request: u64) -> Result<i32, Errno> {
+        let role = self.socket(fd)?.role.clone();
+        // TIOCINQ is FIONREAD, SIOCINQ too; TIOCOUTQ is SIOCOUTQ.
+        if !matches!(request, libc::FIONREAD | libc::TIOCOUTQ | SIOCOUTQNSD) {
+            return Err(Errno(libc::ENOTTY));
+        }
+        let id = match role {
+            Role::Idle => return Ok(0),
+            Role::Listener(_) => return Err(Errno(libc::EINVAL)),
+            Role::Stream(id) => id,
+        };
+        let bytes = match request {
+            libc::FIONREAD => self.guest.readable(id),
+            SIOCOUTQNSD => self.guest.info(id).map_or(0, |info| info.not_sent),
+            _ => self.guest.unacknowledged(id),
+        };
+        Ok(i32::try_from(bytes).unwrap_or(i32::MAX))
+    }
+}
+
+/// Linux doubles what it is given, for its own bookkeeping.
+fn doubled(bytes: i32, min: u32) -> u32 {
+    (bytes.clamp(0, i32::MAX / 2) as u32 * 2).max(min)
+}
