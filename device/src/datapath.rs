@@ -65,6 +65,8 @@ pub struct DataPath {
     flow: FlowHash,
     /// Bit by bit, the pairs whose receive ring runs.
     active: u64,
+    /// Which rings run, in the order of `Guest::vrings`.
+    running: u64,
     /// The pair that transmits first in the next round.
     turn: usize,
     /// The frame on its way to the wire; it waits there while `waiting` says whose it is.
@@ -96,6 +98,7 @@ impl DataPath {
             fifo: Fifo::new(fifo_frames, pairs),
             flow: FlowHash::default(),
             active: 0,
+            running: 0,
             turn: 0,
             outgoing: Packet::default(),
             waiting: None,
@@ -183,6 +186,13 @@ impl DataPath {
     /// Sees which pairs run. Frames that wait for one that does not any more go to the others.
     fn refresh_active(&mut self) {
         let vrings = self.guest.as_ref().map_or(&[][..], |guest| &guest.vrings);
+        let running = vrings.iter().enumerate().filter(|(_, vring)| runs(vring));
+        let running = running.fold(0, |mask, (ring, _)| mask | 1 << ring);
+        for ring in Bits(running & !std::mem::replace(&mut self.running, running)) {
+            // A card that was killed may have published what it used without having said so: the driver then waits for an
+            // interrupt that no later one stands for, since it asks by position.
+            interrupt(&mut self.counters, &vrings[ring].get_ref());
+        }
         let active = vrings.iter().step_by(2).enumerate().filter(|(_, vring)| runs(vring));
         let active = active.fold(0, |mask, (pair, _)| mask | 1 << pair);
         if active == self.active {
@@ -281,8 +291,9 @@ impl DataPath {
                 }
             }
         }
-        let interrupt = ring.close(vring.get_queue_mut());
-        self.interrupt(interrupt, &vring);
+        if ring.close(vring.get_queue_mut()) {
+            interrupt(&mut self.counters, &vring);
+        }
         more
     }
 
@@ -432,19 +443,10 @@ impl DataPath {
         } else {
             ring.disarm();
         }
-        let interrupt = ring.close(vring.get_queue_mut());
-        self.interrupt(interrupt, &vring);
+        if ring.close(vring.get_queue_mut()) {
+            interrupt(&mut self.counters, &vring);
+        }
         more
-    }
-
-    fn interrupt(&mut self, wanted: bool, vring: &vhost_user_backend::VringState) {
-        if !wanted {
-            return;
-        }
-        self.counters.interrupts += 1;
-        if let Err(error) = vring.signal_used_queue() {
-            log::warn!("an interrupt could not be sent: {error}");
-        }
     }
 
     fn count_ring_error(&mut self, error: RingError) {
@@ -452,6 +454,13 @@ impl DataPath {
             RingError::Address => self.counters.ring_bad_address += 1,
             RingError::Index => self.counters.ring_bad_index += 1,
         }
+    }
+}
+
+fn interrupt(counters: &mut Counters, vring: &vhost_user_backend::VringState) {
+    counters.interrupts += 1;
+    if let Err(error) = vring.signal_used_queue() {
+        log::warn!("an interrupt could not be sent: {error}");
     }
 }
 
