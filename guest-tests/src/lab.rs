@@ -191,7 +191,16 @@ impl Lab {
             mtu: self.options.guest_mtu,
             queue_pairs,
         };
-        let guest = Guest::boot(&self.namespace, &options, &self.logs, self.sockets.path())?;
+        let boot = || Guest::boot(&self.namespace, &options, &self.logs, self.sockets.path());
+        let guest = match boot() {
+            Ok(guest) => guest,
+            // Translated, a guest's kernel now and then stands still before it has said a word (one boot of 26 when it was
+            // seen). What is tested comes after the boot, so it gets a second chance, and the log says so.
+            Err(error) => {
+                self.step(&format!("the guest did not come up ({}); once more", error.root_cause()));
+                boot()?
+            }
+        };
         self.step(&format!("the guest is up after {:.1} s", guest.boot_time().as_secs_f64()));
         self.guest = Some(guest);
         Ok(())
