@@ -117,6 +117,8 @@ pub fn card_fetch_from(lab: &Lab, server: SocketAddr, path: &str, expected: &Sum
 /// As above.
 pub fn card_accept(lab: &Lab, guest_ip: IpAddr, bytes: u64) -> Result<()> {
     let guest = lab.guest()?;
+    // A second run in the same guest must not take the first one's words for its own.
+    guest.check("rm -f /tmp/accept.err")?;
     let job = guest.start(&format!("toe-peer gen 5 {bytes} | toe nc -v -l 7005 2>/tmp/accept.err | toe-peer sum"))?;
     wait_for_listener(guest, "/tmp/accept.err")?;
     let client = peers::client(&lab.namespace, SocketAddr::new(guest_ip, 7005), 6, bytes)?;
@@ -311,6 +313,7 @@ pub fn card_returns(lab: &mut Lab) -> Result<()> {
     let (url, port) = (format!("http://{}/8/{bytes}", kernel.address), card.address.port());
     let before = lab.namespace.traffic()?;
     let fetch = lab.guest()?.start(&format!("wget -q -O - {url} | toe-peer sum"))?;
+    lab.guest()?.check("rm -f /tmp/stream.err")?;
     let stream = lab.guest()?.start(&format!("toe nc -v {PEER_V4} {port} 2>/tmp/stream.err >/dev/null"))?;
     wait_until_on_card(lab.guest()?, "/tmp/stream.err")?;
     crate::host::wait_for("traffic", TRANSFER, || {
@@ -355,6 +358,7 @@ pub fn hostile(lab: &mut Lab, frames: u64, seed: u64) -> Result<()> {
     let sink = peers::sink(&lab.namespace, PEER_V6, 1)?;
     let (from, to) = (source.address.port(), sink.address.port());
     let guest = lab.guest()?;
+    guest.check("rm -f /tmp/in.err /tmp/out.err")?;
     let into = guest.start(&format!("toe nc -v {PEER_V4} {from} 2>/tmp/in.err | toe-peer sum"))?;
     let out = guest.start(&format!(
         "toe-peer gen --until /tmp/enough 11 {} | toe nc -v {PEER_V6} {to} 2>/tmp/out.err",
@@ -451,7 +455,7 @@ fn wait_until_on_card(guest: &Guest, file: &str) -> Result<()> {
 /// Waits until `toe nc -v -l`, whose standard error goes to that file, says that it listens.
 fn wait_for_listener(guest: &Guest, file: &str) -> Result<()> {
     crate::host::wait_for("the listener in the guest", Duration::from_secs(30), || {
-        let text = guest.run(&format!("cat {file}"))?.text;
+        let text = guest.run(&format!("cat {file} 2>/dev/null"))?.text;
         Ok(text.to_lowercase().contains("listen").then_some(()))
     })
     .context("toe nc -l")

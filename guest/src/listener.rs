@@ -62,7 +62,7 @@ impl TcpListener {
 
     pub(crate) fn open(options: &Options, address: SocketAddr) -> io::Result<Self> {
         let surroundings = options.surroundings();
-        let reservation = surroundings.reserve_listener(address, options.backlog)?;
+        let reservation = surroundings.reserve_listener(address)?;
         let mut local = address;
         local.set_port(reservation.port);
         let card = match on_card(options, local) {
@@ -75,6 +75,8 @@ impl TcpListener {
         }
         let (kernel, reservation) = match reservation.into_parts() {
             (Some(socket), _) => {
+                // After the card, so that no connection finds the kernel because it came between the two.
+                socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
                 socket.set_nonblocking(true)?;
                 (Some(std::net::TcpListener::from(socket)), None)
             }

@@ -284,11 +284,10 @@ impl Surroundings for Kernel {
         Reservation::kernel(socket)
     }
 
-    fn reserve_listener(&self, local: SocketAddr, backlog: u32) -> io::Result<Reservation> {
+    fn reserve_listener(&self, local: SocketAddr) -> io::Result<Reservation> {
         let socket = tcp_socket(local)?;
         socket.set_reuse_address(true)?;
         socket.bind(&local.into())?;
-        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Reservation::kernel(socket)
     }
 

@@ -144,7 +144,7 @@ impl Surroundings for Station {
         self.take_port(local.port())
     }
 
-    fn reserve_listener(&self, local: SocketAddr, _backlog: u32) -> io::Result<Reservation> {
+    fn reserve_listener(&self, local: SocketAddr) -> io::Result<Reservation> {
         self.take_port(local.port())
     }
 

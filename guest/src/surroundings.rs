@@ -36,7 +36,7 @@ pub struct Reservation {
 
 #[derive(Debug)]
 enum Held {
-    /// Bound, and listening if it is a listener's.
+    /// Bound.
     Kernel(Socket),
     /// Whatever frees the port when it is dropped.
     Own(#[allow(dead_code, reason = "held for its drop")] Box<dyn Any + Send + Sync>),
@@ -101,11 +101,11 @@ pub trait Surroundings: Send + Sync + std::fmt::Debug {
     /// What the kernel says, such as that no port is left.
     fn reserve(&self, local: SocketAddr) -> io::Result<Reservation>;
 
-    /// Holds a port for a listener; with a kernel, its socket listens.
+    /// Holds a port for a listener; with a kernel, its socket is bound and does not listen yet.
     ///
     /// # Errors
     /// What the kernel says, such as that the port is in use.
-    fn reserve_listener(&self, local: SocketAddr, backlog: u32) -> io::Result<Reservation>;
+    fn reserve_listener(&self, local: SocketAddr) -> io::Result<Reservation>;
 
     /// A socket of the kernel to fall back to when none is reserved; `None` if there is no kernel.
     ///

@@ -146,8 +146,8 @@ impl Surroundings for Loopback {
     fn reserve(&self, local: SocketAddr) -> io::Result<Reservation> {
         crate::Kernel::shared().reserve(local)
     }
-    fn reserve_listener(&self, local: SocketAddr, backlog: u32) -> io::Result<Reservation> {
-        crate::Kernel::shared().reserve_listener(local, backlog)
+    fn reserve_listener(&self, local: SocketAddr) -> io::Result<Reservation> {
+        crate::Kernel::shared().reserve_listener(local)
     }
     fn fallback_socket(&self, remote: SocketAddr) -> io::Result<Option<Socket>> {
         crate::Kernel::shared().fallback_socket(remote)
