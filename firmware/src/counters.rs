@@ -148,6 +148,8 @@ counters! {
     TcpTimeouts = "tcp-timeouts",
     /// Tail loss probes sent.
     TcpTailProbes = "tcp-tail-probes",
+    /// Segments with URG received.
+    TcpUrgentIn = "tcp-urgent-in",
     /// Keep-alives sent.
     TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 
 use toe_abi::{
-    Abort, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Parsed, ReceiveCredit, Release,
-    Send, SetOption, Shutdown, Writer, flags, state,
+    Abort, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Notice, Noticed, Parsed,
+    ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
@@ -54,6 +54,12 @@ pub struct Bench {
     /// The peer uses timestamps: its TSval is the time in milliseconds.
     pub timestamps: Option<u32>,
     option: (u32, u64),
+    /// The last NOTICE.
+    pub notice: Notice,
+    /// How many NOTICEs there were.
+    pub notices: u32,
+    /// The guest does not answer a NOTICE.
+    pub deaf: bool,
     /// Channel messages other than those that the bench deals with.
     pub messages: Vec<String>,
 }
@@ -66,6 +72,7 @@ struct Said {
     end: Option<u32>,
     ack: Option<u32>,
     window: Option<u16>,
+    urgent: Option<u16>,
     mss: Option<u16>,
     scale: Option<u8>,
     sack_permitted: bool,
@@ -85,6 +92,7 @@ fn said(text: &str) -> Said {
             'R' => Flags::RST.0,
             'P' => Flags::PSH.0,
             'A' => Flags::ACK.0,
+            'U' => Flags::URG.0,
             '.' => 0,
             other => panic!("no such flag: {other}"),
         };
@@ -97,6 +105,7 @@ fn said(text: &str) -> Said {
     while let Some(word) = words.next() {
         match word {
             "ack" => said.ack = Some(number(words.next())),
+            "urg" => said.urgent = Some(number(words.next()) as u16),
             "win" => said.window = Some(number(words.next()) as u16),
             "mss" => said.mss = Some(number(words.next()) as u16),
             "ws" => said.scale = Some(number(words.next()) as u8),
@@ -142,6 +151,18 @@ impl Bench {
             out: VecDeque::new(),
             timestamps: None,
             option: (0, 0),
+            notice: Notice {
+                connection: 0,
+                serial: 0,
+                urgent_received: 0,
+                urgent_sent: 0,
+                network_errors: 0,
+                network_error: 0,
+                path_advice: 0,
+                path_mtu: 0,
+            },
+            notices: 0,
+            deaf: false,
             messages: Vec::new(),
         };
         bench.tell(&Message::Hello(Hello {
@@ -220,6 +241,13 @@ impl Bench {
                         self.received.extend(&data[(have - m.offset) as usize..]);
                     }
                     self.credit(0);
+                }
+            }
+            Message::Notice(m) => {
+                self.notice = m;
+                self.notices += 1;
+                if !self.deaf {
+                    self.tell(&Message::Noticed(Noticed { connection: m.connection, serial: m.serial }));
                 }
             }
             Message::OptionResult(m) => self.option = (m.reason, m.value),
@@ -322,6 +350,7 @@ impl Bench {
                 ack: s.ack.map_or(Seq(0), |ack| iss + ack),
                 flags: Flags(s.flags),
                 window: s.window.unwrap_or(60_000),
+                urgent: s.urgent,
                 options: Options {
                     mss: s.mss,
                     window_scale: s.scale,
@@ -349,9 +378,14 @@ impl Bench {
         let s = parse(frame);
         let iss = self.iss.unwrap();
         let mut text = String::new();
-        for (flag, letter) in
-            [(Flags::FIN, 'F'), (Flags::SYN, 'S'), (Flags::RST, 'R'), (Flags::PSH, 'P'), (Flags::ACK, 'A')]
-        {
+        for (flag, letter) in [
+            (Flags::URG, 'U'),
+            (Flags::FIN, 'F'),
+            (Flags::SYN, 'S'),
+            (Flags::RST, 'R'),
+            (Flags::PSH, 'P'),
+            (Flags::ACK, 'A'),
+        ] {
             if s.flags.has(flag) {
                 text.push(letter);
             }
@@ -360,6 +394,9 @@ impl Bench {
         write!(text, " {seq}:{}", seq + s.text.len() as u32).unwrap();
         if s.flags.has(Flags::ACK) {
             write!(text, " ack {}", s.ack.distance(Seq(PEER_ISS)) as u32).unwrap();
+        }
+        if s.flags.has(Flags::URG) {
+            write!(text, " urg {}", s.urgent).unwrap();
         }
         write!(text, " win {}", s.window).unwrap();
         let mut options = Vec::new();
@@ -393,6 +430,7 @@ impl Bench {
             && s.end.is_none_or(|x| f.end == Some(x))
             && s.ack.is_none_or(|x| f.ack == Some(x))
             && s.window.is_none_or(|x| f.window == Some(x))
+            && s.urgent.is_none_or(|x| f.urgent == Some(x))
             && s.mss.is_none_or(|x| f.mss == Some(x))
             && s.scale.is_none_or(|x| f.scale == Some(x))
             && (!s.sack_permitted || f.sack_permitted)

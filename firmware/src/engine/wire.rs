@@ -184,6 +184,7 @@ impl Firmware {
             ack: if acknowledged { Seq(0) } else { segment.seq + segment.sequence_length() },
             flags: if acknowledged { Flags::RST } else { Flags::RST | Flags::ACK },
             window: 0,
+            urgent: None,
             options: Options::default(),
         };
         let headers = tuple.headers(link, &self.store.config.settings, tcp);
@@ -231,6 +232,7 @@ impl Firmware {
                 ack: segment.ack,
                 flags: segment.flags,
                 window: segment.window,
+                urgent: segment.urgent,
                 options: segment.options,
             };
             let headers = t.tuple.headers(t.link, &t.settings, tcp);

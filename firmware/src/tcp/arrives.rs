@@ -323,9 +323,21 @@ fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: P
         // What comes after the peer's FIN is ignored, a repeated FIN is acknowledged again.
         return;
     }
+    sixth_urgent(t, store, segment, seq);
     seventh_text(t, store, segment, seq, now);
     if t.state != State::Closed {
         eighth_fin(t, segment, seq);
+    }
+}
+
+/// Sixth, the URG bit: "RCV.UP <- max(RCV.UP,SEG.UP), and signal the user".
+fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position) {
+    if !segment.flags.has(Flags::URG) {
+        return;
+    }
+    store.counters.add(Counter::TcpUrgentIn);
+    if t.receive.urgent.take(seq + u64::from(segment.urgent), t.receive.stream.start()) {
+        t.guest.notice.changed();
     }
 }
 

@@ -13,6 +13,7 @@ use crate::profile::Tcp;
 use crate::seq::Position;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
+use crate::tcp::notice::Notice;
 use crate::tcp::receive::{AckNeed, Receiver};
 use crate::tcp::records::Records;
 use crate::tcp::recovery::{Around, Recovery};
@@ -163,6 +164,8 @@ pub struct Guest {
     pub repeats: u32,
     /// When to tell again.
     pub repeat_at: Option<Instant>,
+    /// What it should know beside the bits.
+    pub notice: Notice,
 }
 
 /// What is fixed for all connections of a card.
@@ -561,6 +564,7 @@ impl Guest {
             outstanding: 0,
             repeats: 0,
             repeat_at: None,
+            notice: Notice::NONE,
         }
     }
 }
