@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 
 use toe_abi::{
-    Abort, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Notice, Noticed, Parsed,
-    ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
+    Abort, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Info, InfoResult, Listen, Mac, Message, Notice,
+    Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
@@ -17,9 +17,9 @@ use crate::profile::Profile;
 use crate::seq::Seq;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::{Ethernet, Headers};
-use crate::wire::ip;
 use crate::wire::options::{Options, SackBlocks, Timestamps};
 use crate::wire::segment::{self, Flags, Segment};
+use crate::wire::{icmp, ip};
 
 const GUEST_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -54,6 +54,7 @@ pub struct Bench {
     /// The peer uses timestamps: its TSval is the time in milliseconds.
     pub timestamps: Option<u32>,
     option: (u32, u64),
+    info: Option<InfoResult>,
     /// The last NOTICE.
     pub notice: Notice,
     /// How many NOTICEs there were.
@@ -151,6 +152,7 @@ impl Bench {
             out: VecDeque::new(),
             timestamps: None,
             option: (0, 0),
+            info: None,
             notice: Notice {
                 connection: 0,
                 serial: 0,
@@ -173,6 +175,14 @@ impl Bench {
             reserved: 0,
             receive_bytes_max: 1 << 30,
         }));
+        bench
+    }
+
+    /// The same, over IPv6.
+    pub fn over_ipv6() -> Self {
+        let mut bench = Self::new();
+        bench.local.ip = "2001:db8::2".parse().unwrap();
+        bench.remote.ip = "2001:db8::1".parse().unwrap();
         bench
     }
 
@@ -250,6 +260,7 @@ impl Bench {
                     self.tell(&Message::Noticed(Noticed { connection: m.connection, serial: m.serial }));
                 }
             }
+            Message::InfoResult(m) => self.info = Some(m),
             Message::OptionResult(m) => self.option = (m.reason, m.value),
             Message::SendCredit(_) | Message::ListenResult(_) | Message::Released(_) => {}
             ref other => self.messages.push(format!("{other:?}")),
@@ -326,6 +337,26 @@ impl Bench {
         self.nothing();
     }
 
+    /// A router sends the ICMP error with this header about one of the card's frames.
+    pub fn icmp(&mut self, header: [u8; 8], about: &[u8]) {
+        assert_eq!(self.icmp_verdict(header, about), Verdict::Taken);
+        self.pump();
+    }
+
+    /// The same, and whose it is.
+    pub fn icmp_verdict(&mut self, header: [u8; 8], about: &[u8]) -> Verdict {
+        let router = if self.local.ip.is_ipv4() { "192.0.2.77" } else { "2001:db8::77" };
+        let packet = icmp::about(&about[14..], router.parse().unwrap(), self.local.ip, header);
+        let frame = [&GUEST_MAC.0[..], &PEER_MAC.0, &about[12..14], &packet].concat();
+        self.firmware.handle_wire(self.now, &frame, Checksum::Unverified)
+    }
+
+    /// A router says that one of the card's frames is larger than this MTU.
+    pub fn too_big(&mut self, mtu: u16, about: &[u8]) {
+        let [a, b] = mtu.to_be_bytes();
+        self.icmp(if self.local.ip.is_ipv4() { [3, 4, 0, 0, 0, 0, a, b] } else { [2, 0, 0, 0, 0, 0, a, b] }, about);
+    }
+
     /// The frame of a segment of the peer.
     pub fn frame(&self, text: &str) -> Vec<u8> {
         let s = said(text);
@@ -366,6 +397,29 @@ impl Bench {
         });
         frame.truncate(length);
         frame
+    }
+
+    /// From where to where the text of the next segment goes that has some.
+    pub fn next_text(&mut self) -> Option<(u32, u32)> {
+        loop {
+            let frame = self.out.pop_front()?;
+            let s = parse(&frame);
+            if !s.text.is_empty() {
+                let from = s.seq.distance(self.iss.unwrap()) as u32;
+                return Some((from, from + s.text.len() as u32));
+            }
+        }
+    }
+
+    /// Octets that the guest has sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The connection's state as INFO has it.
+    pub fn info(&mut self) -> InfoResult {
+        self.tell(&Message::Info(Info { cookie: 7, connection: self.connection }));
+        self.info.take().unwrap()
     }
 
     /// The next segment of the card as text.

@@ -106,7 +106,7 @@ impl Tcb {
             network_errors: notice.network_errors,
             network_error: notice.network_error as u32,
             path_advice: notice.path_advice,
-            path_mtu: self.mtu,
+            path_mtu: self.path.current(),
         }
     }
 }

@@ -170,6 +170,7 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
     let mut options = data_options(t, now);
     let fin = t.send.fin && end > t.send.end;
     let text_end = end.min(t.send.end);
+    t.path_sent(start, text_end);
     let ack = t.receive.ack;
     let room = blocks_max(t, text_end.since(start));
     let is_silent = options.sack.as_slice().len() > room;
@@ -208,7 +209,8 @@ fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     let slot = t.recovery.first_lost(&t.send, &store.records)?;
     let record = *store.records.get(slot);
     let nothing_in_network = t.recovery.in_network(&t.send) == 0;
-    if !nothing_in_network && t.recovery.allowance(&t.send) < record.len() {
+    // Of a record that the path does not take any more, only the first part goes.
+    if !nothing_in_network && t.recovery.allowance(&t.send) < record.len().min(t.send.mss.into()) {
         return None;
     }
     // The peer may have drawn its window back (SHLD-16): only the first octets may then go, as a probe.
@@ -227,6 +229,9 @@ fn again(t: &mut Tcb, store: &mut Store, now: Instant, slot: RecordSlot) -> Outg
     let text_bytes = record.end.min(t.send.end).since(record.start);
     let end = if text_bytes > most && t.send.records.split(&mut store.records, slot, record.start + most) {
         record.start + most
+    } else if text_bytes > u64::from(t.send.mss) {
+        // The path does not take more: what is left of the record waits until this is acknowledged.
+        record.start + u64::from(t.send.mss)
     } else {
         record.end
     };
@@ -277,6 +282,11 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     }
     if length == 0 {
         return None;
+    }
+    if let Some(probe) = t.probe_bytes(queued, allowed, now) {
+        let segment = send_new(t, store, now, start + probe)?;
+        t.probe_was_sent(store, start, start + probe);
+        return Some(segment);
     }
     let alone = t.send.in_flight() == 0;
     if !probe && !alone && t.recovery.allowance(&t.send) < length {
