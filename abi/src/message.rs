@@ -53,6 +53,8 @@ pub mod option {
     pub const TRAFFIC_CLASS: u32 = 8;
     /// The congestion controller: 1 for NewReno, 2 for CUBIC. Another is refused.
     pub const CONGESTION: u32 = 9;
+    /// The controllers by value and name.
+    pub const CONTROLLERS: &[(u64, &str)] = &[(1, "new-reno"), (2, "cubic")];
     /// 1, as at first: ICMP errors are told by NOTICE. 0: they are not (RFC 9293, 3.9.1.8).
     pub const REPORT_ERRORS: u32 = 10;
 }

@@ -13,6 +13,9 @@
 //! context's thread goes on after that. A process that ends earlier than its context's thread is done loses them:
 //! see [`crate::close_all`]. If received bytes were left unread, the connection is reset, as the kernel does it.
 
+mod settings;
+mod urgent;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -20,7 +23,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use toe_abi::{Action, Endpoint, InfoResult, Reason, flags, state};
+use toe_abi::{Action, Endpoint, InfoResult, Reason, flags, option, state};
+
+pub use settings::PathState;
 
 use crate::context::{Context, LINGER, Waker, connection_readiness};
 use crate::engine::{self, Broken, ConnectionKey, Opening};
@@ -118,6 +123,7 @@ impl TcpStream {
 
     /// A connection that the kernel carries.
     pub(crate) fn of_kernel(stream: std::net::TcpStream, reason: FallbackReason) -> Self {
+        urgent::keep_in_line(&stream);
         Self { carrier: Carrier::Kernel(stream, reason) }
     }
 
@@ -193,7 +199,7 @@ impl TcpStream {
     /// As in std, and [`CardError`].
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         match &self.carrier {
-            Carrier::Card(c) => c.context.nodelay(c.key, Some(nodelay)).map(drop),
+            Carrier::Card(c) => c.context.option(c.key, option::NODELAY, Some(nodelay.into())).map(drop),
             Carrier::Kernel(s, _) => s.set_nodelay(nodelay),
         }
     }
@@ -204,7 +210,7 @@ impl TcpStream {
     /// As in std, and [`CardError`].
     pub fn nodelay(&self) -> io::Result<bool> {
         match &self.carrier {
-            Carrier::Card(c) => c.context.nodelay(c.key, None),
+            Carrier::Card(c) => c.context.option(c.key, option::NODELAY, None).map(|on| on != 0),
             Carrier::Kernel(s, _) => s.nodelay(),
         }
     }
@@ -459,10 +465,12 @@ impl CardStream {
         }
     }
 
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&self, bytes: &[u8], urgent: bool) -> io::Result<usize> {
         let deadline = self.deadline(timeout(&self.write_timeout));
         let result = self.context.wait_for(self.key, &self.waker, deadline, |engine, now| {
-            match engine.write(now, self.key, bytes) {
+            let written =
+                if urgent { engine.write_urgent(now, self.key, bytes) } else { engine.write(now, self.key, bytes) };
+            match written {
                 engine::Write::Full => None,
                 other => Some(other),
             }
@@ -521,7 +529,7 @@ impl Read for &TcpStream {
 impl Write for &TcpStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &self.carrier {
-            Carrier::Card(c) => c.write(bytes),
+            Carrier::Card(c) => c.write(bytes, false),
             Carrier::Kernel(s, _) => (&mut &*s).write(bytes),
         }
     }
