@@ -787,3 +787,47 @@ fn what_cannot_be_set_is_refused_and_changes_nothing() {
     assert_eq!(b.set(999, 0), (Reason::OptionUnknown as u32, 0));
     assert_eq!(b.set(option::CONGESTION, 1), (Reason::None as u32, 1));
 }
+
+#[test]
+fn from_r1_on_the_guest_is_told_to_look_for_another_way() {
+    // RFC 9293, 3.8.3: MUST-20, SHLD-9, SHLD-10 (three retransmissions at least).
+    let mut b = Bench::established();
+    b.send(10);
+    b.expect("PA 1:11");
+    for _ in 0..2 {
+        b.wait_for_segment();
+        b.expect("PA 1:11");
+    }
+    assert_eq!((b.notice.path_advice, b.count("tcp-path-advice")), (0, 0));
+    for n in 1..4 {
+        b.wait_for_segment();
+        b.expect("PA 1:11");
+        assert_eq!(b.notice.path_advice, n);
+    }
+    // The guest has found one.
+    let elsewhere = [2, 0, 0, 0, 0, 9];
+    b.set(option::NEXT_HOP, 0x0900_0000_0002);
+    b.wait_for_segment();
+    assert_eq!(b.next_frame().unwrap()[..6], elsewhere);
+    b.peer("A 1 ack 11");
+    let advice = b.notice.path_advice;
+    b.set(option::NEXT_HOP, 0x0100_0000_0002);
+    b.send(10);
+    b.wait_for_segment();
+    b.wait_for_segment();
+    assert_eq!(b.notice.path_advice, advice, "it counts from anew");
+}
+
+#[test]
+fn r1_counts_for_a_syn_too() {
+    // MUST-22.
+    let mut b = Bench::new();
+    b.connect(0);
+    for _ in 0..3 {
+        b.wait_for_segment();
+        b.expect("S 0");
+    }
+    assert_eq!(b.notice.path_advice, 0);
+    b.wait_for_segment();
+    assert_eq!(b.notice.path_advice, 1);
+}
