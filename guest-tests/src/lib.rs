@@ -31,6 +31,7 @@ mod lab;
 mod machine;
 mod namespace;
 pub mod peers;
+pub mod scan;
 pub mod scenarios;
 
 pub use bench::{Bench, BenchOptions};
