@@ -31,6 +31,7 @@ mod lab;
 mod machine;
 mod namespace;
 pub mod peers;
+pub mod program;
 pub mod scan;
 pub mod scenarios;
 
