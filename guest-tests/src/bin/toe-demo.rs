@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use toe_guest_tests::bytes::Sum;
 use toe_guest_tests::net::{GUEST_V4, PEER_V4};
 use toe_guest_tests::peers::{HttpForever, Httpd};
-use toe_guest_tests::{Job, Kind, Lab, LabOptions, Namespace, scenarios};
+use toe_guest_tests::{Job, Kind, Lab, LabOptions, scenarios};
 
 const BYTES: u64 = 64 << 20;
 

@@ -12,7 +12,7 @@ use clap::Parser;
 use toe_guest_tests::bytes::{Pattern, Sum};
 use toe_guest_tests::cable::Cable;
 use toe_guest_tests::net::PEER_V4;
-use toe_guest_tests::{Bench, BenchOptions, CardOptions, peers};
+use toe_guest_tests::{Bench, BenchOptions, CardOptions, Namespace, peers};
 use toe_impair::Spec;
 
 /// Much data over one card connection on a lossy wire
