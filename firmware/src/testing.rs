@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 
 use toe_abi::{
-    Abort, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Parsed, ReceiveCredit, Release,
-    Send, SetOption, Shutdown, Writer, flags, state,
+    Abort, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Info, InfoResult, Listen, Mac, Message, Notice,
+    Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
@@ -17,9 +17,9 @@ use crate::profile::Profile;
 use crate::seq::Seq;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::{Ethernet, Headers};
-use crate::wire::ip;
 use crate::wire::options::{Options, SackBlocks, Timestamps};
 use crate::wire::segment::{self, Flags, Segment};
+use crate::wire::{icmp, ip};
 
 const GUEST_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -54,6 +54,13 @@ pub struct Bench {
     /// The peer uses timestamps: its TSval is the time in milliseconds.
     pub timestamps: Option<u32>,
     option: (u32, u64),
+    info: Option<InfoResult>,
+    /// The last NOTICE.
+    pub notice: Notice,
+    /// How many NOTICEs there were.
+    pub notices: u32,
+    /// The guest does not answer a NOTICE.
+    pub deaf: bool,
     /// Channel messages other than those that the bench deals with.
     pub messages: Vec<String>,
 }
@@ -66,6 +73,7 @@ struct Said {
     end: Option<u32>,
     ack: Option<u32>,
     window: Option<u16>,
+    urgent: Option<u16>,
     mss: Option<u16>,
     scale: Option<u8>,
     sack_permitted: bool,
@@ -85,6 +93,7 @@ fn said(text: &str) -> Said {
             'R' => Flags::RST.0,
             'P' => Flags::PSH.0,
             'A' => Flags::ACK.0,
+            'U' => Flags::URG.0,
             '.' => 0,
             other => panic!("no such flag: {other}"),
         };
@@ -97,6 +106,7 @@ fn said(text: &str) -> Said {
     while let Some(word) = words.next() {
         match word {
             "ack" => said.ack = Some(number(words.next())),
+            "urg" => said.urgent = Some(number(words.next()) as u16),
             "win" => said.window = Some(number(words.next()) as u16),
             "mss" => said.mss = Some(number(words.next()) as u16),
             "ws" => said.scale = Some(number(words.next()) as u8),
@@ -142,6 +152,19 @@ impl Bench {
             out: VecDeque::new(),
             timestamps: None,
             option: (0, 0),
+            info: None,
+            notice: Notice {
+                connection: 0,
+                serial: 0,
+                urgent_received: 0,
+                urgent_sent: 0,
+                network_errors: 0,
+                network_error: 0,
+                path_advice: 0,
+                path_mtu: 0,
+            },
+            notices: 0,
+            deaf: false,
             messages: Vec::new(),
         };
         bench.tell(&Message::Hello(Hello {
@@ -152,6 +175,14 @@ impl Bench {
             reserved: 0,
             receive_bytes_max: 1 << 30,
         }));
+        bench
+    }
+
+    /// The same, over IPv6.
+    pub fn over_ipv6() -> Self {
+        let mut bench = Self::new();
+        bench.local.ip = "2001:db8::2".parse().unwrap();
+        bench.remote.ip = "2001:db8::1".parse().unwrap();
         bench
     }
 
@@ -222,6 +253,14 @@ impl Bench {
                     self.credit(0);
                 }
             }
+            Message::Notice(m) => {
+                self.notice = m;
+                self.notices += 1;
+                if !self.deaf {
+                    self.tell(&Message::Noticed(Noticed { connection: m.connection, serial: m.serial }));
+                }
+            }
+            Message::InfoResult(m) => self.info = Some(m),
             Message::OptionResult(m) => self.option = (m.reason, m.value),
             Message::SendCredit(_) | Message::ListenResult(_) | Message::Released(_) => {}
             ref other => self.messages.push(format!("{other:?}")),
@@ -298,6 +337,26 @@ impl Bench {
         self.nothing();
     }
 
+    /// A router sends the ICMP error with this header about one of the card's frames.
+    pub fn icmp(&mut self, header: [u8; 8], about: &[u8]) {
+        assert_eq!(self.icmp_verdict(header, about), Verdict::Taken);
+        self.pump();
+    }
+
+    /// The same, and whose it is.
+    pub fn icmp_verdict(&mut self, header: [u8; 8], about: &[u8]) -> Verdict {
+        let router = if self.local.ip.is_ipv4() { "192.0.2.77" } else { "2001:db8::77" };
+        let packet = icmp::about(&about[14..], router.parse().unwrap(), self.local.ip, header);
+        let frame = [&GUEST_MAC.0[..], &PEER_MAC.0, &about[12..14], &packet].concat();
+        self.firmware.handle_wire(self.now, &frame, Checksum::Unverified)
+    }
+
+    /// A router says that one of the card's frames is larger than this MTU.
+    pub fn too_big(&mut self, mtu: u16, about: &[u8]) {
+        let [a, b] = mtu.to_be_bytes();
+        self.icmp(if self.local.ip.is_ipv4() { [3, 4, 0, 0, 0, 0, a, b] } else { [2, 0, 0, 0, 0, 0, a, b] }, about);
+    }
+
     /// The frame of a segment of the peer.
     pub fn frame(&self, text: &str) -> Vec<u8> {
         let s = said(text);
@@ -322,6 +381,7 @@ impl Bench {
                 ack: s.ack.map_or(Seq(0), |ack| iss + ack),
                 flags: Flags(s.flags),
                 window: s.window.unwrap_or(60_000),
+                urgent: s.urgent,
                 options: Options {
                     mss: s.mss,
                     window_scale: s.scale,
@@ -339,6 +399,29 @@ impl Bench {
         frame
     }
 
+    /// From where to where the text of the next segment goes that has some.
+    pub fn next_text(&mut self) -> Option<(u32, u32)> {
+        loop {
+            let frame = self.out.pop_front()?;
+            let s = parse(&frame);
+            if !s.text.is_empty() {
+                let from = s.seq.distance(self.iss.unwrap()) as u32;
+                return Some((from, from + s.text.len() as u32));
+            }
+        }
+    }
+
+    /// Octets that the guest has sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The connection's state as INFO has it.
+    pub fn info(&mut self) -> InfoResult {
+        self.tell(&Message::Info(Info { cookie: 7, connection: self.connection }));
+        self.info.take().unwrap()
+    }
+
     /// The next segment of the card as text.
     pub fn next(&mut self) -> Option<String> {
         let frame = self.out.pop_front()?;
@@ -349,9 +432,14 @@ impl Bench {
         let s = parse(frame);
         let iss = self.iss.unwrap();
         let mut text = String::new();
-        for (flag, letter) in
-            [(Flags::FIN, 'F'), (Flags::SYN, 'S'), (Flags::RST, 'R'), (Flags::PSH, 'P'), (Flags::ACK, 'A')]
-        {
+        for (flag, letter) in [
+            (Flags::URG, 'U'),
+            (Flags::FIN, 'F'),
+            (Flags::SYN, 'S'),
+            (Flags::RST, 'R'),
+            (Flags::PSH, 'P'),
+            (Flags::ACK, 'A'),
+        ] {
             if s.flags.has(flag) {
                 text.push(letter);
             }
@@ -360,6 +448,9 @@ impl Bench {
         write!(text, " {seq}:{}", seq + s.text.len() as u32).unwrap();
         if s.flags.has(Flags::ACK) {
             write!(text, " ack {}", s.ack.distance(Seq(PEER_ISS)) as u32).unwrap();
+        }
+        if s.flags.has(Flags::URG) {
+            write!(text, " urg {}", s.urgent).unwrap();
         }
         write!(text, " win {}", s.window).unwrap();
         let mut options = Vec::new();
@@ -393,6 +484,7 @@ impl Bench {
             && s.end.is_none_or(|x| f.end == Some(x))
             && s.ack.is_none_or(|x| f.ack == Some(x))
             && s.window.is_none_or(|x| f.window == Some(x))
+            && s.urgent.is_none_or(|x| f.urgent == Some(x))
             && s.mss.is_none_or(|x| f.mss == Some(x))
             && s.scale.is_none_or(|x| f.scale == Some(x))
             && (!s.sack_permitted || f.sack_permitted)

@@ -13,6 +13,7 @@ use crate::tcp::tcb::{Link, Tuple};
 use crate::tcp::time_wait;
 use crate::time::Instant;
 use crate::wire::frame::Ethernet;
+use crate::wire::icmp;
 use crate::wire::ip::{self, Located};
 use crate::wire::options::Options;
 use crate::wire::segment::{self, Flags, Segment};
@@ -32,7 +33,10 @@ impl Firmware {
             return self.pass_from_wire();
         }
         let Some(located) = ip::find_tcp(ethernet.ethertype, packet) else {
-            return self.pass_from_wire();
+            return match icmp::find(ethernet.ethertype, packet) {
+                Some(error) => self.icmp_error(&error, now),
+                None => self.pass_from_wire(),
+            };
         };
         let Some((source_port, destination_port)) = segment::ports(located.tcp) else {
             return self.pass_from_wire();
@@ -184,6 +188,7 @@ impl Firmware {
             ack: if acknowledged { Seq(0) } else { segment.seq + segment.sequence_length() },
             flags: if acknowledged { Flags::RST } else { Flags::RST | Flags::ACK },
             window: 0,
+            urgent: None,
             options: Options::default(),
         };
         let headers = tuple.headers(link, &self.store.config.settings, tcp);
@@ -231,6 +236,7 @@ impl Firmware {
                 ack: segment.ack,
                 flags: segment.flags,
                 window: segment.window,
+                urgent: segment.urgent,
                 options: segment.options,
             };
             let headers = t.tuple.headers(t.link, &t.settings, tcp);

@@ -275,13 +275,16 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
     let progress = ack > t.send.una;
     let blocks = segment.options.sack;
     let event = Ack { ack: ack.max(t.send.una), sack: t.agreed.sack.then_some(blocks.as_slice()), duplicate };
+    let before = t.before_probe_fate();
     let (recovery, mut around) = t.around(store);
     recovery.acknowledged(&mut around, &event, now);
+    t.after_probe_fate(store, before, now);
     // A peer that answers is there, even if its window is closed (MUST-37).
     if progress || t.send.window == 0 {
         t.progress_at = now;
     }
     if progress {
+        t.path_progress(store);
         t.timer_from = now;
         t.send.stream.release_before(&mut store.send, ack.min(t.send.end));
         t.send.extend(&mut store.send, t.recovery.window.congestion);
@@ -323,9 +326,21 @@ fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: P
         // What comes after the peer's FIN is ignored, a repeated FIN is acknowledged again.
         return;
     }
+    sixth_urgent(t, store, segment, seq);
     seventh_text(t, store, segment, seq, now);
     if t.state != State::Closed {
         eighth_fin(t, segment, seq);
+    }
+}
+
+/// Sixth, the URG bit: "RCV.UP <- max(RCV.UP,SEG.UP), and signal the user".
+fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position) {
+    if !segment.flags.has(Flags::URG) {
+        return;
+    }
+    store.counters.add(Counter::TcpUrgentIn);
+    if t.receive.urgent.take(seq + u64::from(segment.urgent), t.receive.stream.start()) {
+        t.guest.notice.changed();
     }
 }
 

@@ -153,6 +153,7 @@ impl HalfOpen {
             ack: self.irs + 1,
             flags,
             window: self.window >> shift,
+            urgent: None,
             options,
         };
         self.tuple.headers(self.link, &config.settings, tcp)

@@ -6,6 +6,7 @@
 
 use crate::seq::Position;
 use crate::store::pages::{Pages, Stream};
+use crate::tcp::urgent::ReceiveMark;
 use crate::time::{Duration, Instant};
 use crate::wire::options::SackBlocks;
 
@@ -57,6 +58,8 @@ pub struct Receiver {
     pub stream: Stream,
     /// Where the peer's FIN stands, once seen; perhaps beyond a gap.
     pub fin: Option<Position>,
+    /// RCV.UP.
+    pub urgent: ReceiveMark,
     /// Acknowledgement owed.
     pub ack: AckNeed,
     /// Last.ACK.sent of RFC 7323.
@@ -93,6 +96,7 @@ impl Receiver {
             shift: 0,
             stream,
             fin: None,
+            urgent: ReceiveMark::default(),
             ack: AckNeed::None,
             last_ack_sent: Position::default(),
             timestamp: 0,
@@ -122,6 +126,7 @@ impl Receiver {
         self.edge = nxt;
         self.shift = shift;
         self.fin = None;
+        self.urgent = ReceiveMark::default();
         self.ack = AckNeed::None;
         self.last_ack_sent = nxt;
         self.timestamp = 0;

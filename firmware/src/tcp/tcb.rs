@@ -13,6 +13,8 @@ use crate::profile::Tcp;
 use crate::seq::Position;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
+use crate::tcp::notice::Notice;
+use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::{AckNeed, Receiver};
 use crate::tcp::records::Records;
 use crate::tcp::recovery::{Around, Recovery};
@@ -163,6 +165,8 @@ pub struct Guest {
     pub repeats: u32,
     /// When to tell again.
     pub repeat_at: Option<Instant>,
+    /// What it should know beside the bits.
+    pub notice: Notice,
 }
 
 /// What is fixed for all connections of a card.
@@ -281,6 +285,10 @@ pub struct Tcb {
     pub timestamp_offset: u32,
     /// The MTU of the guest's interface.
     pub mtu: u32,
+    /// The MTU of the path.
+    pub path: PathMtu,
+    /// SND.UNA when ICMP last said that the peer cannot be reached.
+    pub unreachable_at: Option<Position>,
     /// Something to be sent out of turn.
     pub due: Due,
     /// When the retransmission timer was last started.
@@ -365,6 +373,8 @@ impl Tcb {
             agreed: Agreed::default(),
             timestamp_offset: 0,
             mtu: 0,
+            path: PathMtu::new(zero.ip, 0),
+            unreachable_at: None,
             due: Due::None,
             timer_from: Instant::default(),
             progress_at: Instant::default(),
@@ -395,6 +405,8 @@ impl Tcb {
             agreed,
             timestamp_offset,
             mtu: my_mtu,
+            path,
+            unreachable_at,
             due,
             timer_from,
             progress_at,
@@ -412,6 +424,8 @@ impl Tcb {
         } = self;
         (*my_tuple, *my_link, *my_mtu) = (tuple, link, mtu);
         *state = State::SynSent;
+        *path = PathMtu::new(tuple.local.ip, mtu);
+        *unreachable_at = None;
         *rtt = RttEstimator::new(store.config.rto_floor, store.config.rto_max);
         *agreed = Agreed::default();
         *timestamp_offset = 0;
@@ -461,6 +475,7 @@ impl Tcb {
         let peer = u32::from(peer.unwrap_or(default_mss(self.tuple.local.ip)));
         let options = if self.agreed.timestamps { TIMESTAMP_BYTES } else { 0 };
         self.send.mss = peer.min(self.receive_mss()).max(SEND_MSS_MIN + options) - options;
+        self.open_path();
     }
 
     /// Both SYNs are acknowledged. The window of the segment that did it is taken by the caller.
@@ -561,6 +576,7 @@ impl Guest {
             outstanding: 0,
             repeats: 0,
             repeat_at: None,
+            notice: Notice::NONE,
         }
     }
 }
