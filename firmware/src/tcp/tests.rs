@@ -4,6 +4,13 @@ use toe_abi::{Reason, flags, option, state};
 
 use crate::testing::Bench;
 
+mod acknowledging;
+mod addresses;
+mod closing;
+mod opening;
+mod options;
+mod window;
+
 // Opening (RFC 9293, 3.5).
 
 #[test]
