@@ -78,7 +78,9 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         }
         t.send.update_window(t.receive.irs, ack, segment.window);
         t.receive.ack = AckNeed::Now;
-        // "If there are other controls or text in the segment, then continue processing at the sixth step."
+        // "If there are other controls or text in the segment, then continue processing at the sixth step": within what
+        // our SYN offered, as far as there is room for it.
+        t.receive.advertise(&mut store.receive);
         sixth_to_eighth(t, store, segment, t.receive.nxt, now);
     } else {
         // Simultaneous open: the state that it came from is known by its having no listener (MUST-11).

@@ -203,6 +203,7 @@ impl Receiver {
         let end = (self.nxt + text.len() as u64).min(self.edge);
         if end > self.nxt && self.note(self.nxt, end).is_some() {
             self.stream.write(pages, self.nxt, &text[..end.since(self.nxt) as usize]);
+            self.segment_bytes = text.len() as u32;
         }
     }
 

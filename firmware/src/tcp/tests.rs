@@ -707,6 +707,16 @@ fn text_of_a_syn_that_crosses_ours_waits_for_the_handshake() {
 }
 
 #[test]
+fn text_of_a_syn_ack_is_taken() {
+    let mut b = Bench::new();
+    b.connect(0);
+    b.expect("S 0");
+    b.peer("SA 0:3 ack 1");
+    b.expect("A 1:1 ack 4");
+    b.received(3);
+}
+
+#[test]
 fn a_syn_with_a_fin_opens_nothing() {
     let mut b = Bench::new();
     b.connect(0);
