@@ -173,6 +173,8 @@ counters! {
     TcpNoAck = "tcp-no-ack",
     /// Resets whose number is in the window but not the next.
     TcpResetChallenged = "tcp-reset-challenged",
+    /// SYNs with a FIN, while a connection is being opened.
+    TcpSynFin = "tcp-syn-fin",
     /// SYNs within a connection.
     TcpSynChallenged = "tcp-syn-challenged",
     /// Challenge ACKs sent.

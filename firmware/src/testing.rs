@@ -421,7 +421,9 @@ impl Bench {
         };
         let mut frame = vec![0; FRAME_BYTES_MAX];
         let length = headers.write(&mut frame, text_bytes, |b| {
-            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet(u64::from(seq) - 1 + i as u64));
+            // Text in a SYN stands behind it.
+            let first = u64::from(seq) + u64::from(s.flags & Flags::SYN.0 != 0);
+            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet(first + i as u64 - 1));
         });
         frame.truncate(length);
         frame

@@ -60,6 +60,7 @@ fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
             .or_else(|| window_probe(t, store, now))
             .or_else(|| urgent_mark(t, store, now))
             .or_else(|| keep_alive(t, store, now))
+            .or_else(|| fin_again(t, store, now))
             .or_else(|| acknowledgement(t, store, now)),
     }
 }
@@ -354,6 +355,16 @@ fn keep_alive(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> 
     t.due = Due::None;
     store.counters.add(Counter::TcpKeepAlives);
     Some(bare(t, store, now, t.send.una.back(1), Flags::ACK))
+}
+
+/// Our FIN, sent and not acknowledged, once more: it acknowledges the peer's, and saves the timeout if it was lost.
+fn fin_again(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if t.due != Due::FinAgain {
+        return None;
+    }
+    t.due = Due::None;
+    let last = t.send.records.last()?;
+    (store.records.get(last).start == t.send.end).then(|| again(t, store, now, last))
 }
 
 /// A bare acknowledgement, if one is owed and cannot wait.
