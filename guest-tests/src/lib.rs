@@ -33,6 +33,7 @@ mod machine;
 mod namespace;
 pub mod peers;
 pub mod rate;
+pub mod scan;
 pub mod scenarios;
 
 pub use bench::{Bench, BenchOptions};

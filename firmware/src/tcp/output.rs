@@ -138,12 +138,17 @@ fn data_options(t: &Tcb, now: Instant) -> Options {
     Options { timestamps, sack, ..Options::default() }
 }
 
-/// The most text beside these options: MUST-16 counts them.
+/// The most text beside these options: MUST-16 counts them. And no more than half of what the peer can take or we can
+/// hold: with segments as long as the buffer only one could be under way, and none that fills what is left.
 fn text_max(t: &Tcb, options: &Options) -> u64 {
     let blocks = options.sack.as_slice().len().min(if t.agreed.timestamps { 3 } else { 4 }) as u64;
     let sack_bytes = if blocks == 0 { 0 } else { 4 + 8 * blocks };
-    u64::from(t.send.mss).saturating_sub(sack_bytes).max(1)
+    let half = (u64::from(t.send.window_max).min(t.send.buffer_max) / 2).max(HALF_MIN);
+    u64::from(t.send.mss).saturating_sub(sack_bytes).min(half).max(1)
 }
+
+/// Below this no window is halved, in bytes: a peer with so small a buffer gets what fits.
+const HALF_MIN: u64 = 536;
 
 /// How many SACK blocks there is room for beside so much text.
 fn blocks_max(t: &Tcb, text_bytes: u64) -> usize {
