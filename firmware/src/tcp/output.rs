@@ -143,11 +143,12 @@ fn data_options(t: &Tcb, now: Instant) -> Options {
 fn text_max(t: &Tcb, options: &Options) -> u64 {
     let blocks = options.sack.as_slice().len().min(if t.agreed.timestamps { 3 } else { 4 }) as u64;
     let sack_bytes = if blocks == 0 { 0 } else { 4 + 8 * blocks };
-    let half = (u64::from(t.send.window_max).min(t.send.buffer_max) / 2).max(HALF_MIN);
+    let half = u64::from(t.send.window_max).min(t.send.buffer_max) / 2;
+    let half = if half < HALF_MIN { u64::MAX } else { half };
     u64::from(t.send.mss).saturating_sub(sack_bytes).min(half).max(1)
 }
 
-/// Below this no window is halved, in bytes: a peer with so small a buffer gets what fits.
+/// The least half of a window that bounds a segment, in bytes: a peer with a smaller window gets what fits.
 const HALF_MIN: u64 = 536;
 
 /// How many SACK blocks there is room for beside so much text.

@@ -243,12 +243,8 @@ fn measure_cell(cell: &Cell, options: &Options, time: Duration, rounds: u64) -> 
 fn start_card(profile: &str, impair: Option<String>, seed: u64, time: Duration, mtu: u32) -> Result<Bench> {
     let file = tempfile::Builder::new().prefix("toe-").suffix(".toml").tempfile()?;
     std::fs::write(file.path(), profile)?;
-    let card = CardOptions {
-        profile: file.path().display().to_string(),
-        impair,
-        impair_seed: seed,
-        ..CardOptions::default()
-    };
+    let card =
+        CardOptions { profile: file.path().display().to_string(), impair, impair_seed: seed, ..CardOptions::default() };
     let limit = Duration::from_secs(60) + time * 2;
     Bench::start(&BenchOptions { card, limit, mtu, ..BenchOptions::default() })
 }
@@ -354,14 +350,7 @@ fn brief(cell: &Cell, line: &Line, time: Duration, rounds: u64) -> String {
     )
 }
 
-fn table(
-    cells: &[Cell],
-    lines: &[Line],
-    fair: Option<&[[u64; 2]]>,
-    seconds: u64,
-    rounds: u64,
-    minutes: u64,
-) -> String {
+fn table(cells: &[Cell], lines: &[Line], fair: Option<&[[u64; 2]]>, seconds: u64, rounds: u64, minutes: u64) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = write!(
