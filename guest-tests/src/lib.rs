@@ -18,6 +18,7 @@
 
 mod accelerator;
 pub mod bench;
+pub mod bottleneck;
 pub mod bytes;
 pub mod cable;
 mod card;
@@ -32,6 +33,7 @@ mod machine;
 mod namespace;
 pub mod peers;
 pub mod program;
+pub mod rate;
 pub mod scan;
 pub mod scenarios;
 

@@ -154,12 +154,18 @@ fn data_options(t: &Tcb, now: Instant) -> Options {
     Options { timestamps, sack, ..Options::default() }
 }
 
-/// The most text beside these options: MUST-16 counts them.
+/// The most text beside these options: MUST-16 counts them. And no more than half of what the peer can take or we can
+/// hold: with segments as long as the buffer only one could be under way, and none that fills what is left.
 fn text_max(t: &Tcb, options: &Options) -> u64 {
     let blocks = options.sack.as_slice().len().min(if t.agreed.timestamps { 3 } else { 4 }) as u64;
     let sack_bytes = if blocks == 0 { 0 } else { 4 + 8 * blocks };
-    u64::from(t.send.mss).saturating_sub(sack_bytes).max(1)
+    let half = u64::from(t.send.window_max).min(t.send.buffer_max) / 2;
+    let half = if half < HALF_MIN { u64::MAX } else { half };
+    u64::from(t.send.mss).saturating_sub(sack_bytes).min(half).max(1)
 }
+
+/// The least half of a window that bounds a segment, in bytes: a peer with a smaller window gets what fits.
+const HALF_MIN: u64 = 536;
 
 /// How many SACK blocks there is room for beside so much text.
 fn blocks_max(t: &Tcb, text_bytes: u64) -> usize {

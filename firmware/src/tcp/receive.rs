@@ -139,7 +139,7 @@ impl Receiver {
         self.buffer_max = buffer_max.min(first.max(65_535 << shift));
         self.buffer = first.min(self.buffer_max);
         self.round_began = now;
-        self.round_end = nxt + self.buffer;
+        self.round_end = nxt + self.buffer / 2;
         self.range_count = 0;
         self.age = 0;
     }
@@ -342,7 +342,8 @@ impl Receiver {
         }
     }
 
-    /// Grows the buffer if the peer filled it within two round trips: the window, not the path, was the limit.
+    /// Grows the buffer if the peer filled half of it within two round trips: the window is, or will be with the next
+    /// doubling of a slow start, the limit, and not the path.
     pub fn grow(&mut self, now: Instant, rtt: Option<Duration>) {
         if self.nxt < self.round_end {
             return;
@@ -352,7 +353,7 @@ impl Receiver {
             self.buffer = (self.buffer * 2).min(self.buffer_max);
         }
         self.round_began = now;
-        self.round_end = self.nxt + self.buffer;
+        self.round_end = self.nxt + self.buffer / 2;
     }
 }
 

@@ -17,7 +17,7 @@ mod window;
 fn an_active_open() {
     let mut b = Bench::new();
     b.connect(0);
-    b.expect("S 0:0 win 65535 <mss 1460, sackOK, ws 5>");
+    b.expect("S 0:0 win 65535 <mss 1460, sackOK, ws 6>");
     b.peer("SA 0 ack 1 win 1000 <mss 900>");
     b.expect("A 1:1 ack 1");
     assert_eq!(b.bits, state::ESTABLISHED);
@@ -43,7 +43,7 @@ fn a_passive_open_takes_the_options_that_are_offered() {
     b.listen();
     b.peer("S 0 win 1000 <mss 1200, sackOK, ws 3, ts 77 0>");
     let syn_ack = b.next().unwrap();
-    assert!(syn_ack.contains("mss 1460, ws 5, sackOK, ts ") && syn_ack.contains(" 77>"), "{syn_ack}");
+    assert!(syn_ack.contains("mss 1460, ws 6, sackOK, ts ") && syn_ack.contains(" 77>"), "{syn_ack}");
     b.peer("A 1 ack 1 win 500 <ts 78 0>");
     b.send(4000);
     // 1200 less twelve of timestamps; the window is 500 * 8.
@@ -308,6 +308,23 @@ fn half_of_the_largest_window_is_worth_a_segment() {
     b.expect("A 601:901");
     b.peer("A 1 ack 901 win 299");
     b.nothing();
+}
+
+#[test]
+fn a_segment_is_no_longer_than_half_the_largest_window() {
+    let mut b = Bench::new();
+    b.connect(0);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1 win 2000 <mss 1460>");
+    b.expect("A 1:1");
+    b.send(5000);
+    b.expect("A 1:1001");
+    b.expect("A 1001:2001");
+    b.nothing();
+    // What was sent before stays as it is; what is cut now may be longer.
+    b.peer("A 1 ack 2001 win 2600");
+    b.expect("A 2001:3301");
+    b.expect("A 3301:4601");
 }
 
 #[test]
