@@ -23,12 +23,26 @@ counters! {
     WireTaken = "wire-taken",
     /// Of these, passed on to the guest.
     WirePassed = "wire-passed",
+    /// Of those passed on: to a group of stations.
+    WirePassedGroup = "wire-passed-group",
+    /// Of those passed on: IP whose lengths, version or header checksum make no sense.
+    WirePassedMalformed = "wire-passed-malformed",
+    /// Of those passed on: a fragment that shows no ports.
+    WirePassedFragment = "wire-passed-fragment",
+    /// Of those passed on: behind IPv6 extension headers that the card does not pass over.
+    WirePassedExtension = "wire-passed-extension",
+    /// Of those passed on: a SYN for a listener from or to an address that cannot be an end of a connection.
+    WirePassedAddress = "wire-passed-address",
+    /// Of those passed on: a SYN for a listener that says to come from the address that it goes to.
+    WirePassedLand = "wire-passed-land",
     /// Shorter than an Ethernet header.
     WireDropRunt = "wire-drop-runt",
     /// A channel frame: those come from the guest only.
     WireDropChannel = "wire-drop-channel",
-    /// A segment of a card connection whose header makes no sense.
+    /// A segment of a card connection that is shorter than a header.
     WireDropMalformed = "wire-drop-malformed",
+    /// A segment of a card connection whose data offset is below five or beyond its end.
+    WireDropDataOffset = "wire-drop-data-offset",
     /// A segment of a card connection with a wrong checksum.
     WireDropChecksum = "wire-drop-checksum",
     /// A fragment with a card connection's ports.
@@ -149,10 +163,18 @@ counters! {
     TcpAckUnsent = "tcp-ack-unsent",
     /// Acknowledgements too old to be the peer's.
     TcpAckOld = "tcp-ack-old",
+    /// Segments with an option whose length is 0, 1 or beyond the header; what stood before it counts.
+    TcpOptionLength = "tcp-option-length",
+    /// Segments with SYN and FIN or RST.
+    TcpFlagsContradict = "tcp-flags-contradict",
+    /// Segments with none of SYN, FIN, RST and ACK.
+    TcpFlagsNone = "tcp-flags-none",
     /// Segments without ACK where one must be.
     TcpNoAck = "tcp-no-ack",
     /// Resets whose number is in the window but not the next.
     TcpResetChallenged = "tcp-reset-challenged",
+    /// SYNs with a FIN, while a connection is being opened.
+    TcpSynFin = "tcp-syn-fin",
     /// SYNs within a connection.
     TcpSynChallenged = "tcp-syn-challenged",
     /// Challenge ACKs sent.

@@ -6,16 +6,18 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use toe_abi::{
-    Abort, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Info, InfoResult, Listen, Mac, Message, Notice,
-    Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
+    Abort, Addresses, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Info, InfoResult, Listen, Mac, Message,
+    Notice, Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
 use crate::profile::Profile;
 use crate::seq::Seq;
 use crate::time::{Duration, Instant};
+use crate::wire::checksum::Sum;
 use crate::wire::frame::{Ethernet, Headers};
 use crate::wire::options::{Options, SackBlocks, Timestamps};
 use crate::wire::segment::{self, Flags, Segment};
@@ -26,8 +28,6 @@ const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const KEY: u128 = 0x5eed;
 /// The peer's ISS: close to wrapping, so that every test crosses it.
 const PEER_ISS: u32 = u32::MAX - 20;
-/// Of the guest's interface.
-const MTU: u32 = 1500;
 
 /// The bench.
 pub struct Bench {
@@ -35,8 +35,12 @@ pub struct Bench {
     pub firmware: Firmware,
     /// The time.
     pub now: Instant,
-    local: Endpoint,
-    remote: Endpoint,
+    /// The guest's end.
+    pub local: Endpoint,
+    /// The peer's end.
+    pub remote: Endpoint,
+    /// Of the guest's interface.
+    pub mtu: u32,
     iss: Option<Seq>,
     context: u64,
     /// The connection's id, once there is one.
@@ -132,15 +136,21 @@ pub fn octet(offset: u64) -> u8 {
 impl Bench {
     /// A card with the default profile, as `change` has it, and a guest that has said HELLO.
     pub fn with(change: impl FnOnce(&mut Profile)) -> Self {
+        Self::with_seed([7; 32], change)
+    }
+
+    /// The same with another seed of everything that is random.
+    pub fn with_seed(seed: [u8; 32], change: impl FnOnce(&mut Profile)) -> Self {
         let mut profile = Profile::default();
         profile.limits.connections = 16;
         change(&mut profile);
         let now = Instant::from_us(1_000_000_000);
         let mut bench = Self {
-            firmware: Firmware::new(&profile, [7; 32], 1, now).unwrap(),
+            firmware: Firmware::new(&profile, seed, 1, now).unwrap(),
             now,
             local: Endpoint::new("192.0.2.2".parse().unwrap(), 40_000),
             remote: Endpoint::new("192.0.2.1".parse().unwrap(), 80),
+            mtu: 1500,
             iss: None,
             context: 0,
             connection: 0,
@@ -178,7 +188,12 @@ impl Bench {
         bench
     }
 
-    /// The same, over IPv6.
+    /// A card with the default profile.
+    pub fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// The same between two IPv6 addresses.
     pub fn over_ipv6() -> Self {
         let mut bench = Self::new();
         bench.local.ip = "2001:db8::2".parse().unwrap();
@@ -186,9 +201,12 @@ impl Bench {
         bench
     }
 
-    /// A card with the default profile.
-    pub fn new() -> Self {
-        Self::with(|_| ())
+    /// Another connection begins: numbers are relative to its own SYN.
+    pub fn another(&mut self) {
+        self.iss = None;
+        self.sent = 0;
+        self.received.clear();
+        (self.bits, self.reason) = (0, 0);
     }
 
     /// Sends a message of the guest.
@@ -231,10 +249,7 @@ impl Bench {
     fn hear(&mut self, message: &Message<'_>) {
         match *message {
             Message::Caps(m) => self.context = m.context,
-            Message::ConnectResult(m) => {
-                assert_eq!(m.reason, 0);
-                self.connection = m.connection;
-            }
+            Message::ConnectResult(m) if m.reason == 0 => self.connection = m.connection,
             Message::Accepted(m) => {
                 self.connection = m.connection;
                 self.credit(state::ACCEPTED);
@@ -262,7 +277,8 @@ impl Bench {
             }
             Message::InfoResult(m) => self.info = Some(m),
             Message::OptionResult(m) => self.option = (m.reason, m.value),
-            Message::SendCredit(_) | Message::ListenResult(_) | Message::Released(_) => {}
+            Message::ListenResult(m) if m.reason == 0 => {}
+            Message::SendCredit(_) | Message::Released(_) => {}
             ref other => self.messages.push(format!("{other:?}")),
         }
     }
@@ -277,14 +293,19 @@ impl Bench {
     /// CONNECT, and the SYN is on its way.
     pub fn connect(&mut self, flags: u32) {
         self.tell(&Message::Connect(Connect {
-            cookie: 1,
+            cookie: self.cookie(),
             local: self.local,
             remote: self.remote,
             next_hop: PEER_MAC,
             flags,
-            mtu: MTU,
+            mtu: self.mtu,
             receive_limit: 1 << 40,
         }));
+    }
+
+    /// Of a CONNECT: another for another 4-tuple.
+    fn cookie(&self) -> u64 {
+        u64::from(self.remote.port) << 16 | u64::from(self.local.port)
     }
 
     /// LISTEN on the bench's local end.
@@ -295,7 +316,7 @@ impl Bench {
             backlog: 4,
             flags: 0,
             receive_limit: 1 << 40,
-            mtu: MTU,
+            mtu: self.mtu,
         }));
     }
 
@@ -327,6 +348,13 @@ impl Bench {
         let verdict = self.firmware.handle_wire(self.now, &frame, Checksum::Unverified);
         assert_eq!(verdict, Verdict::Taken, "{text}");
         self.pump();
+    }
+
+    /// The card is handed a frame from the wire.
+    pub fn deliver(&mut self, frame: &[u8]) -> Verdict {
+        let verdict = self.firmware.handle_wire(self.now, frame, Checksum::Unverified);
+        self.pump();
+        verdict
     }
 
     /// The peer sends a segment that is not the card's.
@@ -393,7 +421,9 @@ impl Bench {
         };
         let mut frame = vec![0; FRAME_BYTES_MAX];
         let length = headers.write(&mut frame, text_bytes, |b| {
-            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet(u64::from(seq) - 1 + i as u64));
+            // Text in a SYN stands behind it.
+            let first = u64::from(seq) + u64::from(s.flags & Flags::SYN.0 != 0);
+            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet(first + i as u64 - 1));
         });
         frame.truncate(length);
         frame
@@ -554,6 +584,16 @@ impl Bench {
         self.option
     }
 
+    /// The guest says which addresses it has.
+    pub fn addresses(&mut self, addresses: &[IpAddr]) {
+        let v6 = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        let tail: Vec<u8> = addresses.iter().flat_map(v6).collect();
+        self.tell(&Message::Addresses(Addresses { cookie: 1 }, &tail));
+    }
+
     /// The next frame of the card as it is.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         self.out.pop_front()
@@ -590,6 +630,19 @@ impl Bench {
         assert_eq!(self.received.len(), n);
         assert!(self.received.iter().enumerate().all(|(i, b)| *b == octet(i as u64)));
     }
+}
+
+/// Makes the TCP checksum of an IPv4 frame without IP options right.
+pub fn repair(frame: &mut [u8]) {
+    let (source, destination) = (ipv4_at(frame, 26), ipv4_at(frame, 30));
+    frame[50..52].fill(0);
+    let tcp = &frame[34..];
+    let sum = Sum::default().pseudo_header(source, destination, tcp.len()).bytes(tcp).finish();
+    frame[50..52].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn ipv4_at(frame: &[u8], at: usize) -> IpAddr {
+    IpAddr::from([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]])
 }
 
 fn parse(frame: &[u8]) -> Segment<'_> {

@@ -60,6 +60,7 @@ fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
             .or_else(|| window_probe(t, store, now))
             .or_else(|| urgent_mark(t, store, now))
             .or_else(|| keep_alive(t, store, now))
+            .or_else(|| fin_again(t, store, now))
             .or_else(|| acknowledgement(t, store, now)),
     }
 }
@@ -153,12 +154,18 @@ fn data_options(t: &Tcb, now: Instant) -> Options {
     Options { timestamps, sack, ..Options::default() }
 }
 
-/// The most text beside these options: MUST-16 counts them.
+/// The most text beside these options: MUST-16 counts them. And no more than half of what the peer can take or we can
+/// hold: with segments as long as the buffer only one could be under way, and none that fills what is left.
 fn text_max(t: &Tcb, options: &Options) -> u64 {
     let blocks = options.sack.as_slice().len().min(if t.agreed.timestamps { 3 } else { 4 }) as u64;
     let sack_bytes = if blocks == 0 { 0 } else { 4 + 8 * blocks };
-    u64::from(t.send.mss).saturating_sub(sack_bytes).max(1)
+    let half = u64::from(t.send.window_max).min(t.send.buffer_max) / 2;
+    let half = if half < HALF_MIN { u64::MAX } else { half };
+    u64::from(t.send.mss).saturating_sub(sack_bytes).min(half).max(1)
 }
+
+/// The least half of a window that bounds a segment, in bytes: a peer with a smaller window gets what fits.
+const HALF_MIN: u64 = 536;
 
 /// How many SACK blocks there is room for beside so much text.
 fn blocks_max(t: &Tcb, text_bytes: u64) -> usize {
@@ -354,6 +361,16 @@ fn keep_alive(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> 
     t.due = Due::None;
     store.counters.add(Counter::TcpKeepAlives);
     Some(bare(t, store, now, t.send.una.back(1), Flags::ACK))
+}
+
+/// Our FIN, sent and not acknowledged, once more: it acknowledges the peer's, and saves the timeout if it was lost.
+fn fin_again(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if t.due != Due::FinAgain {
+        return None;
+    }
+    t.due = Due::None;
+    let last = t.send.records.last()?;
+    (store.records.get(last).start == t.send.end).then(|| again(t, store, now, last))
 }
 
 /// A bare acknowledgement, if one is owed and cannot wait.

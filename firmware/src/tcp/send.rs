@@ -144,6 +144,17 @@ mod tests {
     use crate::store::gauge::Gauge;
 
     #[test]
+    fn the_largest_window_is_a_gigabyte_and_lies_ahead() {
+        let mut pages = Pages::new(Gauge::new("p", "deny", 8), 8, 512, 1, 8);
+        let mut s = Sender::new(Stream::new(0));
+        s.open(&mut pages, Position::initial(Seq(u32::MAX)), 1000, 4096, false);
+        s.shift = 14;
+        s.update_window(Position::initial(Seq(7)), s.una, 65_535);
+        assert_eq!((s.window, s.window_max), (65_535 << 14, 65_535 << 14));
+        assert_eq!(s.edge().since(s.una), 65_535 << 14);
+    }
+
+    #[test]
     fn a_window_from_an_older_segment_is_not_believed() {
         let mut pages = Pages::new(Gauge::new("p", "deny", 8), 8, 512, 1, 8);
         let mut s = Sender::new(Stream::new(0));

@@ -188,6 +188,8 @@ pub struct Config {
     pub rto_max: Duration,
     /// Initial window in segments.
     pub initial_window: u32,
+    /// When FINs cross, the acknowledgement of the peer's repeats ours.
+    pub repeat_fin: bool,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
     /// What new connections are set to.
@@ -211,6 +213,7 @@ impl Config {
             rto_floor: ms(tcp.rto_min_ms),
             rto_max: ms(tcp.rto_max_ms),
             initial_window: tcp.initial_window_segments,
+            repeat_fin: tcp.repeat_fin,
             syn_ack_retries: tcp.syn_ack_retries,
             settings: Settings::new(tcp.congestion),
             send_bytes_max,
@@ -247,6 +250,8 @@ pub enum Due {
     TailProbe,
     /// A keep-alive (RFC 9293, 3.8.4).
     KeepAlive,
+    /// Our FIN once more, because it carries the acknowledgement of the peer's that crossed it.
+    FinAgain,
 }
 
 /// Figures for INFO.

@@ -118,7 +118,8 @@ pub fn fired(t: &mut Tcb, store: &mut Store, kind: Kind, now: Instant) {
 }
 
 fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
-    let silent = now.since(t.progress_at);
+    // A peer that has answered since something was last sent is not silent, however long the timer had backed off.
+    let silent = if t.progress_at > t.timer_from { Duration::ZERO } else { now.since(t.progress_at) };
     match waiting {
         Waiting::Handshake => {
             // MUST-22 and MUST-23: SYNs are given up like data, and not before R2 of their own.

@@ -31,6 +31,11 @@ impl Flags {
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
+
+    /// Whether at least one bit of `other` is set.
+    pub fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
 impl std::ops::BitOr for Flags {
@@ -68,6 +73,8 @@ pub struct Segment<'a> {
     pub urgent: u16,
     /// Options.
     pub options: Options,
+    /// Whether the options were read to their end: no length among them was illegal.
+    pub options_legal: bool,
     /// The text.
     pub text: &'a [u8],
 }
@@ -83,6 +90,7 @@ impl<'a> Segment<'a> {
         if offset < TCP_HEADER_BYTES || offset > b.len() {
             return Err(Malformed::DataOffset);
         }
+        let (options, options_legal) = Options::parse(&b[TCP_HEADER_BYTES..offset]);
         let be16 = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
         let be32 = |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
         Ok(Self {
@@ -93,7 +101,8 @@ impl<'a> Segment<'a> {
             flags: Flags(fixed[13]),
             window: be16(14),
             urgent: be16(18),
-            options: Options::parse(&b[TCP_HEADER_BYTES..offset]),
+            options,
+            options_legal,
             text: &b[offset..],
         })
     }
