@@ -218,7 +218,10 @@ fn a_next_hop_that_has_moved_is_found_without_waiting() {
     // Another station has the address now.
     let (wire_c, c) = station(2);
     let moved = Mac([2, 0, 0, 0, 0, 0x99]);
-    let c = Neighbours { transport: Arc::new(Wire { mac: moved, sent: Mutex::default(), other: Mutex::new(Some(a.clone())) }), ..Arc::into_inner(c).unwrap() };
+    let c = Neighbours {
+        transport: Arc::new(Wire { mac: moved, sent: Mutex::default(), other: Mutex::new(Some(a.clone())) }),
+        ..Arc::into_inner(c).unwrap()
+    };
     drop(wire_c);
     *wire_a.other.lock().unwrap() = Some(Arc::new(c));
     assert_eq!(a.renew_next_hop(ip("192.0.2.2")), Some(moved));

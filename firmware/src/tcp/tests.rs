@@ -921,8 +921,9 @@ fn from_r1_on_the_guest_is_told_to_look_for_another_way() {
     let advice = b.notice.path_advice;
     b.set(option::NEXT_HOP, 0x0100_0000_0002);
     b.send(10);
+    b.expect("PA 11:21");
     b.wait_for_segment();
-    b.wait_for_segment();
+    b.expect("PA 11:21");
     assert_eq!(b.notice.path_advice, advice, "it counts from anew");
 }
 
