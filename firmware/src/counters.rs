@@ -147,7 +147,7 @@ counters! {
     TcpHandshakeRefused = "tcp-handshake-refused",
     /// TIME-WAIT entries that gave way to newer ones.
     TcpTimeWaitEvicted = "tcp-time-wait-evicted",
-    /// TIME-WAIT entries that a new SYN took over.
+    /// TIME-WAIT entries that a new connection took over.
     TcpTimeWaitReused = "tcp-time-wait-reused",
     /// Segments received for card connections.
     TcpSegmentsIn = "tcp-segments-in",

@@ -110,16 +110,17 @@ impl Firmware {
         self.contexts[self.listeners[slot].context].has_address(local.ip).then_some(slot)
     }
 
-    /// A SYN for a listener (RFC 9293, 3.10.7.2).
+    /// A SYN for a listener (RFC 9293, 3.10.7.2), perhaps one that finds its 4-tuple in TIME-WAIT (3.6.1, MAY-2).
     pub(super) fn listen_syn(
         &mut self,
         slot: Slot,
         ethernet: &Ethernet,
         tuple: Tuple,
         segment: &Segment<'_>,
+        before: Option<Slot>,
         now: Instant,
     ) -> Verdict {
-        let listener = &self.listeners[slot];
+        let listener = self.listeners[slot];
         // The kernel drops these, and counts them as a NIC's user expects.
         if !ip::is_unicast(tuple.local.ip)
             || !ip::is_unicast(tuple.remote.ip)
@@ -148,7 +149,13 @@ impl Firmware {
                 self.half_open.gauge.refuse(reason);
             }
             return match self.policy.half_open {
-                Refusal::Fallback => self.pass_from_wire(),
+                Refusal::Fallback => {
+                    if let Some(before) = before {
+                        // The kernel has the 4-tuple from now on.
+                        self.forget_time_wait(before);
+                    }
+                    self.pass_from_wire()
+                }
                 Refusal::Deny => self.drop_from_wire(Counter::WireDropRefused),
             };
         }
@@ -156,7 +163,13 @@ impl Firmware {
             return self.drop_from_wire(Counter::WireDropRefused);
         };
         let options = &segment.options;
-        let iss = self.initial_sequence_number(&tuple, now);
+        let mut iss = self.initial_sequence_number(&tuple, now);
+        let mut time_wait = 0;
+        if let Some(before) = before {
+            iss = self.time_wait[before].next_iss(iss);
+            time_wait = self.time_wait.id(before);
+            self.park_time_wait(before);
+        }
         let timestamp_offset = self.keys.timestamp.hash(&tuple.words()) as u32;
         self.half_open[id.slot] = HalfOpen {
             tuple,
@@ -175,6 +188,7 @@ impl Firmware {
             timestamp_offset,
             window: self.store.config.receive_bytes_max.min(self.store.receive.available()).min(65_535) as u16,
             mtu: listener.mtu,
+            time_wait,
             transmissions: 0,
             sent_at: now,
         };
@@ -195,6 +209,10 @@ impl Firmware {
         };
         let listener_slot = entry.listener;
         self.forget_half_open(slot);
+        if let Some(before) = self.time_wait.find(entry.time_wait) {
+            self.store.counters.add(Counter::TcpTimeWaitReused);
+            self.forget_time_wait(before);
+        }
         let listener_id = self.listeners.id(listener_slot);
         let listener = &mut self.listeners[listener_slot];
         listener.accepted += 1;

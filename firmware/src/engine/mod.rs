@@ -323,15 +323,30 @@ impl Firmware {
     }
 
     fn forget_time_wait(&mut self, slot: Slot) {
-        let tuple = self.time_wait[slot].tuple;
-        self.disown(&tuple, Owner::TimeWait(slot));
+        let TimeWait { tuple, parked, .. } = self.time_wait[slot];
+        if !parked {
+            self.disown(&tuple, Owner::TimeWait(slot));
+        }
         self.time_wait_order.remove(&mut self.time_wait_links, slot);
         self.wheel.disarm(self.timers.time_wait(slot));
         self.time_wait.give(slot);
     }
 
+    /// A new SYN may take the 4-tuple over. Until its handshake is complete the entry stays, without the 4-tuple.
+    fn park_time_wait(&mut self, slot: Slot) {
+        let entry = &mut self.time_wait[slot];
+        entry.parked = true;
+        let tuple = entry.tuple;
+        self.disown(&tuple, Owner::TimeWait(slot));
+    }
+
     fn forget_half_open(&mut self, slot: Slot) {
-        let HalfOpen { tuple, listener, .. } = self.half_open[slot];
+        let HalfOpen { tuple, listener, time_wait, .. } = self.half_open[slot];
+        if let Some(before) = self.time_wait.find(time_wait) {
+            // The SYN was an old duplicate: back to TIME-WAIT (RFC 9293, 3.6.1, MAY-2, condition 2).
+            self.time_wait[before].parked = false;
+            self.own(&tuple, Owner::TimeWait(before));
+        }
         self.disown(&tuple, Owner::HalfOpen(slot));
         self.listeners[listener].half_open -= 1;
         self.wheel.disarm(self.timers.half_open(slot));

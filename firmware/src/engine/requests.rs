@@ -354,7 +354,7 @@ impl Firmware {
             // The kernel that chose the port does not know of our TIME-WAIT. A sequence number beyond the old ones makes
             // it safe (RFC 9293, 3.4.3).
             Some(Owner::TimeWait(slot)) if self.connections.gauge.free() > 0 => {
-                iss = Position::initial(self.time_wait[slot].snd_nxt + 65_537);
+                iss = Position::initial(self.time_wait[slot].next_iss(iss.seq()));
                 self.store.counters.add(Counter::TcpTimeWaitReused);
                 self.forget_time_wait(slot);
             }

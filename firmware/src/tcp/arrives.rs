@@ -131,6 +131,7 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
         && !segment.flags.has(Flags::RST)
     {
         segment.seq = segment.seq + 1;
+        segment.urgent = segment.urgent.saturating_sub(1);
         segment.flags.0 &= !Flags::SYN.0;
         // It is still the window of a SYN, which is not scaled (RFC 7323, 2.2).
         segment.window >>= t.send.shift;
@@ -274,6 +275,9 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
         challenge(t, store, now);
         return Err(Reply::Nothing);
     }
+    if let Some(field) = segment.options.user_timeout {
+        t.user_timeout.heard(field);
+    }
     acknowledge(t, store, segment, seq, ack, now);
     after_our_fin(t, store, now);
     Ok(())
@@ -355,7 +359,9 @@ fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         return;
     }
     store.counters.add(Counter::TcpUrgentIn);
-    if t.receive.urgent.take(seq + u64::from(segment.urgent), t.receive.stream.start()) {
+    // "A positive offset from the sequence number in this segment": of a SYN, not of the text behind it.
+    let from = if segment.flags.has(Flags::SYN) { seq.back(1) } else { seq };
+    if t.receive.urgent.take(from + u64::from(segment.urgent), t.receive.stream.start()) {
         t.guest.notice.changed();
     }
 }

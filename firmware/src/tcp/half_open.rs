@@ -11,7 +11,7 @@ use crate::tcp::receive::Receiver;
 use crate::tcp::tcb::{Agreed, Config, Link, State, Store, Tcb, Tuple, mss_of};
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
-use crate::wire::options::{Options, SackBlocks, Timestamps};
+use crate::wire::options::{Options, Timestamps};
 use crate::wire::segment::{self, Flags, Segment};
 
 /// An entry.
@@ -41,6 +41,8 @@ pub struct HalfOpen {
     pub window: u16,
     /// The MTU of the guest's interface.
     pub mtu: u32,
+    /// The id of the TIME-WAIT entry that this SYN would take over; zero if there is none.
+    pub time_wait: u64,
     /// How often the SYN-ACK was sent.
     pub transmissions: u32,
     /// When it was first sent.
@@ -83,6 +85,7 @@ impl HalfOpen {
             timestamp_offset: 0,
             window: 0,
             mtu: 0,
+            time_wait: 0,
             transmissions: 0,
             sent_at: Instant::default(),
         }
@@ -132,7 +135,7 @@ impl HalfOpen {
             window_scale: self.shift(config),
             sack_permitted: self.agreed.sack,
             timestamps: self.agreed.timestamps.then_some(Timestamps { value, echo: self.timestamp }),
-            sack: SackBlocks::default(),
+            ..Options::default()
         };
         self.headers(self.iss, Flags::SYN | Flags::ACK, config, options)
     }

@@ -25,3 +25,4 @@ mod tests;
 pub mod time_wait;
 pub mod timeout;
 pub mod urgent;
+pub mod user_timeout;

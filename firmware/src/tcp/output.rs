@@ -54,7 +54,8 @@ fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     match t.state {
         State::Closed | State::TimeWait => None,
         State::SynSent | State::SynReceived => handshake(t, store, now),
-        _ => lost(t, store, now)
+        _ => user_timeout(t, store, now)
+            .or_else(|| lost(t, store, now))
             .or_else(|| tail_probe(t, store, now))
             .or_else(|| new_data(t, store, now, false))
             .or_else(|| window_probe(t, store, now))
@@ -96,7 +97,7 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
         sack_permitted: first || t.agreed.sack,
         timestamps: timestamps
             .then(|| Timestamps { value: t.timestamp_value(now), echo: if first { 0 } else { t.receive.timestamp } }),
-        sack: SackBlocks::default(),
+        ..Options::default()
     };
     let (ack, flags) = if first {
         (Seq(0), Flags::SYN)
@@ -346,6 +347,16 @@ fn window_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing
     let (start, end) = (t.send.nxt, t.send.nxt + 1);
     t.send.max = t.send.max.max(end);
     Some(data(t, store, now, start, end))
+}
+
+/// RFC 5482's option, on an acknowledgement of its own.
+fn user_timeout(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if !t.user_timeout.is_due() {
+        return None;
+    }
+    let user_timeout = t.user_timeout.say();
+    let segment = bare(t, store, now, t.send.nxt, Flags::ACK);
+    Some(Outgoing { options: Options { user_timeout, ..segment.options }, ..segment })
 }
 
 /// The urgent mark alone, when nothing that could carry it may go.

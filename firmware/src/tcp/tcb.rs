@@ -21,6 +21,7 @@ use crate::tcp::recovery::{Around, Recovery};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
 use crate::tcp::settings::Settings;
+use crate::tcp::user_timeout::UserTimeout;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
 use crate::wire::{ip, segment};
@@ -302,6 +303,8 @@ pub struct Tcb {
     pub progress_at: Instant,
     /// What the program has set.
     pub settings: Settings,
+    /// RFC 5482's option.
+    pub user_timeout: UserTimeout,
     /// When the peer was last heard of.
     pub heard_at: Instant,
     /// Keep-alives sent since.
@@ -384,6 +387,7 @@ impl Tcb {
             timer_from: Instant::default(),
             progress_at: Instant::default(),
             settings: config.settings,
+            user_timeout: UserTimeout::default(),
             heard_at: Instant::default(),
             keep_alives: 0,
             linger_until: None,
@@ -416,6 +420,7 @@ impl Tcb {
             timer_from,
             progress_at,
             settings,
+            user_timeout,
             heard_at,
             keep_alives,
             linger_until,
@@ -437,6 +442,7 @@ impl Tcb {
         *due = Due::None;
         (*timer_from, *progress_at, *challenges_at) = (now, now, now);
         *settings = store.config.settings;
+        *user_timeout = UserTimeout::default();
         (*heard_at, *keep_alives) = (now, 0);
         *linger_until = None;
         *challenges = CHALLENGES;

@@ -592,9 +592,72 @@ fn a_new_syn_may_take_over_a_time_wait() {
     assert_eq!((b.in_use("time-wait"), b.in_use("connections")), (1, 0));
     b.peer("S 1");
     b.expect("A 2:2 ack 2");
+    // Condition 2: if the SYN turns out to be an old duplicate, TIME-WAIT goes on.
     b.peer("S 100");
-    assert!(b.next().unwrap().starts_with("SA"));
+    let (seq, _) = b.next_syn_ack();
+    b.peer("R 101");
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (1, 0));
+    b.peer("FA 1 ack 2");
+    b.expect("A 2:2 ack 2");
+    b.peer("S 100");
+    let (again, _) = b.next_syn_ack();
+    // Condition 1: numbers beyond all that was used.
+    assert!(seq > 2 && again > 2, "{seq} {again}");
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open"), b.count("tcp-time-wait-reused")), (1, 1, 0));
+    b.peer(&format!("A 101 ack {}", again + 1));
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open"), b.in_use("connections")), (0, 0, 1));
+    assert_eq!(b.count("tcp-time-wait-reused"), 1);
+}
+
+/// A listener's connection that ended in TIME-WAIT, the peer's FIN at 1.
+fn in_time_wait(options: &str) -> Bench {
+    let mut b = Bench::new();
+    b.listen();
+    b.peer(&format!("S 0 <mss 1000, {options}>"));
+    b.expect("SA 0");
+    b.peer(&format!("A 1 ack 1 <{options}>"));
+    b.shutdown();
+    b.expect("FA 1");
+    b.peer(&format!("FA 1 ack 2 <{options}>"));
+    b.expect("A 2:2 ack 2");
+    b.release();
+    assert_eq!((b.in_use("time-wait"), b.in_use("connections")), (1, 0));
+    b
+}
+
+#[test]
+fn timestamps_decide_whether_a_syn_takes_a_time_wait_over() {
+    // RFC 6191, section 2, in its order. Sequence numbers below 2 are old.
+    for (before, syn, accepted) in [
+        ("ts 5000 1", "S 0 <ts 5001 0>", true),
+        ("ts 5000 1", "S 0 <ts 5000 0>", false),
+        ("ts 5000 1", "S 3 <ts 5000 0>", true),
+        ("ts 5000 1", "S 3 <ts 4999 0>", false),
+        ("ts 5000 1", "S 3", true),
+        ("ts 5000 1", "S 0", false),
+        ("", "S 0 <ts 1 0>", true),
+        ("", "S 3", true),
+        ("", "S 0", false),
+    ] {
+        let mut b = in_time_wait(before);
+        b.peer(syn);
+        let answer = b.next().unwrap();
+        assert_eq!(answer.starts_with("SA"), accepted, "{before} {syn}: {answer}");
+        assert_eq!(b.in_use("half-open"), u64::from(accepted));
+    }
+}
+
+#[test]
+fn a_time_wait_that_ends_while_a_syn_is_answered_does_not_come_back() {
+    let mut b = in_time_wait("");
+    b.wait_ms(59_990);
+    b.peer("S 100");
+    b.next_syn_ack();
+    b.wait_ms(20);
     assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 1));
+    b.peer("R 101");
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 0));
+    b.peer_passes("A 101 ack 1");
 }
 
 // SEGMENT ARRIVES (RFC 9293, 3.10.7.4, with RFC 5961 and 7323).

@@ -186,9 +186,9 @@ fn advise(t: &mut Tcb, store: &mut Store) -> bool {
     over
 }
 
-/// R2 of this connection (MUST-21: the program can set it).
+/// R2 of this connection (MUST-21: the program can set it, and so can RFC 5482's option).
 fn r2(t: &Tcb, store: &Store) -> Duration {
-    t.settings.user_timeout.unwrap_or(store.config.give_up)
+    t.settings.user_timeout.or_else(|| t.user_timeout.adopted(t.rtt.rto())).unwrap_or(store.config.give_up)
 }
 
 /// When a keep-alive is due: only on a connection that is open, with nothing outstanding, and silent for as long as
