@@ -30,6 +30,8 @@ pub mod state {
 pub mod flags {
     /// Nagle's algorithm is off from the start.
     pub const NODELAY: u32 = 1 << 0;
+    /// Fast Open (RFC 7413) may be used, if the card's profile allows it.
+    pub const FAST_OPEN: u32 = 1 << 1;
 }
 
 /// Options of [`SetOption`] and [`GetOption`]. An unknown one is refused.

@@ -218,6 +218,16 @@ impl Bench {
         (self.bits, self.reason) = (0, 0);
     }
 
+    /// The same, from another port of the side that opens it.
+    pub fn another_port(&mut self, active: bool) {
+        self.another();
+        if active {
+            self.local.port += 1;
+        } else {
+            self.remote.port += 1;
+        }
+    }
+
     /// Sends a message of the guest.
     pub fn tell(&mut self, message: &Message<'_>) {
         let mut frame = vec![0; FRAME_BYTES_MAX];
@@ -319,11 +329,16 @@ impl Bench {
 
     /// LISTEN on the bench's local end.
     pub fn listen(&mut self) {
+        self.listen_with(0);
+    }
+
+    /// The same, with flags.
+    pub fn listen_with(&mut self, flags: u32) {
         self.tell(&Message::Listen(Listen {
             cookie: 2,
             local: self.local,
             backlog: 4,
-            flags: 0,
+            flags,
             receive_limit: 1 << 40,
             mtu: self.mtu,
         }));
@@ -522,7 +537,8 @@ impl Bench {
         if !options.is_empty() {
             write!(text, " <{}>", options.join(", ")).unwrap();
         }
-        let offset = u64::from(seq).wrapping_sub(1);
+        // Text in a SYN stands behind it.
+        let offset = (u64::from(seq) + u64::from(s.flags.has(Flags::SYN))).wrapping_sub(1);
         let right = s.text.iter().enumerate().all(|(i, b)| *b == octet(offset + i as u64));
         assert!(right, "{text}: not the octets that the guest sent");
         text

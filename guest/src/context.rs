@@ -326,11 +326,11 @@ impl Context {
         self.handle.inner.lock().reservations.remove(&key)
     }
 
-    pub(crate) fn listen(&self, local: Endpoint, backlog: u32) -> (ListenerKey, Arc<Waker>) {
+    pub(crate) fn listen(&self, local: Endpoint, backlog: u32, flags: u32) -> (ListenerKey, Arc<Waker>) {
         let inner = &self.handle.inner;
         let addresses = inner.neighbourhood.addresses();
         let mut core = inner.lock();
-        let key = core.engine.listen(Instant::now(), local, backlog, inner.transport.mtu(), addresses);
+        let key = core.engine.listen(Instant::now(), local, (backlog, flags), inner.transport.mtu(), addresses);
         let waker = Arc::new(Waker::default());
         core.listener_wakers.insert(key, waker.clone());
         inner.settle(&mut core);

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use toe_abi::{Action, Endpoint, InfoResult, Reason, flags, option, state};
+use toe_abi::{Action, Endpoint, InfoResult, Reason, option, state};
 
 pub use settings::PathState;
 
@@ -95,16 +95,32 @@ impl TcpStream {
 
     /// Opens a connection, on the card if that can be.
     pub(crate) fn open(options: &Options, remote: SocketAddr, timeout: Option<Duration>) -> io::Result<Self> {
+        Self::open_with(options, remote, timeout, &[])
+    }
+
+    /// The same, and sends these bytes as its first.
+    pub(crate) fn open_with(
+        options: &Options,
+        remote: SocketAddr,
+        timeout: Option<Duration>,
+        first: &[u8],
+    ) -> io::Result<Self> {
         if timeout == Some(Duration::ZERO) {
             return Err(io::Error::new(ErrorKind::InvalidInput, "a timeout of zero: give at least one nanosecond"));
         }
         let deadline = timeout.map(|t| Instant::now() + t);
-        match CardStream::open(options, remote, deadline) {
-            Ok(stream) => Ok(Self { carrier: Carrier::Card(Arc::new(stream)) }),
+        match CardStream::open(options, remote, deadline, first) {
+            Ok((stream, written)) => {
+                let mut stream = Self { carrier: Carrier::Card(Arc::new(stream)) };
+                stream.write_all(&first[written..])?;
+                Ok(stream)
+            }
             Err(NotOnCard::Failed(e)) => Err(e),
             Err(NotOnCard::Fallback(reason, reservation)) => {
                 log::debug!("{remote} goes through the kernel: {reason}");
-                kernel_connect(options, remote, deadline, reason, reservation)
+                let mut stream = kernel_connect(options, remote, deadline, reason, reservation)?;
+                stream.write_all(first)?;
+                Ok(stream)
             }
         }
     }
@@ -373,12 +389,18 @@ impl CardStream {
         }
     }
 
-    fn open(options: &Options, remote: SocketAddr, deadline: Option<Instant>) -> Result<Self, NotOnCard> {
+    /// Opens it; gives how many of the first bytes the library has taken.
+    fn open(
+        options: &Options,
+        remote: SocketAddr,
+        deadline: Option<Instant>,
+        first: &[u8],
+    ) -> Result<(Self, usize), NotOnCard> {
         let surroundings = options.surroundings();
         let remote = Endpoint::from(remote);
         let route = surroundings.route(remote.ip)?;
         let context = surroundings.context(route.interface)?;
-        let flags = if options.nodelay { flags::NODELAY } else { 0 };
+        let flags = options.flags();
         let mut in_use = Vec::new();
         for _ in 0..PORTS_TRIED_MAX {
             let reservation = surroundings.reserve(SocketAddr::new(route.local, 0)).map_err(NotOnCard::Failed)?;
@@ -400,8 +422,11 @@ impl CardStream {
                     });
                 }
                 Opening::Asked | Opening::Taken => {
+                    // Before the peer is waited for: the SYN may carry it.
+                    let written = stream.context.act(|core| core.engine.write(Instant::now(), stream.key, first));
                     stream.wait_for_peer(deadline).map_err(NotOnCard::Failed)?;
-                    return Ok(stream);
+                    let written = if let engine::Write::Bytes(n) = written { n } else { 0 };
+                    return Ok((stream, written));
                 }
             }
         }

@@ -537,3 +537,23 @@ fn what_can_be_set_is_the_same_on_the_card_and_in_the_kernel() {
     peer.read_exact(&mut text).unwrap();
     assert_eq!(&text, b"ab");
 }
+
+#[test]
+fn first_words_go_with_the_connect() {
+    let (memory, options) = machine(20);
+    let options = options.fast_open(true);
+    let mut stream = options.connect_with(at(ECHO_PORT), &pattern(5_000, 4)).unwrap();
+    assert_eq!(memory.card().flags_of(0), Some(toe_abi::flags::FAST_OPEN));
+    let mut back = vec![0; 5_000];
+    stream.read_exact(&mut back).unwrap();
+    assert!(back == pattern(5_000, 4));
+    // Where there is no card, too.
+    let context = options.surroundings().context(1).unwrap();
+    let kernel = Options::with(Arc::new(Loopback { context, no_way: Some(FallbackReason::NoRoute) }));
+    let listener = std::net::TcpListener::bind(at(0)).unwrap();
+    let stream = kernel.connect_with(listener.local_addr().unwrap(), b"hello").unwrap();
+    assert_eq!(stream.offload(), Offload::Kernel(FallbackReason::NoRoute));
+    let mut text = [0; 5];
+    listener.accept().unwrap().0.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"hello");
+}

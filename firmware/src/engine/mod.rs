@@ -24,6 +24,7 @@ use crate::store::queue::{Links, Queue, Ring};
 use crate::store::slab::{Slab, Slot};
 use crate::store::table::Table;
 use crate::store::wheel::Wheel;
+use crate::tcp::fast_open::Cookies;
 use crate::tcp::half_open::HalfOpen;
 use crate::tcp::receive::Receiver;
 use crate::tcp::records::Records;
@@ -106,6 +107,8 @@ pub struct Firmware {
     local_ends: Table,
     wheel: Wheel,
     timers: Timers,
+    /// Fast Open cookies of servers.
+    cookies: Cookies,
     /// Connections that may have something to send.
     wire_queue: Queue,
     wire_links: Links,
@@ -197,6 +200,7 @@ impl Firmware {
             local_ends: Table::new(limits.listeners as usize),
             wheel: Wheel::new(timers.count(), now),
             timers,
+            cookies: Cookies::new(if profile.tcp.fast_open { profile.tcp.fast_open_servers } else { 0 }),
             wire_queue: Queue::EMPTY,
             wire_links: Links::new(limits.connections),
             segments: Ring::new(limits.replies),
@@ -268,6 +272,13 @@ impl Firmware {
             self.enter_time_wait(slot, now);
         }
         self.account(slot);
+        let t = &mut self.connections[slot];
+        if let Some(learned) = t.fast_open.take_learned() {
+            self.cookies.learn(&t.tuple, learned, now);
+        }
+        if t.fast_open.counted && t.state != State::SynReceived {
+            self.fast_open_is_over(slot, now);
+        }
         let t = &mut self.connections[slot];
         if t.state == State::Closed && t.in_table && !t.may_be_asked_for() {
             t.in_table = false;

@@ -179,7 +179,7 @@ impl Firmware {
                 self.forget_half_open(slot);
             }
             half_open::Outcome::Establish => {
-                if let Some(connection) = self.establish(slot, now) {
+                if let Some(connection) = self.establish(slot, None, now) {
                     self.at_connection(connection, segment, now);
                 }
             }

@@ -71,12 +71,17 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     take_syn(t, store, segment, now);
     if acknowledged {
         let syn_sent_at = t.timer_from;
-        t.send.una = ack;
+        t.send.una = t.send.iss + 1;
         t.established(store, now);
+        t.fast_open_answered(store, segment, ack > t.send.una);
         if t.syn_transmissions == 1 {
             t.rtt.measured(now, now.since(syn_sent_at));
         }
-        t.send.update_window(t.receive.irs, ack, segment.window);
+        if ack > t.send.una {
+            acknowledge(t, store, segment, t.receive.irs, ack, now);
+        } else {
+            t.send.update_window(t.receive.irs, ack, segment.window);
+        }
         t.receive.ack = AckNeed::Now;
         // "If there are other controls or text in the segment, then continue processing at the sixth step": within what
         // our SYN offered, as far as there is room for it.
@@ -135,6 +140,9 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
         segment.flags.0 &= !Flags::SYN.0;
         // It is still the window of a SYN, which is not scaled (RFC 7323, 2.2).
         segment.window >>= t.send.shift;
+    }
+    if t.state == State::SynReceived && t.fast_open_syn_again(&segment) {
+        return Reply::Nothing;
     }
     let seq = segment.seq.near(t.receive.nxt);
     if let Check::Drop = first_sequence(t, store, &segment, seq, now) {
@@ -257,8 +265,12 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
             store.counters.add(Counter::TcpAckUnsent);
             return Err(Reply::Reset);
         }
-        t.send.una = t.send.iss + 1;
-        t.established(store, now);
+        if t.fast_open.is_pending() {
+            t.fast_open_established(store, now);
+        } else {
+            t.send.una = t.send.iss + 1;
+            t.established(store, now);
+        }
         if t.receive.take_held() {
             t.receive.owe_ack(now, store.config.delayed_ack);
         }

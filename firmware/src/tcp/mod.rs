@@ -8,6 +8,7 @@
 pub mod arrives;
 pub mod calls;
 pub mod congestion;
+pub mod fast_open;
 pub mod half_open;
 pub mod icmp;
 pub mod notice;

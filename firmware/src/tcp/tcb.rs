@@ -13,6 +13,7 @@ use crate::profile::Tcp;
 use crate::seq::Position;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
+use crate::tcp::fast_open::FastOpen;
 use crate::tcp::notice::Notice;
 use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::{AckNeed, Receiver};
@@ -193,6 +194,8 @@ pub struct Config {
     pub repeat_fin: bool,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
+    /// Fast Open is allowed, and of a listener so many may be pending.
+    pub fast_open: Option<u32>,
     /// What new connections are set to.
     pub settings: Settings,
     /// The most send buffer of a connection, in bytes.
@@ -216,6 +219,7 @@ impl Config {
             initial_window: tcp.initial_window_segments,
             repeat_fin: tcp.repeat_fin,
             syn_ack_retries: tcp.syn_ack_retries,
+            fast_open: tcp.fast_open.then_some(tcp.fast_open_pending),
             settings: Settings::new(tcp.congestion),
             send_bytes_max,
             receive_bytes_max,
@@ -305,6 +309,8 @@ pub struct Tcb {
     pub settings: Settings,
     /// RFC 5482's option.
     pub user_timeout: UserTimeout,
+    /// Fast Open.
+    pub fast_open: FastOpen,
     /// When the peer was last heard of.
     pub heard_at: Instant,
     /// Keep-alives sent since.
@@ -388,6 +394,7 @@ impl Tcb {
             progress_at: Instant::default(),
             settings: config.settings,
             user_timeout: UserTimeout::default(),
+            fast_open: FastOpen::default(),
             heard_at: Instant::default(),
             keep_alives: 0,
             linger_until: None,
@@ -421,6 +428,7 @@ impl Tcb {
             progress_at,
             settings,
             user_timeout,
+            fast_open,
             heard_at,
             keep_alives,
             linger_until,
@@ -443,6 +451,7 @@ impl Tcb {
         (*timer_from, *progress_at, *challenges_at) = (now, now, now);
         *settings = store.config.settings;
         *user_timeout = UserTimeout::default();
+        *fast_open = FastOpen::default();
         (*heard_at, *keep_alives) = (now, 0);
         *linger_until = None;
         *challenges = CHALLENGES;

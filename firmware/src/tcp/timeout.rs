@@ -34,6 +34,7 @@ impl Kind {
 
 /// What the first timer is waiting for.
 enum Waiting {
+    Words,
     Handshake,
     Acknowledgement,
     Reordering,
@@ -60,6 +61,9 @@ fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
     match t.state {
         State::Closed | State::TimeWait => return None,
         State::SynSent | State::SynReceived => {
+            if let Some(at) = t.fast_open.waits_until() {
+                return Some((at, Waiting::Words));
+            }
             return (t.due != Due::Syn).then_some((rto_at, Waiting::Handshake));
         }
         _ => {}
@@ -121,9 +125,12 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
     // A peer that has answered since something was last sent is not silent, however long the timer had backed off.
     let silent = if t.progress_at > t.timer_from { Duration::ZERO } else { now.since(t.progress_at) };
     match waiting {
+        // The SYN goes without text.
+        Waiting::Words => t.fast_open.stop_waiting(),
         Waiting::Handshake => {
             // MUST-22 and MUST-23: SYNs are given up like data, and not before R2 of their own.
             if silent >= store.config.give_up_syn {
+                t.fast_open_failed();
                 give_up(t, store);
                 return;
             }

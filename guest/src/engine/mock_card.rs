@@ -40,7 +40,8 @@ struct Link {
     owes_state: bool,
     resend_at: Instant,
     released: bool,
-    pub(crate) options: BTreeMap<u32, u64>,
+    options: BTreeMap<u32, u64>,
+    flags: u32,
     notice: Notice,
     noticed: u64,
     owes_notice: bool,
@@ -123,6 +124,11 @@ impl MockCard {
     /// Tells every connection that its peer is silent.
     pub(crate) fn advise_all(&mut self) {
         self.links.values_mut().for_each(|l| l.change(|n| n.path_advice += 1));
+    }
+
+    /// The flags of some connection's CONNECT.
+    pub(crate) fn flags_of(&self, connection_index: usize) -> Option<u32> {
+        self.links.values().nth(connection_index).map(|l| l.flags)
     }
 
     /// What an option of some connection was set to.
@@ -401,6 +407,7 @@ impl MockCard {
             resend_at: now + RESEND,
             released: false,
             options: BTreeMap::new(),
+            flags: 0,
             notice: Notice {
                 connection: 0,
                 serial: 0,
@@ -422,6 +429,7 @@ impl MockCard {
         link.cookie = m.cookie;
         link.options.insert(option::NODELAY, u64::from(m.flags & flags::NODELAY != 0));
         link.options.insert(option::NEXT_HOP, 0);
+        link.flags = m.flags;
         let listener = self
             .listeners
             .iter_mut()

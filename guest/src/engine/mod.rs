@@ -290,7 +290,7 @@ impl Engine {
         &mut self,
         now: Instant,
         local: Endpoint,
-        backlog: u32,
+        (backlog, flags): (u32, u32),
         mtu: u32,
         addresses: Vec<IpAddr>,
     ) -> ListenerKey {
@@ -299,7 +299,7 @@ impl Engine {
         let cookie = self.new_key();
         let key = ListenerKey(cookie);
         let receive_limit = self.config.buffers.receive_bytes as u64;
-        self.listeners.insert(key, Listener::new(now, cookie, local, backlog, mtu, receive_limit));
+        self.listeners.insert(key, Listener::new(now, cookie, local, backlog, flags, mtu, receive_limit));
         self.settle_listener(key);
         key
     }
