@@ -470,10 +470,10 @@ impl<'a> Player<'a> {
             Expression::Number(n) => Some(*n),
             _ => None,
         });
-        if let (Ok(_), "accept") = (&reply.0, call.name.as_str()) {
-            if let Expected::Value(Expression::Number(n)) = call.gives {
-                self.current = Some(n);
-            }
+        if let (Ok(_), "accept") = (&reply.0, call.name.as_str())
+            && let Expected::Value(Expression::Number(n)) = call.gives
+        {
+            self.current = Some(n);
         }
         let _ = own;
         self.notes.push(format!("{} {}(…) {}", self.clock(at), call.name, crate::request::result_text(reply.0)));
