@@ -6,9 +6,11 @@ use crate::testing::Bench;
 
 mod acknowledging;
 mod addresses;
+mod channel;
 mod closing;
 mod opening;
 mod options;
+mod syn_cache;
 mod window;
 
 // Opening (RFC 9293, 3.5).
