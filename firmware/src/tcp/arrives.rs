@@ -77,6 +77,9 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         sixth_to_eighth(t, store, segment, t.receive.nxt, now);
     } else {
         // Simultaneous open: the state that it came from is known by its having no listener (MUST-11).
+        //= docs/specs/rfc9293.txt#section-3.5
+        //# <SEQ=100><ACK=301><CTL=SYN,ACK> --> ESTABLISHED Figure 7: Simultaneous Connection Synchronization A TCP
+        //# implementation MUST support simultaneous open attempts (MUST-10).
         t.state = State::SynReceived;
         t.send.update_window(t.receive.irs, t.send.una, segment.window);
         t.due = Due::Syn;
@@ -192,6 +195,8 @@ fn answer_unacceptable(t: &mut Tcb, store: &mut Store, length: u64, now: Instant
 }
 
 /// Second, the RST bit (with RFC 5961, section 3): only the very next number resets.
+//= docs/specs/rfc9293.txt#section-3.5.3
+//# TCP implementations SHOULD allow a received RST segment to include data (SHLD-2).
 fn second_reset(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Check {
     if !segment.flags.has(Flags::RST) {
         return Check::Go;
@@ -202,6 +207,9 @@ fn second_reset(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         return Check::Drop;
     }
     store.counters.add(Counter::TcpResets);
+    //= docs/specs/rfc9293.txt#section-3.5
+    //# Note that a TCP implementation MUST keep track of whether a connection has reached SYN-RECEIVED state as the
+    //# result of a passive OPEN or an active OPEN (MUST-11).
     t.end(if t.state == State::SynReceived { Reason::Refused } else { Reason::Reset });
     Check::Drop
 }
@@ -253,6 +261,9 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
         challenge(t, store, now);
         return Err(Reply::Nothing);
     }
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# RFC 5961 [9], Section 5 describes a potential blind data injection attack, and mitigation that
+    //# implementations MAY choose to include (MAY-12).
     if ack + u64::from(t.send.window_max) < t.send.una {
         store.counters.add(Counter::TcpAckOld);
         challenge(t, store, now);
@@ -278,6 +289,11 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
     let (recovery, mut around) = t.around(store);
     recovery.acknowledged(&mut around, &event, now);
     // A peer that answers is there, even if its window is closed (MUST-37).
+    //= docs/specs/rfc9293.txt#section-3.8.6
+    //# SHOULD NOT time out the connection if data beyond the right window edge is not acknowledged (SHLD-17).
+    //= docs/specs/rfc9293.txt#section-3.8.6.1
+    //# As long as the receiving TCP peer continues to send acknowledgments in response to the probe segments, the
+    //# sending TCP peer MUST allow the connection to stay open (MUST-37).
     if progress || t.send.window == 0 {
         t.progress_at = now;
     }
@@ -334,6 +350,10 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         return;
     }
     let end = seq + segment.text.len() as u64;
+    //= docs/specs/rfc9293.txt#section-3.6.1
+    //# If such a host issues a CLOSE call while received data is still pending in the TCP connection, or if new
+    //# data is received after CLOSE is called, its TCP implementation SHOULD send a RST to show that data was lost
+    //# (SHLD-3).
     if t.guest.context.is_none() && end > t.receive.nxt {
         // RFC 9293, 3.6.1: nobody will ever read this; the peer is to know (SHLD-3).
         store.counters.add(Counter::TcpDataAfterClose);
@@ -354,6 +374,9 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
             t.receive.grow(now, t.rtt.smoothed());
         }
         Arrival::OutOfOrder => {
+            //= docs/specs/rfc9293.txt#section-3.10.7.4
+            //# A TCP implementation MAY send an ACK segment acknowledging RCV.NXT when a valid segment arrives that
+            //# is in the window but not at the left window edge (MAY-13).
             store.counters.add(Counter::TcpOutOfOrder);
             t.receive.ack = AckNeed::Now;
         }
@@ -383,6 +406,9 @@ fn eighth_fin(t: &mut Tcb, segment: &Segment<'_>, seq: Position) {
     if !t.receive.is_finished() {
         return;
     }
+    //= docs/specs/rfc9293.txt#section-3.6
+    //# If the local TCP connection is closed by the remote side due to a FIN or RST received from the remote side,
+    //# then the local application MUST be informed whether it closed normally or was aborted (MUST-12).
     t.guest.bits |= state::PEER_CLOSED;
     t.receive.ack = AckNeed::Now;
     match t.state {

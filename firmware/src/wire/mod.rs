@@ -7,3 +7,6 @@ pub mod frame;
 pub mod ip;
 pub mod options;
 pub mod segment;
+
+#[cfg(test)]
+mod tests;
