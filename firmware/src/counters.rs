@@ -52,6 +52,33 @@ counters! {
     /// Frames sent to the wire.
     WireOut = "wire-out",
 
+    /// ICMP errors that quote a 4-tuple of the card.
+    IcmpIn = "icmp-in",
+    /// Of these, about half-open or TIME-WAIT entries: nothing is done.
+    IcmpNoConnection = "icmp-no-connection",
+    /// Of these, source quenches: nothing is done.
+    IcmpSourceQuench = "icmp-source-quench",
+    /// Of these, quoting a segment that is not in flight: not believed.
+    IcmpNotInFlight = "icmp-not-in-flight",
+    /// Soft errors: the guest was told.
+    IcmpSoft = "icmp-soft",
+    /// Hard errors.
+    IcmpHard = "icmp-hard",
+    /// Connections ended by a hard error, at once or when nothing spoke against it until R1.
+    IcmpAborted = "icmp-aborted",
+    /// Reports of packets too big that were believed.
+    IcmpTooBig = "icmp-too-big",
+    /// The same, that wait for a timeout as their witness.
+    IcmpTooBigWaits = "icmp-too-big-waits",
+    /// Of those that waited, refuted by an acknowledgement.
+    IcmpTooBigRefuted = "icmp-too-big-refuted",
+    /// Reports of an MTU that is not smaller than the quoted packet.
+    IcmpTooBigNonsense = "icmp-too-big-nonsense",
+    /// Reports of an MTU that is not smaller than what is sent by now.
+    IcmpTooBigKnown = "icmp-too-big-known",
+    /// Reports of an MTU below IPv6's minimum.
+    IcmpTooBigBelowMinimum = "icmp-too-big-below-minimum",
+
     /// Frames from the guest.
     GuestIn = "guest-in",
     /// Of these, channel frames that were read.
@@ -146,6 +173,8 @@ counters! {
     TcpNoAck = "tcp-no-ack",
     /// Resets whose number is in the window but not the next.
     TcpResetChallenged = "tcp-reset-challenged",
+    /// SYNs with a FIN, while a connection is being opened.
+    TcpSynFin = "tcp-syn-fin",
     /// SYNs within a connection.
     TcpSynChallenged = "tcp-syn-challenged",
     /// Challenge ACKs sent.
@@ -168,6 +197,20 @@ counters! {
     TcpTimeouts = "tcp-timeouts",
     /// Tail loss probes sent.
     TcpTailProbes = "tcp-tail-probes",
+    /// Times that a path's MTU was lowered.
+    TcpPathMtuLowered = "tcp-path-mtu-lowered",
+    /// Times that it was raised.
+    TcpPathMtuRaised = "tcp-path-mtu-raised",
+    /// Times that large segments vanished without a word.
+    TcpBlackHoles = "tcp-black-holes",
+    /// Probes of the path's MTU sent.
+    TcpMtuProbes = "tcp-mtu-probes",
+    /// Of these, lost.
+    TcpMtuProbesLost = "tcp-mtu-probes-lost",
+    /// Timeouts at or beyond R1, of which the guest was told.
+    TcpPathAdvice = "tcp-path-advice",
+    /// Segments with URG received.
+    TcpUrgentIn = "tcp-urgent-in",
     /// Keep-alives sent.
     TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.

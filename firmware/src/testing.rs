@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use toe_abi::{
-    Abort, Addresses, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Parsed, ReceiveCredit,
-    Release, Send, SetOption, Shutdown, Writer, flags, state,
+    Abort, Addresses, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Info, InfoResult, Listen, Mac, Message,
+    Notice, Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
@@ -19,9 +19,9 @@ use crate::seq::Seq;
 use crate::time::{Duration, Instant};
 use crate::wire::checksum::Sum;
 use crate::wire::frame::{Ethernet, Headers};
-use crate::wire::ip;
 use crate::wire::options::{Options, SackBlocks, Timestamps};
 use crate::wire::segment::{self, Flags, Segment};
+use crate::wire::{icmp, ip};
 
 const GUEST_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -58,6 +58,13 @@ pub struct Bench {
     /// The peer uses timestamps: its TSval is the time in milliseconds.
     pub timestamps: Option<u32>,
     option: (u32, u64),
+    info: Option<InfoResult>,
+    /// The last NOTICE.
+    pub notice: Notice,
+    /// How many NOTICEs there were.
+    pub notices: u32,
+    /// The guest does not answer a NOTICE.
+    pub deaf: bool,
     /// Channel messages other than those that the bench deals with.
     pub messages: Vec<String>,
 }
@@ -70,6 +77,7 @@ struct Said {
     end: Option<u32>,
     ack: Option<u32>,
     window: Option<u16>,
+    urgent: Option<u16>,
     mss: Option<u16>,
     scale: Option<u8>,
     sack_permitted: bool,
@@ -89,6 +97,7 @@ fn said(text: &str) -> Said {
             'R' => Flags::RST.0,
             'P' => Flags::PSH.0,
             'A' => Flags::ACK.0,
+            'U' => Flags::URG.0,
             '.' => 0,
             other => panic!("no such flag: {other}"),
         };
@@ -101,6 +110,7 @@ fn said(text: &str) -> Said {
     while let Some(word) = words.next() {
         match word {
             "ack" => said.ack = Some(number(words.next())),
+            "urg" => said.urgent = Some(number(words.next()) as u16),
             "win" => said.window = Some(number(words.next()) as u16),
             "mss" => said.mss = Some(number(words.next()) as u16),
             "ws" => said.scale = Some(number(words.next()) as u8),
@@ -152,6 +162,19 @@ impl Bench {
             out: VecDeque::new(),
             timestamps: None,
             option: (0, 0),
+            info: None,
+            notice: Notice {
+                connection: 0,
+                serial: 0,
+                urgent_received: 0,
+                urgent_sent: 0,
+                network_errors: 0,
+                network_error: 0,
+                path_advice: 0,
+                path_mtu: 0,
+            },
+            notices: 0,
+            deaf: false,
             messages: Vec::new(),
         };
         bench.tell(&Message::Hello(Hello {
@@ -245,6 +268,14 @@ impl Bench {
                     self.credit(0);
                 }
             }
+            Message::Notice(m) => {
+                self.notice = m;
+                self.notices += 1;
+                if !self.deaf {
+                    self.tell(&Message::Noticed(Noticed { connection: m.connection, serial: m.serial }));
+                }
+            }
+            Message::InfoResult(m) => self.info = Some(m),
             Message::OptionResult(m) => self.option = (m.reason, m.value),
             Message::ListenResult(m) if m.reason == 0 => {}
             Message::SendCredit(_) | Message::Released(_) => {}
@@ -334,6 +365,26 @@ impl Bench {
         self.nothing();
     }
 
+    /// A router sends the ICMP error with this header about one of the card's frames.
+    pub fn icmp(&mut self, header: [u8; 8], about: &[u8]) {
+        assert_eq!(self.icmp_verdict(header, about), Verdict::Taken);
+        self.pump();
+    }
+
+    /// The same, and whose it is.
+    pub fn icmp_verdict(&mut self, header: [u8; 8], about: &[u8]) -> Verdict {
+        let router = if self.local.ip.is_ipv4() { "192.0.2.77" } else { "2001:db8::77" };
+        let packet = icmp::about(&about[14..], router.parse().unwrap(), self.local.ip, header);
+        let frame = [&GUEST_MAC.0[..], &PEER_MAC.0, &about[12..14], &packet].concat();
+        self.firmware.handle_wire(self.now, &frame, Checksum::Unverified)
+    }
+
+    /// A router says that one of the card's frames is larger than this MTU.
+    pub fn too_big(&mut self, mtu: u16, about: &[u8]) {
+        let [a, b] = mtu.to_be_bytes();
+        self.icmp(if self.local.ip.is_ipv4() { [3, 4, 0, 0, 0, 0, a, b] } else { [2, 0, 0, 0, 0, 0, a, b] }, about);
+    }
+
     /// The frame of a segment of the peer.
     pub fn frame(&self, text: &str) -> Vec<u8> {
         let s = said(text);
@@ -358,6 +409,7 @@ impl Bench {
                 ack: s.ack.map_or(Seq(0), |ack| iss + ack),
                 flags: Flags(s.flags),
                 window: s.window.unwrap_or(60_000),
+                urgent: s.urgent,
                 options: Options {
                     mss: s.mss,
                     window_scale: s.scale,
@@ -369,10 +421,35 @@ impl Bench {
         };
         let mut frame = vec![0; FRAME_BYTES_MAX];
         let length = headers.write(&mut frame, text_bytes, |b| {
-            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet(u64::from(seq) - 1 + i as u64));
+            // Text in a SYN stands behind it.
+            let first = u64::from(seq) + u64::from(s.flags & Flags::SYN.0 != 0);
+            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet(first + i as u64 - 1));
         });
         frame.truncate(length);
         frame
+    }
+
+    /// From where to where the text of the next segment goes that has some.
+    pub fn next_text(&mut self) -> Option<(u32, u32)> {
+        loop {
+            let frame = self.out.pop_front()?;
+            let s = parse(&frame);
+            if !s.text.is_empty() {
+                let from = s.seq.distance(self.iss.unwrap()) as u32;
+                return Some((from, from + s.text.len() as u32));
+            }
+        }
+    }
+
+    /// Octets that the guest has sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The connection's state as INFO has it.
+    pub fn info(&mut self) -> InfoResult {
+        self.tell(&Message::Info(Info { cookie: 7, connection: self.connection }));
+        self.info.take().unwrap()
     }
 
     /// The next segment of the card as text.
@@ -385,9 +462,14 @@ impl Bench {
         let s = parse(frame);
         let iss = self.iss.unwrap();
         let mut text = String::new();
-        for (flag, letter) in
-            [(Flags::FIN, 'F'), (Flags::SYN, 'S'), (Flags::RST, 'R'), (Flags::PSH, 'P'), (Flags::ACK, 'A')]
-        {
+        for (flag, letter) in [
+            (Flags::URG, 'U'),
+            (Flags::FIN, 'F'),
+            (Flags::SYN, 'S'),
+            (Flags::RST, 'R'),
+            (Flags::PSH, 'P'),
+            (Flags::ACK, 'A'),
+        ] {
             if s.flags.has(flag) {
                 text.push(letter);
             }
@@ -396,6 +478,9 @@ impl Bench {
         write!(text, " {seq}:{}", seq + s.text.len() as u32).unwrap();
         if s.flags.has(Flags::ACK) {
             write!(text, " ack {}", s.ack.distance(Seq(PEER_ISS)) as u32).unwrap();
+        }
+        if s.flags.has(Flags::URG) {
+            write!(text, " urg {}", s.urgent).unwrap();
         }
         write!(text, " win {}", s.window).unwrap();
         let mut options = Vec::new();
@@ -429,6 +514,7 @@ impl Bench {
             && s.end.is_none_or(|x| f.end == Some(x))
             && s.ack.is_none_or(|x| f.ack == Some(x))
             && s.window.is_none_or(|x| f.window == Some(x))
+            && s.urgent.is_none_or(|x| f.urgent == Some(x))
             && s.mss.is_none_or(|x| f.mss == Some(x))
             && s.scale.is_none_or(|x| f.scale == Some(x))
             && (!s.sack_permitted || f.sack_permitted)

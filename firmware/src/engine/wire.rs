@@ -13,6 +13,7 @@ use crate::tcp::tcb::{Link, Tuple};
 use crate::tcp::time_wait;
 use crate::time::Instant;
 use crate::wire::frame::Ethernet;
+use crate::wire::icmp;
 use crate::wire::ip::{self, Foreign, Located};
 use crate::wire::options::Options;
 use crate::wire::segment::{self, Flags, Malformed, Segment};
@@ -37,7 +38,12 @@ impl Firmware {
         }
         let located = match ip::find_tcp(ethernet.ethertype, packet) {
             Ok(located) => located,
-            Err(foreign) => return self.pass_foreign(foreign),
+            Err(foreign) => {
+                return match icmp::find(ethernet.ethertype, packet) {
+                    Some(error) => self.icmp_error(&error, now),
+                    None => self.pass_foreign(foreign),
+                };
+            }
         };
         let Some((source_port, destination_port)) = segment::ports(located.tcp) else {
             return self.pass_from_wire();
@@ -221,6 +227,7 @@ impl Firmware {
             ack: if acknowledged { Seq(0) } else { segment.seq + segment.sequence_length() },
             flags: if acknowledged { Flags::RST } else { Flags::RST | Flags::ACK },
             window: 0,
+            urgent: None,
             options: Options::default(),
         };
         let headers = tuple.headers(link, &self.store.config.settings, tcp);
@@ -279,6 +286,7 @@ impl Firmware {
                 ack: segment.ack,
                 flags: segment.flags,
                 window: segment.window,
+                urgent: segment.urgent,
                 options: segment.options,
             };
             let headers = t.tuple.headers(t.link, &t.settings, tcp);

@@ -3,6 +3,7 @@
 use crate::seq::Position;
 use crate::store::pages::{Pages, Stream};
 use crate::tcp::records::RecordList;
+use crate::tcp::urgent::SendMark;
 
 /// The sending half.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Sender {
     pub mss: u32,
     /// Nagle's algorithm is off.
     pub nodelay: bool,
+    /// SND.UP.
+    pub urgent: SendMark,
     /// The data from `una` to `end`.
     pub stream: Stream,
     /// The segments in flight.
@@ -65,6 +68,7 @@ impl Sender {
             shift: 0,
             mss: 0,
             nodelay: false,
+            urgent: SendMark::default(),
             stream,
             records: RecordList::CLOSED,
             buffer_max: 0,
@@ -87,12 +91,14 @@ impl Sender {
             shift,
             mss: my_mss,
             nodelay: my_nodelay,
+            urgent,
             stream,
             records: _,
             buffer_max: my_buffer_max,
         } = self;
         (*my_iss, *una, *nxt, *max, *end) = (iss, iss, iss, iss, iss + 1);
         (*fin, *window, *window_max, *shift) = (false, 0, 0, 0);
+        *urgent = SendMark::default();
         (*wl1, *wl2) = (Position::default(), iss);
         (*my_mss, *my_nodelay, *my_buffer_max) = (mss, nodelay, buffer_max);
         stream.open(pages, iss + 1);

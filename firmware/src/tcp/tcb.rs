@@ -13,6 +13,8 @@ use crate::profile::Tcp;
 use crate::seq::Position;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
+use crate::tcp::notice::Notice;
+use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::{AckNeed, Receiver};
 use crate::tcp::records::Records;
 use crate::tcp::recovery::{Around, Recovery};
@@ -169,6 +171,8 @@ pub struct Guest {
     pub repeats: u32,
     /// When to tell again.
     pub repeat_at: Option<Instant>,
+    /// What it should know beside the bits.
+    pub notice: Notice,
 }
 
 /// What is fixed for all connections of a card.
@@ -190,6 +194,8 @@ pub struct Config {
     pub rto_max: Duration,
     /// Initial window in segments.
     pub initial_window: u32,
+    /// When FINs cross, the acknowledgement of the peer's repeats ours.
+    pub repeat_fin: bool,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
     /// What new connections are set to.
@@ -213,6 +219,7 @@ impl Config {
             rto_floor: ms(tcp.rto_min_ms),
             rto_max: ms(tcp.rto_max_ms),
             initial_window: tcp.initial_window_segments,
+            repeat_fin: tcp.repeat_fin,
             syn_ack_retries: tcp.syn_ack_retries,
             settings: Settings::new(tcp.congestion),
             send_bytes_max,
@@ -249,6 +256,8 @@ pub enum Due {
     TailProbe,
     /// A keep-alive (RFC 9293, 3.8.4).
     KeepAlive,
+    /// Our FIN once more, because it carries the acknowledgement of the peer's that crossed it.
+    FinAgain,
 }
 
 /// Figures for INFO.
@@ -287,6 +296,10 @@ pub struct Tcb {
     pub timestamp_offset: u32,
     /// The MTU of the guest's interface.
     pub mtu: u32,
+    /// The MTU of the path.
+    pub path: PathMtu,
+    /// SND.UNA when ICMP last said that the peer cannot be reached.
+    pub unreachable_at: Option<Position>,
     /// Something to be sent out of turn.
     pub due: Due,
     /// When the retransmission timer was last started.
@@ -377,6 +390,8 @@ impl Tcb {
             agreed: Agreed::default(),
             timestamp_offset: 0,
             mtu: 0,
+            path: PathMtu::new(zero.ip, 0),
+            unreachable_at: None,
             due: Due::None,
             timer_from: Instant::default(),
             progress_at: Instant::default(),
@@ -407,6 +422,8 @@ impl Tcb {
             agreed,
             timestamp_offset,
             mtu: my_mtu,
+            path,
+            unreachable_at,
             due,
             timer_from,
             progress_at,
@@ -424,6 +441,8 @@ impl Tcb {
         } = self;
         (*my_tuple, *my_link, *my_mtu) = (tuple, link, mtu);
         *state = State::SynSent;
+        *path = PathMtu::new(tuple.local.ip, mtu);
+        *unreachable_at = None;
         *rtt = RttEstimator::new(store.config.rto_floor, store.config.rto_max);
         *agreed = Agreed::default();
         *timestamp_offset = 0;
@@ -480,6 +499,7 @@ impl Tcb {
         //# smaller (MUST-16) of the send MSS (that reflects the available reassembly buffer size at the remote
         //# host, the EMTU_R [19]) and the largest transmission size permitted by the IP layer (EMTU_S [19])
         self.send.mss = peer.min(self.receive_mss()).max(SEND_MSS_MIN + options) - options;
+        self.open_path();
     }
 
     /// Both SYNs are acknowledged. The window of the segment that did it is taken by the caller.
@@ -583,6 +603,7 @@ impl Guest {
             outstanding: 0,
             repeats: 0,
             repeat_at: None,
+            notice: Notice::NONE,
         }
     }
 }

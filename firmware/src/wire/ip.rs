@@ -10,6 +10,12 @@ use super::checksum::Sum;
 /// IP's protocol number of TCP.
 pub const PROTOCOL_TCP: u8 = 6;
 
+/// IP's protocol number of ICMP for IPv4.
+pub const PROTOCOL_ICMP: u8 = 1;
+
+/// IP's protocol number of ICMP for IPv6.
+pub const PROTOCOL_ICMPV6: u8 = 58;
+
 /// EtherType of IPv4.
 pub const ETHERTYPE_V4: u16 = 0x0800;
 
@@ -63,13 +69,24 @@ pub enum Foreign {
 /// See [`Foreign`].
 pub fn find_tcp(ethertype: u16, packet: &[u8]) -> Result<Located<'_>, Foreign> {
     match ethertype {
-        ETHERTYPE_V4 => find_v4(packet),
-        ETHERTYPE_V6 => find_v6(packet),
+        ETHERTYPE_V4 => find_v4(packet, PROTOCOL_TCP),
+        ETHERTYPE_V6 => find_v6(packet, PROTOCOL_TCP),
         _ => Err(Foreign::Other),
     }
 }
 
-fn find_v4(packet: &[u8]) -> Result<Located<'_>, Foreign> {
+/// Finds the ICMP message (of the packet's own family) in the packet behind an Ethernet header: source, destination
+/// and message. `None`: there is none, or not the whole of it.
+pub fn find_icmp(ethertype: u16, packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
+    let found = match ethertype {
+        ETHERTYPE_V4 => find_v4(packet, PROTOCOL_ICMP),
+        ETHERTYPE_V6 => find_v6(packet, PROTOCOL_ICMPV6),
+        _ => return None,
+    };
+    found.ok().filter(|f| !f.fragment).map(|f| (f.source, f.destination, f.tcp))
+}
+
+fn find_v4(packet: &[u8], protocol: u8) -> Result<Located<'_>, Foreign> {
     if packet.len() < V4_HEADER_BYTES || packet[0] >> 4 != 4 {
         return Err(Foreign::Malformed);
     }
@@ -81,7 +98,7 @@ fn find_v4(packet: &[u8]) -> Result<Located<'_>, Foreign> {
         return Err(Foreign::Malformed);
     }
     let fragment_field = be16(packet, 6);
-    if packet[9] != PROTOCOL_TCP {
+    if packet[9] != protocol {
         return Err(Foreign::Other);
     }
     if !Sum::default().bytes(&packet[..header_bytes]).is_right() {
@@ -102,7 +119,7 @@ fn find_v4(packet: &[u8]) -> Result<Located<'_>, Foreign> {
     })
 }
 
-fn find_v6(packet: &[u8]) -> Result<Located<'_>, Foreign> {
+fn find_v6(packet: &[u8], protocol: u8) -> Result<Located<'_>, Foreign> {
     if packet.len() < V6_HEADER_BYTES || packet[0] >> 4 != 6 {
         return Err(Foreign::Malformed);
     }
@@ -111,7 +128,7 @@ fn find_v6(packet: &[u8]) -> Result<Located<'_>, Foreign> {
     let mut fragment = false;
     for _ in 0..EXTENSION_HEADERS_MAX {
         let skip = match next {
-            PROTOCOL_TCP => {
+            p if p == protocol => {
                 return Ok(Located {
                     source: v6(packet, 8),
                     destination: v6(packet, 24),
@@ -226,15 +243,15 @@ impl Header {
     }
 }
 
-fn be16(b: &[u8], at: usize) -> u16 {
+pub(super) fn be16(b: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([b[at], b[at + 1]])
 }
 
-fn v4(b: &[u8], at: usize) -> IpAddr {
+pub(super) fn v4(b: &[u8], at: usize) -> IpAddr {
     Ipv4Addr::new(b[at], b[at + 1], b[at + 2], b[at + 3]).into()
 }
 
-fn v6(b: &[u8], at: usize) -> IpAddr {
+pub(super) fn v6(b: &[u8], at: usize) -> IpAddr {
     let mut octets = [0; 16];
     octets.copy_from_slice(&b[at..at + 16]);
     Ipv6Addr::from(octets).into()

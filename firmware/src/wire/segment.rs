@@ -24,6 +24,8 @@ impl Flags {
     pub const PSH: Self = Self(0x08);
     /// The acknowledgment field is significant.
     pub const ACK: Self = Self(0x10);
+    /// The urgent pointer is significant.
+    pub const URG: Self = Self(0x20);
 
     /// Whether all bits of `other` are set.
     pub fn has(self, other: Self) -> bool {
@@ -67,6 +69,8 @@ pub struct Segment<'a> {
     pub flags: Flags,
     /// SEG.WND, unscaled.
     pub window: u16,
+    /// SEG.UP as it stands: octets from SEG.SEQ to the end of the urgent data; means nothing without URG.
+    pub urgent: u16,
     /// Options.
     pub options: Options,
     /// Whether the options were read to their end: no length among them was illegal.
@@ -96,6 +100,7 @@ impl<'a> Segment<'a> {
             ack: Seq(be32(8)),
             flags: Flags(fixed[13]),
             window: be16(14),
+            urgent: be16(18),
             options,
             options_legal,
             text: &b[offset..],
@@ -136,6 +141,8 @@ pub struct Header {
     pub flags: Flags,
     /// SEG.WND, scaled.
     pub window: u16,
+    /// The urgent pointer, relative to `seq`; `None` without URG. Adds that flag.
+    pub urgent: Option<u16>,
     /// Options.
     pub options: Options,
 }
@@ -161,9 +168,10 @@ impl Header {
         b[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
         b[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
         b[12] = (offset as u8 / 4) << 4;
-        b[13] = self.flags.0;
+        b[13] = self.flags.0 | if self.urgent.is_some() { Flags::URG.0 } else { 0 };
         b[14..16].copy_from_slice(&self.window.to_be_bytes());
-        b[16..20].fill(0);
+        b[16..18].fill(0);
+        b[18..20].copy_from_slice(&self.urgent.unwrap_or(0).to_be_bytes());
         b[TCP_HEADER_BYTES..offset].copy_from_slice(&options[..option_bytes]);
         fill(&mut b[offset..]);
         //= docs/specs/rfc9293.txt#section-3.1
@@ -187,6 +195,7 @@ mod tests {
             ack: Seq(4),
             flags: Flags::ACK | Flags::PSH,
             window: 5,
+            urgent: Some(7),
             options: Options { mss: Some(6), ..Options::default() },
         }
     }
@@ -206,7 +215,7 @@ mod tests {
         assert!(checksum_is_right(a, b, tcp));
         let s = Segment::parse(tcp).unwrap();
         assert_eq!((s.source_port, s.destination_port, s.seq, s.ack, s.window), (1, 2, Seq(3), Seq(4), 5));
-        assert_eq!((s.flags, s.options.mss, s.text), (Flags(0x18), Some(6), &b"abc"[..]));
+        assert_eq!((s.flags, s.urgent, s.options.mss, s.text), (Flags(0x38), 7, Some(6), &b"abc"[..]));
         assert_eq!(s.sequence_length(), 3);
         tcp[20] ^= 1;
         assert!(!checksum_is_right(a, b, tcp));
