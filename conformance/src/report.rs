@@ -78,8 +78,10 @@ impl Report {
             Some(Verdict::Deviation) => "deviation",
             Some(Verdict::NotApplicable) => "not applicable",
             Some(Verdict::NotUsed) => "not used",
-            None if self.cited(row, true).is_empty() || self.cited(row, false).is_empty() => "missing",
-            None => "done",
+            Some(Verdict::Remark) | None if self.cited(row, true).is_empty() || self.cited(row, false).is_empty() => {
+                "missing"
+            }
+            Some(Verdict::Remark) | None => "done",
         }
     }
 
@@ -110,7 +112,7 @@ impl Report {
                 places(true)
             );
         }
-        out.push_str("\n## Reasons\n\n");
+        out.push_str("\n## Reasons and remarks\n\n");
         for row in &self.table {
             if let Some(deviation) = self.deviations.get(&row.name()) {
                 let _ = writeln!(

@@ -366,6 +366,13 @@ fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: P
 }
 
 /// Sixth, the URG bit: "RCV.UP <- max(RCV.UP,SEG.UP), and signal the user".
+//= docs/specs/rfc9293.txt#section-3.8.5
+//# A TCP implementation MUST (MUST-32) inform the application layer asynchronously whenever it receives an urgent
+//# pointer and there was previously no pending urgent data, or whenever the urgent pointer advances in the data
+//# stream.
+//= docs/specs/rfc9293.txt#section-3.4
+//# A TCP receiver MUST process the RST and URG fields of all incoming segments, even when the receive window is
+//# zero (MUST-66).
 fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position) {
     if !segment.flags.has(Flags::URG) {
         return;

@@ -8,6 +8,7 @@ mod acknowledging;
 mod addresses;
 mod bad_input;
 mod closing;
+mod failures;
 mod opening;
 mod options;
 mod window;

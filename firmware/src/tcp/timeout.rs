@@ -181,10 +181,19 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
 }
 
 /// R1 (RFC 9293, 3.8.3; SHLD-10: at least three retransmissions), counted in timeouts without progress.
+//= docs/specs/rfc9293.txt#section-3.8.3
+//# The value of R1 SHOULD correspond to at least 3 retransmissions, at the current RTO (SHLD-10).
 pub const R1_TIMEOUTS: u32 = 3;
 
 /// From R1 on, every timeout is a hint that the next hop may be gone: the guest, who owns routes and neighbours, is
 /// told (MUST-20, SHLD-9). Whether the connection is over, because ICMP had said that the peer cannot be reached.
+//= docs/specs/rfc9293.txt#section-3.8.3
+//= feature=R1
+//# The following procedure MUST be used to handle excessive retransmissions of data segments (MUST-20)
+//= docs/specs/rfc9293.txt#section-3.8.3
+//# (e) TCP implementations SHOULD inform the application of the delivery problem (unless such information has been
+//# disabled by the application; see the "Asynchronous Reports" section (Section 3.9.1.8)), when R1 is reached and
+//# before R2 (SHLD-9).
 fn advise(t: &mut Tcb, store: &mut Store) -> bool {
     if t.rtt.backoff() < R1_TIMEOUTS {
         return false;
