@@ -9,7 +9,7 @@ use crate::engine::{Firmware, Owner, Verdict};
 use crate::profile::Refusal;
 use crate::store::slab::Slot;
 use crate::tcp::half_open::HalfOpen;
-use crate::tcp::tcb::{Agreed, Guest, Link, State, Tuple, address_words};
+use crate::tcp::tcb::{Agreed, CHALLENGES, Guest, Link, State, Tuple, address_words};
 use crate::time::Instant;
 use crate::wire::frame::Ethernet;
 use crate::wire::ip;
@@ -185,6 +185,7 @@ impl Firmware {
             window: self.store.config.receive_bytes_max.min(self.store.receive.available()).min(65_535) as u16,
             mtu: listener.mtu,
             transmissions: 0,
+            challenges_left: CHALLENGES,
             sent_at: now,
         };
         self.listeners[slot].half_open += 1;

@@ -8,6 +8,8 @@
 mod context;
 mod events;
 mod icmp;
+#[cfg(test)]
+pub(crate) mod inspect;
 mod listener;
 mod requests;
 mod timers;

@@ -167,14 +167,19 @@ impl Firmware {
     }
 
     fn at_half_open(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
-        let entry = &self.half_open[slot];
+        let entry = &mut self.half_open[slot];
         match entry.arrives(segment) {
             half_open::Outcome::Ignore => {}
             half_open::Outcome::SynAck => {
                 let headers = entry.syn_ack(&self.store.config, now);
                 self.send_segment(headers);
             }
+            half_open::Outcome::Challenge if entry.challenges_left == 0 => {
+                self.store.counters.add(Counter::TcpChallengeLimited);
+            }
             half_open::Outcome::Challenge => {
+                entry.challenges_left -= 1;
+                self.store.counters.add(Counter::TcpChallengeAcks);
                 let headers = entry.challenge(&self.store.config, now);
                 self.send_segment(headers);
             }

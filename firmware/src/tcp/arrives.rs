@@ -33,7 +33,6 @@ enum Check {
 /// Processes a segment of this connection.
 pub fn segment_arrives(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
     t.figures.segments_in += 1;
-    (t.heard_at, t.keep_alives) = (now, 0);
     match t.state {
         State::SynSent => syn_sent(t, store, segment, now),
         State::Closed => Reply::Reset,
@@ -85,8 +84,7 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     } else {
         // Simultaneous open: the state that it came from is known by its having no listener (MUST-11).
         //= docs/specs/rfc9293.txt#section-3.5
-        //# <SEQ=100><ACK=301><CTL=SYN,ACK> --> ESTABLISHED Figure 7: Simultaneous Connection Synchronization A TCP
-        //# implementation MUST support simultaneous open attempts (MUST-10).
+        //# A TCP implementation MUST support simultaneous open attempts (MUST-10).
         t.state = State::SynReceived;
         t.send.update_window(t.receive.irs, t.send.una, segment.window);
         // "If there are other controls or text in the segment, queue them for processing after the ESTABLISHED state has
@@ -214,11 +212,18 @@ fn second_reset(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     if !segment.flags.has(Flags::RST) {
         return Check::Go;
     }
+    //= docs/specs/rfc5961.txt#section-3.2
+    //# If the RST bit is set and the sequence number does not exactly match the next expected sequence value, yet is
+    //# within the current receive window (RCV.NXT < SEG.SEQ < RCV.NXT+RCV.WND), TCP MUST send an acknowledgment
+    //# (challenge ACK):
     if seq != t.receive.nxt {
         store.counters.add(Counter::TcpResetChallenged);
         challenge(t, store, now);
         return Check::Drop;
     }
+    //= docs/specs/rfc5961.txt#section-3.2
+    //# If the RST bit is set and the sequence number exactly matches the next expected sequence number (RCV.NXT),
+    //# then TCP MUST reset the connection.
     store.counters.add(Counter::TcpResets);
     //= docs/specs/rfc9293.txt#section-3.5
     //# Note that a TCP implementation MUST keep track of whether a connection has reached SYN-RECEIVED state as the
@@ -228,6 +233,9 @@ fn second_reset(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
 }
 
 /// Fourth, the SYN bit (with RFC 5961, section 4): never believed, always challenged.
+//= docs/specs/rfc5961.txt#section-4.2
+//# If the SYN bit is set, irrespective of the sequence number, TCP MUST send an ACK (also referred to as challenge
+//# ACK) to the remote peer:
 fn fourth_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Check {
     if !segment.flags.has(Flags::SYN) {
         return Check::Go;
@@ -238,6 +246,8 @@ fn fourth_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instan
 }
 
 /// Sends a challenge ACK, if the connection's budget allows (RFC 5961, section 7).
+//= docs/specs/rfc5961.txt#section-7
+//# An implementation SHOULD include an ACK throttling mechanism to be conservative.
 fn challenge(t: &mut Tcb, store: &mut Store, now: Instant) {
     if now.since(t.challenges_at) >= CHALLENGE_PERIOD {
         t.challenges_at = now;
@@ -272,6 +282,9 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
         t.send.wl1 = Position::default();
     }
     // RFC 5961, 5.2: neither of what was never sent, nor older than the peer's largest window.
+    //= docs/specs/rfc5961.txt#section-5.2
+    //# The ACK value is considered acceptable only if it is in the range of ((SND.UNA - MAX.SND.WND) <= SEG.ACK <=
+    //# SND.NXT).
     if ack > t.send.max {
         store.counters.add(Counter::TcpAckUnsent);
         challenge(t, store, now);
@@ -285,6 +298,8 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
         challenge(t, store, now);
         return Err(Reply::Nothing);
     }
+    // Only now it is the peer who was heard of, and not somebody who guesses.
+    (t.heard_at, t.keep_alives) = (now, 0);
     acknowledge(t, store, segment, seq, ack, now);
     after_our_fin(t, store, now);
     Ok(())

@@ -43,6 +43,8 @@ pub struct HalfOpen {
     pub mtu: u32,
     /// How often the SYN-ACK was sent.
     pub transmissions: u32,
+    /// Challenge ACKs that may still be sent.
+    pub challenges_left: u32,
     /// When it was first sent.
     pub sent_at: Instant,
 }
@@ -84,6 +86,7 @@ impl HalfOpen {
             window: 0,
             mtu: 0,
             transmissions: 0,
+            challenges_left: 0,
             sent_at: Instant::default(),
         }
     }

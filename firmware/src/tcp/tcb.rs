@@ -332,6 +332,8 @@ pub struct Tcb {
 
 /// Challenge ACKs that a connection may send in [`CHALLENGE_PERIOD`] (RFC 5961, section 7; of each connection's own, so
 /// that no other can see how many are left).
+//= docs/specs/rfc5961.txt#section-7
+//# in any 5 second window, no more than 10 challenge ACKs should be sent.
 pub const CHALLENGES: u32 = 10;
 
 /// See [`CHALLENGES`].

@@ -7,6 +7,7 @@ use crate::testing::Bench;
 mod acknowledging;
 mod addresses;
 mod bad_input;
+mod blind;
 mod closing;
 mod failures;
 mod opening;
@@ -84,8 +85,7 @@ fn data_with_the_last_segment_of_the_handshake_is_taken() {
 
 //= docs/specs/rfc9293.txt#section-3.5
 //= type=test
-//# <SEQ=100><ACK=301><CTL=SYN,ACK> --> ESTABLISHED Figure 7: Simultaneous Connection Synchronization A TCP
-//# implementation MUST support simultaneous open attempts (MUST-10).
+//# A TCP implementation MUST support simultaneous open attempts (MUST-10).
 #[test]
 fn syns_that_cross_open_one_connection() {
     // RFC 9293, 3.5, figure 7.
@@ -713,6 +713,10 @@ fn a_new_syn_may_take_over_a_time_wait() {
 
 // SEGMENT ARRIVES (RFC 9293, 3.10.7.4, with RFC 5961 and 7323).
 
+//= docs/specs/rfc5961.txt#section-3.2
+//= type=test
+//# If the RST bit is set and the sequence number exactly matches the next expected sequence number (RCV.NXT), then
+//# TCP MUST reset the connection.
 #[test]
 fn a_reset_counts_only_at_the_very_next_number() {
     let mut b = Bench::established();
@@ -726,6 +730,10 @@ fn a_reset_counts_only_at_the_very_next_number() {
     b.nothing();
 }
 
+//= docs/specs/rfc5961.txt#section-4.2
+//= type=test
+//# If the SYN bit is set, irrespective of the sequence number, TCP MUST send an ACK (also referred to as challenge
+//# ACK) to the remote peer:
 #[test]
 fn a_syn_within_a_connection_is_challenged() {
     let mut b = Bench::established();
@@ -736,6 +744,9 @@ fn a_syn_within_a_connection_is_challenged() {
     assert_eq!(b.bits, state::ESTABLISHED);
 }
 
+//= docs/specs/rfc5961.txt#section-7
+//= type=test
+//# in any 5 second window, no more than 10 challenge ACKs should be sent.
 #[test]
 fn challenges_are_limited_for_each_connection() {
     let mut b = Bench::established();
@@ -753,6 +764,10 @@ fn challenges_are_limited_for_each_connection() {
 //= type=test
 //# RFC 5961 [9], Section 5 describes a potential blind data injection attack, and mitigation that implementations
 //# MAY choose to include (MAY-12).
+//= docs/specs/rfc5961.txt#section-5.2
+//= type=test
+//# The ACK value is considered acceptable only if it is in the range of ((SND.UNA - MAX.SND.WND) <= SEG.ACK <=
+//# SND.NXT).
 #[test]
 fn an_ack_of_what_was_never_sent_or_long_ago_is_answered_and_not_believed() {
     let mut b = Bench::established();

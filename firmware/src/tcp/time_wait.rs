@@ -105,6 +105,10 @@ impl TimeWait {
             }
         }
         let fin_again = flags.has(Flags::FIN) && seq + u64::from(segment.sequence_length()) == self.rcv_nxt;
+        if fin_again {
+            // The peer may lack our last acknowledgement, whatever others have used the budget up.
+            return Outcome::Restart;
+        }
         if segment.sequence_length() == 0 && seq == self.rcv_nxt {
             return Outcome::Ignore;
         }
@@ -112,7 +116,7 @@ impl TimeWait {
             return Outcome::Ignore;
         }
         self.answers_left -= 1;
-        if fin_again { Outcome::Restart } else { Outcome::Acknowledge }
+        Outcome::Acknowledge
     }
 
     /// The acknowledgement.
