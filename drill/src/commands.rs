@@ -54,9 +54,9 @@ struct Run {
     /// Further flags of the card, as in packetdrill/README.md.
     #[arg(long = "so-flags", alias = "so_flags", value_delimiter = ',')]
     flags: Vec<String>,
-    /// Options must lie in the packet as the script says, padding included.
+    /// Options must lie in the packet as the script says, padding included, and PSH only where it says so.
     #[arg(long)]
-    exact_options: bool,
+    exact: bool,
     /// Run the scripts' commands (in backticks) on linux. They run as whoever runs this.
     #[arg(long)]
     shell: bool,
@@ -104,7 +104,7 @@ fn run(run: &Run) -> Result<bool, Trouble> {
                 }
                 let settings = Settings {
                     tolerance_us: run.tolerance_ms.map(|ms| ms * 1000),
-                    exact_options: run.exact_options,
+                    exact: run.exact,
                     shell: run.shell,
                     ..Settings::new(family)
                 };
