@@ -30,8 +30,6 @@ use crate::{Card, CardOptions, Namespace};
 
 /// How long a stream waits for the next byte.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Of the wire and the station, in bytes.
-const MTU: u32 = 1500;
 /// The station's Ethernet address: [`crate::net::GUEST_MAC`].
 const MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 
@@ -44,11 +42,13 @@ pub struct BenchOptions {
     pub buffers: Buffers,
     /// How long all of it may take.
     pub limit: Duration,
+    /// Of the wire and the station, in bytes.
+    pub mtu: u32,
 }
 
 impl Default for BenchOptions {
     fn default() -> Self {
-        Self { card: CardOptions::default(), buffers: Buffers::default(), limit: Duration::from_secs(120) }
+        Self { card: CardOptions::default(), buffers: Buffers::default(), limit: Duration::from_secs(120), mtu: 1500 }
     }
 }
 
@@ -72,11 +72,11 @@ impl Bench {
     pub fn start(options: &BenchOptions) -> Result<Self> {
         host::check()?;
         let namespace = Namespace::new()?;
-        namespace.add_tap(MTU)?;
+        namespace.add_tap(options.mtu)?;
         let directory = tempfile::Builder::new().prefix("toe-").tempdir()?;
         let card = Card::start(&namespace, &options.card, directory.path())?;
         let watchdog = Watchdog::start(namespace.name(), options.limit);
-        let transport = VhostUser::connect(&card.socket(), MAC, MTU)?;
+        let transport = VhostUser::connect(&card.socket(), MAC, options.mtu)?;
         let config = StationConfig {
             addresses: vec![(GUEST_V4, 24), (GUEST_V6, 64)],
             gateway_v4: None,

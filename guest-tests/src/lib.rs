@@ -18,6 +18,7 @@
 
 mod accelerator;
 pub mod bench;
+pub mod bottleneck;
 pub mod bytes;
 pub mod cable;
 mod card;
@@ -31,6 +32,9 @@ mod lab;
 mod machine;
 mod namespace;
 pub mod peers;
+pub mod program;
+pub mod rate;
+pub mod scan;
 pub mod scenarios;
 
 pub use bench::{Bench, BenchOptions};

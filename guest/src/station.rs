@@ -2,13 +2,15 @@
 //!
 //! There is no kernel on this side of the card, so that a [`Station`] plays its part, as small as it can be: it has
 //! addresses, answers ARP and neighbour solicitations for them, resolves next hops, and hands out ports. It has no
-//! TCP of its own, so that nothing falls back: what the card refuses, fails. It answers nothing else; frames
-//! that it does not understand are dropped and counted.
+//! TCP of its own, so that nothing falls back: what the card refuses, fails, and a segment that is for no connection is
+//! reset ([`closed`]). Only a SYN to a port that is listened on is dropped instead: the card had no room for it, and its
+//! peer shall ask again. It answers nothing else; frames that it does not understand are dropped and counted.
 //!
 //! *Bounds.* At most [`NEIGHBOURS_MAX`] neighbours are remembered, each for [`NEIGHBOUR_AGE_MAX`]; only answers to our
 //! own questions, and who asks for us, are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 use toe_abi::Mac;
 
+use crate::closed;
 use crate::context::{Context, Neighbourhood};
 use crate::engine::Buffers;
 use crate::fallback::FallbackReason;
@@ -50,7 +53,6 @@ pub struct StationConfig {
 #[derive(Debug)]
 pub struct Station {
     neighbours: Arc<Neighbours>,
-    ports: Arc<Mutex<HashSet<u16>>>,
     context: Context,
 }
 
@@ -60,13 +62,22 @@ struct Neighbours {
     config: StationConfig,
     table: Mutex<HashMap<IpAddr, (Mac, Instant)>>,
     learned: Condvar,
+    /// Ports in use.
+    ports: Arc<Mutex<HashMap<u16, Use>>>,
     dropped: AtomicU64,
+}
+
+/// What a port is in use for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Use {
+    Connection,
+    Listener,
 }
 
 #[derive(Debug)]
 struct PortGuard {
     port: u16,
-    ports: Arc<Mutex<HashSet<u16>>>,
+    ports: Arc<Mutex<HashMap<u16, Use>>>,
 }
 
 impl Drop for PortGuard {
@@ -87,10 +98,11 @@ impl Station {
             config,
             table: Mutex::default(),
             learned: Condvar::new(),
+            ports: Arc::default(),
             dropped: AtomicU64::new(0),
         });
         let context = Context::open(transport, key, buffers, neighbours.clone())?;
-        Ok(Arc::new(Self { neighbours, ports: Arc::default(), context }))
+        Ok(Arc::new(Self { neighbours, context }))
     }
 
     /// Its context on the card.
@@ -103,8 +115,8 @@ impl Station {
         self.neighbours.dropped.load(Ordering::Relaxed)
     }
 
-    fn take_port(&self, wanted: u16) -> io::Result<Reservation> {
-        let mut ports = self.ports.lock().unwrap_or_else(|e| e.into_inner());
+    fn take_port(&self, wanted: u16, purpose: Use) -> io::Result<Reservation> {
+        let mut ports = self.neighbours.ports.lock().unwrap_or_else(|e| e.into_inner());
         let port = if wanted != 0 {
             wanted
         } else {
@@ -112,13 +124,14 @@ impl Station {
             rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
             let count = PORTS.end() - PORTS.start() + 1;
             let start = u16::from_le_bytes(random) % count;
-            let free = (0..count).map(|i| PORTS.start() + (start + i) % count).find(|p| !ports.contains(p));
+            let free = (0..count).map(|i| PORTS.start() + (start + i) % count).find(|p| !ports.contains_key(p));
             free.ok_or_else(|| io::Error::new(ErrorKind::AddrNotAvailable, "every port is in use"))?
         };
-        if !ports.insert(port) {
-            return Err(ErrorKind::AddrInUse.into());
-        }
-        Ok(Reservation::own(port, Box::new(PortGuard { port, ports: self.ports.clone() })))
+        match ports.entry(port) {
+            Entry::Occupied(_) => return Err(ErrorKind::AddrInUse.into()),
+            Entry::Vacant(free) => free.insert(purpose),
+        };
+        Ok(Reservation::own(port, Box::new(PortGuard { port, ports: self.neighbours.ports.clone() })))
     }
 }
 
@@ -141,11 +154,11 @@ impl Surroundings for Station {
     }
 
     fn reserve(&self, local: SocketAddr) -> io::Result<Reservation> {
-        self.take_port(local.port())
+        self.take_port(local.port(), Use::Connection)
     }
 
     fn reserve_listener(&self, local: SocketAddr) -> io::Result<Reservation> {
-        self.take_port(local.port())
+        self.take_port(local.port(), Use::Listener)
     }
 
     fn fallback_socket(&self, _remote: SocketAddr) -> io::Result<Option<Socket>> {
@@ -190,7 +203,8 @@ impl Neighbourhood for Neighbours {
     fn foreign_frame(&self, frame: &[u8]) {
         let understood = match frame.get(12..14) {
             Some([0x08, 0x06]) => self.handle_arp(frame),
-            Some([0x86, 0xdd]) => self.handle_ipv6(frame),
+            Some([0x08, 0x00]) => self.handle_tcp(frame),
+            Some([0x86, 0xdd]) => self.handle_ipv6(frame).or_else(|| self.handle_tcp(frame)),
             _ => None,
         };
         if understood.is_none() {
@@ -281,7 +295,28 @@ impl Neighbours {
         Some(())
     }
 
-    /// Neighbour discovery (RFC 4861) is all of IPv6 that is understood.
+    /// Resets what is for no connection.
+    fn handle_tcp(&self, frame: &[u8]) -> Option<()> {
+        let (to, from) = (mac_at(frame, 0)?, mac_at(frame, 6)?);
+        let packet = &frame[14..];
+        if to != self.mac() || !closed::destination(packet).is_some_and(|ip| self.is_ours(ip)) {
+            return None;
+        }
+        let listened = |port| self.ports.lock().unwrap_or_else(|e| e.into_inner()).get(&port) == Some(&Use::Listener);
+        if closed::asks_for(packet).is_some_and(listened) {
+            return None;
+        }
+        let reset = closed::answer(packet)?;
+        let mut answer = Vec::with_capacity(ETHERNET_BYTES + reset.len());
+        answer.extend(from.0);
+        answer.extend(to.0);
+        answer.extend(&frame[12..14]);
+        answer.extend(reset);
+        self.send(&answer);
+        Some(())
+    }
+
+    /// Neighbour discovery (RFC 4861).
     fn handle_ipv6(&self, frame: &[u8]) -> Option<()> {
         let ip = frame.get(14..)?;
         let payload = usize::from(u16::from_be_bytes([*ip.get(4)?, *ip.get(5)?]));
@@ -332,6 +367,7 @@ impl Neighbours {
     }
 }
 
+const ETHERNET_BYTES: usize = 14;
 const BROADCAST: Mac = Mac([0xff; 6]);
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;

@@ -61,6 +61,7 @@ fn station(last: u8) -> (Arc<Wire>, Arc<Neighbours>) {
         config,
         table: Mutex::default(),
         learned: Condvar::new(),
+        ports: Arc::default(),
         dropped: AtomicU64::new(0),
     });
     (wire, neighbours)
@@ -166,4 +167,45 @@ proptest::proptest! {
         }
         a.foreign_frame(&frame);
     }
+}
+
+/// A SYN from 192.0.2.1:4660 to port 80 of 192.0.2.2, in a frame from `from` to `to`.
+fn syn(from: Mac, to: Mac) -> Vec<u8> {
+    let mut frame = [to.0, from.0].concat();
+    frame.extend([0x08, 0x00]);
+    let mut header = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2];
+    let mut tcp = vec![0x12, 0x34, 0, 80, 0, 0, 0, 100, 0, 0, 0, 0, 0x50, 2, 1, 0, 0, 0, 0, 0];
+    let sum = |bytes: &[u8]| -> u32 { bytes.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum() };
+    let fold = |sum: u32| (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes();
+    let checksum = fold(sum(&header));
+    header[10..12].copy_from_slice(&checksum);
+    let checksum = fold(sum(&tcp) + sum(&header[12..]) + 6 + 20);
+    tcp[16..18].copy_from_slice(&checksum);
+    [frame, header, tcp].concat()
+}
+
+#[test]
+fn a_segment_for_nobody_is_reset_but_a_listener_without_room_stays_silent() {
+    let (wire, station) = station(2);
+    let stranger = Mac([2, 0, 0, 0, 0, 1]);
+    station.foreign_frame(&syn(stranger, wire.mac));
+    let reset = wire.sent.lock().unwrap().pop_front().unwrap();
+    assert_eq!(reset[..14], [&stranger.0[..], &wire.mac.0, &[0x08, 0x00]].concat());
+    // RST and ACK of the SYN (RFC 9293, 3.10.7.1).
+    assert_eq!((&reset[38..46], reset[47]), (&[0, 0, 0, 0, 0, 0, 0, 101][..], 0x14));
+
+    station.ports.lock().unwrap().insert(80, Use::Listener);
+    station.foreign_frame(&syn(stranger, wire.mac));
+    assert_eq!((wire.sent.lock().unwrap().len(), station.dropped.load(Ordering::Relaxed)), (0, 1));
+
+    station.ports.lock().unwrap().insert(80, Use::Connection);
+    station.foreign_frame(&syn(stranger, wire.mac));
+    assert_eq!(wire.sent.lock().unwrap().len(), 1);
+    // Neither to somebody else's address nor to another station.
+    let mut frame = syn(stranger, Mac([2, 0, 0, 0, 0, 9]));
+    station.foreign_frame(&frame);
+    frame = syn(stranger, wire.mac);
+    frame[33] = 3;
+    station.foreign_frame(&frame);
+    assert_eq!(wire.sent.lock().unwrap().len(), 1);
 }

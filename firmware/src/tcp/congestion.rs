@@ -114,8 +114,10 @@ impl Controller for NewReno {
 /// CUBIC (RFC 8312, with the corrections of its successor to the Reno-friendly region).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cubic {
-    /// W_max: the window before the last reduction, in bytes.
+    /// W_max: the window before the last reduction, in bytes; less by fast convergence.
     window_max: u32,
+    /// cwnd_prior: the window before the last reduction, in bytes.
+    prior: u32,
     epoch: Option<Epoch>,
 }
 
@@ -163,8 +165,9 @@ impl Controller for Cubic {
             let k_ms = cube_root(u128::from(origin - congestion) * 2_500_000_000 / u128::from(mss));
             Epoch { start: ack.now, k_ms, origin, reno: u64::from(congestion) << 10, due: 0 }
         });
-        // The Reno-friendly region: alpha = 3 (1 - beta) / (1 + beta) segments per window, and 1 once W_max is reached.
-        let alpha = if epoch.reno >> 10 >= u64::from(epoch.origin) { 1024 } else { 542 };
+        // The Reno-friendly region: alpha = 3 (1 - beta) / (1 + beta) segments per window, and 1 once the window before the
+        // reduction is reached again.
+        let alpha = if epoch.reno >> 10 >= u64::from(self.prior.max(epoch.origin)) { 1024 } else { 542 };
         epoch.reno += alpha * u64::from(ack.bytes) * u64::from(mss) / u64::from(congestion.max(1));
         let reno = epoch.reno >> 10;
 
@@ -191,6 +194,7 @@ impl Controller for Cubic {
         } else {
             congestion
         };
+        self.prior = congestion;
         self.epoch = None;
         ((u64::from(congestion) * BETA / 1024) as u32).max(2 * mss)
     }

@@ -12,6 +12,7 @@ use clap::Parser;
 use toe_guest_tests::bytes::{Pattern, Sum};
 use toe_guest_tests::cable::Cable;
 use toe_guest_tests::net::PEER_V4;
+use toe_guest_tests::rate::kernel_counter;
 use toe_guest_tests::{Bench, BenchOptions, CardOptions, Namespace, peers};
 use toe_impair::Spec;
 
@@ -38,23 +39,8 @@ const SLOWEST: u64 = 2;
 const COMPARED_MAX: u64 = 256;
 
 fn main() -> ExitCode {
-    // The card must not outlive an interruption.
-    let interrupted = || {
-        if let Err(error) = Namespace::sweep_own() {
-            eprintln!("{error:#}");
-        }
-        std::process::exit(130);
-    };
-    if let Err(error) = ctrlc::set_handler(interrupted) {
-        eprintln!("an interruption will leave processes behind: {error}");
-    }
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("toe-soak: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let options = Options::parse();
+    toe_guest_tests::program::run("toe-soak", || run(&options))
 }
 
 fn run(options: &Options) -> Result<()> {
@@ -164,14 +150,4 @@ impl std::fmt::Display for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} segments sent again, {} timeouts", self.retransmits, self.timeouts)
     }
-}
-
-fn kernel_counter(namespace: &Namespace, file: &str, table: &str, counter: &str) -> Result<u64> {
-    let path = format!("/proc/thread-self/net/{file}");
-    let text = namespace.enter(|| Ok(std::fs::read_to_string(&path)?))?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix(table));
-    let (names, values) = lines.next().zip(lines.next()).with_context(|| format!("no {table} in {path}"))?;
-    let mut pairs = names.split(' ').zip(values.split(' '));
-    let (_, value) = pairs.find(|(name, _)| *name == counter).with_context(|| format!("no {counter} in {path}"))?;
-    Ok(value.parse()?)
 }

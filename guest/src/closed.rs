@@ -1,0 +1,198 @@
+//! The CLOSED state of a host without a kernel: what is for no connection is answered with a reset.
+//!
+//! The card takes what belongs to its connections and listeners; all else is for the stack behind it. Where there is none
+//! ([`crate::Station`]), a peer would wait for ever for a port that nobody has, so that this stands in for it (RFC 9293,
+//! 3.5.2, group 1, and 3.10.7.1). What has a wrong checksum, is fragmented or has extension headers, is dropped.
+//!
+//! It keeps nothing: one segment in, at most one reset out, and a reset is never answered.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const TCP: u8 = 6;
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+const IPV4_HEADER_BYTES: usize = 20;
+const IPV6_HEADER_BYTES: usize = 40;
+const TCP_HEADER_BYTES: usize = 20;
+
+/// Whom a TCP segment is for. `packet` begins with its IP header.
+pub fn destination(packet: &[u8]) -> Option<IpAddr> {
+    locate(packet).map(|(_, destination, _)| destination)
+}
+
+/// The destination port of a TCP segment that asks for a connection, and only for that.
+///
+/// `packet` begins with its IP header.
+pub fn asks_for(packet: &[u8]) -> Option<u16> {
+    let (_, _, tcp) = locate(packet)?;
+    (tcp.len() >= TCP_HEADER_BYTES && tcp[13] & (SYN | ACK | RST) == SYN).then(|| u16::from_be_bytes([tcp[2], tcp[3]]))
+}
+
+/// The reset that answers `packet` (IP header first), if one does.
+pub fn answer(packet: &[u8]) -> Option<Vec<u8>> {
+    let (source, destination, tcp) = locate(packet)?;
+    if tcp.len() < TCP_HEADER_BYTES
+        || checksum(source, destination, tcp) != 0
+        || is_group(source)
+        || is_group(destination)
+    {
+        return None;
+    }
+    let header_bytes = usize::from(tcp[12] >> 4) * 4;
+    let text_bytes = tcp.len().checked_sub(header_bytes.max(TCP_HEADER_BYTES))?;
+    let flags = tcp[13];
+    if flags & RST != 0 {
+        return None;
+    }
+    let length = text_bytes as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+    let mut reset = [0; TCP_HEADER_BYTES];
+    reset[..2].copy_from_slice(&tcp[2..4]);
+    reset[2..4].copy_from_slice(&tcp[..2]);
+    if flags & ACK != 0 {
+        reset[4..8].copy_from_slice(&tcp[8..12]);
+        reset[13] = RST;
+    } else {
+        let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+        reset[8..12].copy_from_slice(&sequence.wrapping_add(length).to_be_bytes());
+        reset[13] = RST | ACK;
+    }
+    reset[12] = ((TCP_HEADER_BYTES / 4) << 4) as u8;
+    let sum = checksum(destination, source, &reset);
+    reset[16..18].copy_from_slice(&sum.to_be_bytes());
+    let mut answer = ip_header(destination, source);
+    answer.extend(reset);
+    Some(answer)
+}
+
+/// Addresses and TCP segment of a whole, unfragmented packet.
+fn locate(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
+    let half = |at: usize| usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
+    match packet.first()? >> 4 {
+        4 if packet.len() >= IPV4_HEADER_BYTES && packet[9] == TCP && half(6) & 0x3fff == 0 => {
+            let header = packet.get(..usize::from(packet[0] & 15) * 4).filter(|h| h.len() >= IPV4_HEADER_BYTES)?;
+            if fold(sum(header)) != 0xffff {
+                return None;
+            }
+            let address = |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
+            Some((address(12).into(), address(16).into(), packet.get(header.len()..half(2))?))
+        }
+        6 if packet.len() >= IPV6_HEADER_BYTES && packet[6] == TCP => {
+            let address = |at: usize| <[u8; 16]>::try_from(&packet[at..at + 16]).map(Ipv6Addr::from).ok();
+            let tcp = packet.get(IPV6_HEADER_BYTES..IPV6_HEADER_BYTES + half(4))?;
+            Some((address(8)?.into(), address(24)?.into(), tcp))
+        }
+        _ => None,
+    }
+}
+
+fn is_group(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip.is_unspecified() || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+fn ip_header(source: IpAddr, destination: IpAddr) -> Vec<u8> {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let total = (IPV4_HEADER_BYTES + TCP_HEADER_BYTES) as u8;
+            let mut h = vec![0x45, 0, 0, total, 0, 0, 0x40, 0, 64, TCP, 0, 0];
+            h.extend(source.octets());
+            h.extend(destination.octets());
+            let sum = !fold(sum(&h));
+            h[10..12].copy_from_slice(&sum.to_be_bytes());
+            h
+        }
+        (source, destination) => {
+            let octets = |ip: IpAddr| match ip {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+                IpAddr::V6(v6) => v6.octets(),
+            };
+            let mut h = vec![0x60, 0, 0, 0, 0, TCP_HEADER_BYTES as u8, TCP, 64];
+            h.extend(octets(source));
+            h.extend(octets(destination));
+            h
+        }
+    }
+}
+
+/// The TCP checksum over pseudo-header and segment: zero if a segment's own is right, else the one to put in.
+fn checksum(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> u16 {
+    let address = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) => sum(&v4.octets()),
+        IpAddr::V6(v6) => sum(&v6.octets()),
+    };
+    !fold(address(source) + address(destination) + u64::from(TCP) + tcp.len() as u64 + sum(tcp))
+}
+
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.chunks(2).map(|c| u64::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)]))).sum()
+}
+
+fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(v6: bool, flags: u8, text: usize) -> Vec<u8> {
+        let (a, b): (IpAddr, IpAddr) = if v6 {
+            ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap())
+        } else {
+            ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap())
+        };
+        let mut tcp = vec![0x12, 0x34, 0, 80, 0, 0, 0, 100, 0, 0, 0, 200, 0x50, flags, 1, 0, 0, 0, 0, 0];
+        tcp.resize(20 + text, 7);
+        let sum = checksum(a, b, &tcp);
+        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        let mut packet = ip_header(a, b);
+        if v6 {
+            packet[4..6].copy_from_slice(&(tcp.len() as u16).to_be_bytes());
+        } else {
+            packet[2..4].copy_from_slice(&((20 + tcp.len()) as u16).to_be_bytes());
+            packet[10..12].fill(0);
+            let sum = !fold(super::sum(&packet));
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        packet.extend(tcp);
+        packet
+    }
+
+    #[test]
+    fn a_reset_takes_its_numbers_from_the_segment() {
+        for v6 in [false, true] {
+            let at = if v6 { 40 } else { 20 };
+            let reset = answer(&segment(v6, ACK, 5)).unwrap();
+            assert_eq!((&reset[at..at + 4], reset[at + 13]), (&[0, 80, 0x12, 0x34][..], RST));
+            assert_eq!(reset[at + 4..at + 12], [0, 0, 0, 200, 0, 0, 0, 0]);
+            let reset = answer(&segment(v6, SYN | FIN, 5)).unwrap();
+            assert_eq!(reset[at + 13], RST | ACK);
+            assert_eq!(reset[at + 4..at + 12], [0, 0, 0, 0, 0, 0, 0, 107]);
+            let (source, destination, tcp) = locate(&reset).unwrap();
+            assert_eq!(checksum(source, destination, tcp), 0);
+        }
+    }
+
+    #[test]
+    fn resets_and_broken_packets_are_not_answered() {
+        assert_eq!(answer(&segment(false, RST | ACK, 0)), None);
+        for v6 in [false, true] {
+            let good = segment(v6, ACK, 3);
+            for short in 0..good.len() {
+                assert_eq!(answer(&good[..short]), None, "{short}");
+            }
+            for at in 0..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= 0x10;
+                // Version 6 has no checksum over its own header: traffic class, flow label and hop limit do not matter.
+                let unprotected = v6 && matches!(at, 1..=3 | 7);
+                assert!(unprotected || answer(&bad).is_none(), "{at}");
+            }
+        }
+    }
+}
