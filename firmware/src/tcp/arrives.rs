@@ -33,6 +33,7 @@ enum Check {
 /// Processes a segment of this connection.
 pub fn segment_arrives(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
     t.figures.segments_in += 1;
+    t.send.burst = 0;
     match t.state {
         State::SynSent => syn_sent(t, store, segment, now),
         State::Closed => Reply::Reset,

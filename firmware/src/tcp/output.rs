@@ -298,6 +298,29 @@ fn tail_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> 
 fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option<Outgoing> {
     let start = t.send.nxt;
     let queued = t.send.last().since(start);
+    let allowed = t.send.edge().since(start);
+    if queued > 0
+        && allowed > 0
+        && let Some(probe) = t.probe_bytes(queued, allowed, now)
+    {
+        let segment = send_new(t, store, now, start + probe)?;
+        t.probe_was_sent(store, start, start + probe);
+        return Some(segment);
+    }
+    let length = new_octets(t, now, probe)?;
+    let mut segment = send_new(t, store, now, start + length)?;
+    t.send.burst += 1;
+    // The receiver may wait for more to merge with this; where several went at once and no more may go, it shall not.
+    if t.send.burst > 1 && segment.text_bytes > 0 && new_octets(t, now, false).is_none() {
+        segment.flags = segment.flags | Flags::PSH;
+    }
+    Some(segment)
+}
+
+/// How many octets of new data, the FIN among them, the next segment may have.
+fn new_octets(t: &Tcb, now: Instant, probe: bool) -> Option<u64> {
+    let start = t.send.nxt;
+    let queued = t.send.last().since(start);
     if queued == 0 {
         return None;
     }
@@ -316,11 +339,6 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     if length == 0 {
         return None;
     }
-    if let Some(probe) = t.probe_bytes(queued, allowed, now) {
-        let segment = send_new(t, store, now, start + probe)?;
-        t.probe_was_sent(store, start, start + probe);
-        return Some(segment);
-    }
     let alone = t.send.in_flight() == 0;
     if !probe && !alone && t.recovery.allowance(&t.send) < length {
         return None;
@@ -336,10 +354,7 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     //# A TCP implementation MUST include a SWS avoidance algorithm in the sender (MUST-38).
     //= docs/specs/rfc9293.txt#section-3.7.4
     //# A TCP implementation SHOULD implement the Nagle algorithm to coalesce short segments (SHLD-7).
-    if !(full || everything || half_the_window || probe) {
-        return None;
-    }
-    send_new(t, store, now, start + length)
+    (full || everything || half_the_window || probe).then_some(length)
 }
 
 fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {

@@ -62,6 +62,9 @@ pub struct Receiver {
     pub urgent: ReceiveMark,
     /// Acknowledgement owed.
     pub ack: AckNeed,
+    /// How many segments are still to be acknowledged at once, because the peer has just begun and opens its window by what
+    /// is acknowledged.
+    pub quick_acks: u32,
     /// Last.ACK.sent of RFC 7323.
     pub last_ack_sent: Position,
     /// TS.Recent, and when it was taken.
@@ -99,6 +102,7 @@ impl Receiver {
             fin: None,
             urgent: ReceiveMark::default(),
             ack: AckNeed::None,
+            quick_acks: 0,
             last_ack_sent: Position::default(),
             timestamp: 0,
             timestamp_at: Instant::default(),
@@ -296,8 +300,8 @@ impl Receiver {
         blocks
     }
 
-    /// Owes an acknowledgement for `bytes` in order: at once for every second full-sized segment (SHLD-19), else
-    /// within `delay`.
+    /// Owes an acknowledgement for a segment in order: at once for the first ones and for every second full-sized segment
+    /// (SHLD-19), else within `delay`.
     //= docs/specs/rfc9293.txt#section-3.10.7.4
     //# In general, the processing of received segments MUST be implemented to aggregate ACK segments whenever
     //# possible (MUST-58).
@@ -311,6 +315,10 @@ impl Receiver {
         let owed = self.nxt.since(self.last_ack_sent);
         self.ack = match self.ack {
             AckNeed::Now => AckNeed::Now,
+            _ if self.quick_acks > 0 => {
+                self.quick_acks -= 1;
+                AckNeed::Now
+            }
             _ if owed >= 2 * u64::from(self.segment_bytes.max(1)) => AckNeed::Now,
             AckNeed::Delayed(at) => AckNeed::Delayed(at),
             AckNeed::None => AckNeed::Delayed(now + delay),

@@ -71,7 +71,7 @@ fn a_passive_open_takes_the_options_that_are_offered() {
     // 1200 less twelve of timestamps; the window is 500 * 8.
     b.expect("A 1:1189");
     b.expect("A 1189:2377");
-    b.expect("A 2377:3565");
+    b.expect("PA 2377:3565");
     b.nothing();
 }
 
@@ -375,7 +375,7 @@ fn small_windows_are_not_filled_with_small_segments() {
     b.expect("A 1:301");
     b.peer("A 1 ack 301 win 2000");
     b.expect("A 301:1301");
-    b.expect("A 1301:2301");
+    b.expect("PA 1301:2301");
     b.nothing();
 }
 
@@ -409,12 +409,12 @@ fn a_segment_is_no_longer_than_half_the_largest_window() {
     b.expect("A 1:1");
     b.send(5000);
     b.expect("A 1:1001");
-    b.expect("A 1001:2001");
+    b.expect("PA 1001:2001");
     b.nothing();
     // What was sent before stays as it is; what is cut now may be longer.
     b.peer("A 1 ack 2001 win 2600");
     b.expect("A 2001:3301");
-    b.expect("A 3301:4601");
+    b.expect("PA 3301:4601");
 }
 
 #[test]
