@@ -71,14 +71,13 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         if t.syn_transmissions == 1 {
             t.rtt.measured(now, now.since(syn_sent_at));
         }
-        t.send.update_window(t.receive.irs, ack, segment.window);
+        t.send.wl2 = ack;
         t.receive.ack = AckNeed::Now;
         // "If there are other controls or text in the segment, then continue processing at the sixth step."
         sixth_to_eighth(t, store, segment, t.receive.nxt, now);
     } else {
         // Simultaneous open: the state that it came from is known by its having no listener (MUST-11).
         t.state = State::SynReceived;
-        t.send.update_window(t.receive.irs, t.send.una, segment.window);
         t.due = Due::Syn;
     }
     Reply::Nothing
