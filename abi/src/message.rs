@@ -53,6 +53,8 @@ pub mod option {
     pub const TRAFFIC_CLASS: u32 = 8;
     /// The congestion controller: 1 for NewReno, 2 for CUBIC. Another is refused.
     pub const CONGESTION: u32 = 9;
+    /// 1, as at first: ICMP errors are told by NOTICE. 0: they are not (RFC 9293, 3.9.1.8).
+    pub const REPORT_ERRORS: u32 = 10;
 }
 
 layout! {
@@ -194,6 +196,27 @@ layout! {
     Release {
         /// The connection's id.
         connection: u64,
+    }
+}
+
+layout! {
+    /// The guest's stream is urgent before `offset` (RFC 9293, 3.8.5): SND.UP, the position of the octet following the
+    /// urgent data. Repeated until NOTICE has it.
+    Urgent {
+        /// The connection's id.
+        connection: u64,
+        /// Where the urgent data ends. Never goes back; data up to there may be yet to come.
+        offset: u64,
+    }
+}
+
+layout! {
+    /// The guest has seen a NOTICE.
+    Noticed {
+        /// The connection's id.
+        connection: u64,
+        /// Of the NOTICE.
+        serial: u64,
     }
 }
 
@@ -366,6 +389,29 @@ layout! {
         reason: u32,
         /// With [`state::PEER_CLOSED`]: where the received stream ends.
         fin_offset: u64,
+    }
+}
+
+layout! {
+    /// What the program should know of a connection and need not act upon, all of it as it is now. Repeated for a while
+    /// until NOTICED has its `serial`.
+    Notice {
+        /// The connection's id.
+        connection: u64,
+        /// Larger with every change.
+        serial: u64,
+        /// The received stream is urgent before this offset (RCV.UP of RFC 9293); zero if it never was.
+        urgent_received: u64,
+        /// What URGENT said last, as far as the card knows.
+        urgent_sent: u64,
+        /// How many ICMP errors were believed.
+        network_errors: u32,
+        /// The last of them: a [`Reason`](crate::Reason).
+        network_error: u32,
+        /// How many timeouts there were at or beyond R1 (RFC 9293, 3.8.3): the next hop may be gone.
+        path_advice: u32,
+        /// The largest packet of the path as it is believed to be, in bytes, IP header included.
+        path_mtu: u32,
     }
 }
 
@@ -576,6 +622,8 @@ messages! {
         Shutdown = 0x0122,
         Abort = 0x0123,
         Release = 0x0124,
+        Urgent = 0x0125,
+        Noticed = 0x0126,
         SetOption = 0x0130,
         GetOption = 0x0131,
         Info = 0x0132,
@@ -589,6 +637,7 @@ messages! {
         SendCredit = 0x0221,
         State = 0x0222,
         Released = 0x0223,
+        Notice = 0x0224,
         OptionResult = 0x0230,
         InfoResult = 0x0231,
         Error = 0x0240,

@@ -79,6 +79,24 @@ reasons! {
     /// ICMP said that the peer cannot be reached.
     Unreachable = 45, "unreachable";
 
+    // What ICMP said of the way to the peer; the connection goes on (see NOTICE).
+    /// No way to the peer's network.
+    NetworkUnreachable = 46, "network-unreachable";
+    /// No way to the peer.
+    HostUnreachable = 47, "host-unreachable";
+    /// The peer has no TCP.
+    ProtocolUnreachable = 48, "protocol-unreachable";
+    /// Nobody is at the peer's port.
+    PortUnreachable = 49, "port-unreachable";
+    /// A source route failed.
+    SourceRoute = 50, "source-route-failed";
+    /// A filter on the way forbids it.
+    Prohibited = 51, "prohibited";
+    /// The hop limit was used up on the way.
+    TimeExceeded = 52, "time-exceeded";
+    /// Somebody on the way could not read the packet.
+    ParameterProblem = 53, "parameter-problem";
+
     // Channel errors.
     /// A message that could not be read.
     Malformed = 60, "malformed";

@@ -23,12 +23,26 @@ counters! {
     WireTaken = "wire-taken",
     /// Of these, passed on to the guest.
     WirePassed = "wire-passed",
+    /// Of those passed on: to a group of stations.
+    WirePassedGroup = "wire-passed-group",
+    /// Of those passed on: IP whose lengths, version or header checksum make no sense.
+    WirePassedMalformed = "wire-passed-malformed",
+    /// Of those passed on: a fragment that shows no ports.
+    WirePassedFragment = "wire-passed-fragment",
+    /// Of those passed on: behind IPv6 extension headers that the card does not pass over.
+    WirePassedExtension = "wire-passed-extension",
+    /// Of those passed on: a SYN for a listener from or to an address that cannot be an end of a connection.
+    WirePassedAddress = "wire-passed-address",
+    /// Of those passed on: a SYN for a listener that says to come from the address that it goes to.
+    WirePassedLand = "wire-passed-land",
     /// Shorter than an Ethernet header.
     WireDropRunt = "wire-drop-runt",
     /// A channel frame: those come from the guest only.
     WireDropChannel = "wire-drop-channel",
-    /// A segment of a card connection whose header makes no sense.
+    /// A segment of a card connection that is shorter than a header.
     WireDropMalformed = "wire-drop-malformed",
+    /// A segment of a card connection whose data offset is below five or beyond its end.
+    WireDropDataOffset = "wire-drop-data-offset",
     /// A segment of a card connection with a wrong checksum.
     WireDropChecksum = "wire-drop-checksum",
     /// A fragment with a card connection's ports.
@@ -37,6 +51,33 @@ counters! {
     WireDropRefused = "wire-drop-refused",
     /// Frames sent to the wire.
     WireOut = "wire-out",
+
+    /// ICMP errors that quote a 4-tuple of the card.
+    IcmpIn = "icmp-in",
+    /// Of these, about half-open or TIME-WAIT entries: nothing is done.
+    IcmpNoConnection = "icmp-no-connection",
+    /// Of these, source quenches: nothing is done.
+    IcmpSourceQuench = "icmp-source-quench",
+    /// Of these, quoting a segment that is not in flight: not believed.
+    IcmpNotInFlight = "icmp-not-in-flight",
+    /// Soft errors: the guest was told.
+    IcmpSoft = "icmp-soft",
+    /// Hard errors.
+    IcmpHard = "icmp-hard",
+    /// Connections ended by a hard error, at once or when nothing spoke against it until R1.
+    IcmpAborted = "icmp-aborted",
+    /// Reports of packets too big that were believed.
+    IcmpTooBig = "icmp-too-big",
+    /// The same, that wait for a timeout as their witness.
+    IcmpTooBigWaits = "icmp-too-big-waits",
+    /// Of those that waited, refuted by an acknowledgement.
+    IcmpTooBigRefuted = "icmp-too-big-refuted",
+    /// Reports of an MTU that is not smaller than the quoted packet.
+    IcmpTooBigNonsense = "icmp-too-big-nonsense",
+    /// Reports of an MTU that is not smaller than what is sent by now.
+    IcmpTooBigKnown = "icmp-too-big-known",
+    /// Reports of an MTU below IPv6's minimum.
+    IcmpTooBigBelowMinimum = "icmp-too-big-below-minimum",
 
     /// Frames from the guest.
     GuestIn = "guest-in",
@@ -122,10 +163,18 @@ counters! {
     TcpAckUnsent = "tcp-ack-unsent",
     /// Acknowledgements too old to be the peer's.
     TcpAckOld = "tcp-ack-old",
+    /// Segments with an option whose length is 0, 1 or beyond the header; what stood before it counts.
+    TcpOptionLength = "tcp-option-length",
+    /// Segments with SYN and FIN or RST.
+    TcpFlagsContradict = "tcp-flags-contradict",
+    /// Segments with none of SYN, FIN, RST and ACK.
+    TcpFlagsNone = "tcp-flags-none",
     /// Segments without ACK where one must be.
     TcpNoAck = "tcp-no-ack",
     /// Resets whose number is in the window but not the next.
     TcpResetChallenged = "tcp-reset-challenged",
+    /// SYNs with a FIN, while a connection is being opened.
+    TcpSynFin = "tcp-syn-fin",
     /// SYNs within a connection.
     TcpSynChallenged = "tcp-syn-challenged",
     /// Challenge ACKs sent.
@@ -148,6 +197,20 @@ counters! {
     TcpTimeouts = "tcp-timeouts",
     /// Tail loss probes sent.
     TcpTailProbes = "tcp-tail-probes",
+    /// Times that a path's MTU was lowered.
+    TcpPathMtuLowered = "tcp-path-mtu-lowered",
+    /// Times that it was raised.
+    TcpPathMtuRaised = "tcp-path-mtu-raised",
+    /// Times that large segments vanished without a word.
+    TcpBlackHoles = "tcp-black-holes",
+    /// Probes of the path's MTU sent.
+    TcpMtuProbes = "tcp-mtu-probes",
+    /// Of these, lost.
+    TcpMtuProbesLost = "tcp-mtu-probes-lost",
+    /// Timeouts at or beyond R1, of which the guest was told.
+    TcpPathAdvice = "tcp-path-advice",
+    /// Segments with URG received.
+    TcpUrgentIn = "tcp-urgent-in",
     /// Keep-alives sent.
     TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.

@@ -150,6 +150,9 @@ pub struct Tcp {
     pub give_up_ms: u32,
     /// The same for a SYN, in milliseconds: three minutes at least, says the RFC.
     pub give_up_syn_ms: u32,
+    /// When FINs cross, the acknowledgement of the peer's FIN repeats ours, as BSD's does. RFC 9293, figure 13, has a bare
+    /// one; a peer that discards what it has seen before, as the RFC says, then takes a round trip longer.
+    pub repeat_fin: bool,
     /// How often a SYN-ACK is sent again.
     pub syn_ack_retries: u32,
     /// How long a connection that its program has left may stay in FIN-WAIT-2, in milliseconds.
@@ -167,6 +170,7 @@ impl Default for Tcp {
             delayed_ack_ms: 40,
             give_up_ms: 900_000,
             give_up_syn_ms: 180_000,
+            repeat_fin: false,
             syn_ack_retries: 5,
             fin_wait_2_ms: 60_000,
         }
@@ -269,6 +273,7 @@ impl Profile {
             delayed_ack_ms,
             give_up_ms,
             give_up_syn_ms,
+            repeat_fin: _,
             syn_ack_retries,
             fin_wait_2_ms,
         } = self.tcp;

@@ -6,28 +6,28 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use toe_abi::{
-    Abort, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Parsed, ReceiveCredit, Release,
-    Send, SetOption, Shutdown, Writer, flags, state,
+    Abort, Addresses, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Info, InfoResult, Listen, Mac, Message,
+    Notice, Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
 use crate::profile::Profile;
 use crate::seq::Seq;
 use crate::time::{Duration, Instant};
+use crate::wire::checksum::Sum;
 use crate::wire::frame::{Ethernet, Headers};
-use crate::wire::ip;
 use crate::wire::options::{Options, SackBlocks, Timestamps};
 use crate::wire::segment::{self, Flags, Segment};
+use crate::wire::{icmp, ip};
 
 const GUEST_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const KEY: u128 = 0x5eed;
 /// The peer's ISS: close to wrapping, so that every test crosses it.
 const PEER_ISS: u32 = u32::MAX - 20;
-/// Of the guest's interface.
-const MTU: u32 = 1500;
 
 /// The bench.
 pub struct Bench {
@@ -35,8 +35,12 @@ pub struct Bench {
     pub firmware: Firmware,
     /// The time.
     pub now: Instant,
-    local: Endpoint,
-    remote: Endpoint,
+    /// The guest's end.
+    pub local: Endpoint,
+    /// The peer's end.
+    pub remote: Endpoint,
+    /// Of the guest's interface.
+    pub mtu: u32,
     iss: Option<Seq>,
     context: u64,
     /// The connection's id, once there is one.
@@ -54,6 +58,13 @@ pub struct Bench {
     /// The peer uses timestamps: its TSval is the time in milliseconds.
     pub timestamps: Option<u32>,
     option: (u32, u64),
+    info: Option<InfoResult>,
+    /// The last NOTICE.
+    pub notice: Notice,
+    /// How many NOTICEs there were.
+    pub notices: u32,
+    /// The guest does not answer a NOTICE.
+    pub deaf: bool,
     /// Channel messages other than those that the bench deals with.
     pub messages: Vec<String>,
 }
@@ -66,6 +77,7 @@ struct Said {
     end: Option<u32>,
     ack: Option<u32>,
     window: Option<u16>,
+    urgent: Option<u16>,
     mss: Option<u16>,
     scale: Option<u8>,
     sack_permitted: bool,
@@ -85,6 +97,7 @@ fn said(text: &str) -> Said {
             'R' => Flags::RST.0,
             'P' => Flags::PSH.0,
             'A' => Flags::ACK.0,
+            'U' => Flags::URG.0,
             '.' => 0,
             other => panic!("no such flag: {other}"),
         };
@@ -97,6 +110,7 @@ fn said(text: &str) -> Said {
     while let Some(word) = words.next() {
         match word {
             "ack" => said.ack = Some(number(words.next())),
+            "urg" => said.urgent = Some(number(words.next()) as u16),
             "win" => said.window = Some(number(words.next()) as u16),
             "mss" => said.mss = Some(number(words.next()) as u16),
             "ws" => said.scale = Some(number(words.next()) as u8),
@@ -122,15 +136,21 @@ pub fn octet(offset: u64) -> u8 {
 impl Bench {
     /// A card with the default profile, as `change` has it, and a guest that has said HELLO.
     pub fn with(change: impl FnOnce(&mut Profile)) -> Self {
+        Self::with_seed([7; 32], change)
+    }
+
+    /// The same with another seed of everything that is random.
+    pub fn with_seed(seed: [u8; 32], change: impl FnOnce(&mut Profile)) -> Self {
         let mut profile = Profile::default();
         profile.limits.connections = 16;
         change(&mut profile);
         let now = Instant::from_us(1_000_000_000);
         let mut bench = Self {
-            firmware: Firmware::new(&profile, [7; 32], 1, now).unwrap(),
+            firmware: Firmware::new(&profile, seed, 1, now).unwrap(),
             now,
             local: Endpoint::new("192.0.2.2".parse().unwrap(), 40_000),
             remote: Endpoint::new("192.0.2.1".parse().unwrap(), 80),
+            mtu: 1500,
             iss: None,
             context: 0,
             connection: 0,
@@ -142,6 +162,19 @@ impl Bench {
             out: VecDeque::new(),
             timestamps: None,
             option: (0, 0),
+            info: None,
+            notice: Notice {
+                connection: 0,
+                serial: 0,
+                urgent_received: 0,
+                urgent_sent: 0,
+                network_errors: 0,
+                network_error: 0,
+                path_advice: 0,
+                path_mtu: 0,
+            },
+            notices: 0,
+            deaf: false,
             messages: Vec::new(),
         };
         bench.tell(&Message::Hello(Hello {
@@ -158,6 +191,22 @@ impl Bench {
     /// A card with the default profile.
     pub fn new() -> Self {
         Self::with(|_| ())
+    }
+
+    /// The same between two IPv6 addresses.
+    pub fn over_ipv6() -> Self {
+        let mut bench = Self::new();
+        bench.local.ip = "2001:db8::2".parse().unwrap();
+        bench.remote.ip = "2001:db8::1".parse().unwrap();
+        bench
+    }
+
+    /// Another connection begins: numbers are relative to its own SYN.
+    pub fn another(&mut self) {
+        self.iss = None;
+        self.sent = 0;
+        self.received.clear();
+        (self.bits, self.reason) = (0, 0);
     }
 
     /// Sends a message of the guest.
@@ -200,10 +249,7 @@ impl Bench {
     fn hear(&mut self, message: &Message<'_>) {
         match *message {
             Message::Caps(m) => self.context = m.context,
-            Message::ConnectResult(m) => {
-                assert_eq!(m.reason, 0);
-                self.connection = m.connection;
-            }
+            Message::ConnectResult(m) if m.reason == 0 => self.connection = m.connection,
             Message::Accepted(m) => {
                 self.connection = m.connection;
                 self.credit(state::ACCEPTED);
@@ -222,8 +268,17 @@ impl Bench {
                     self.credit(0);
                 }
             }
+            Message::Notice(m) => {
+                self.notice = m;
+                self.notices += 1;
+                if !self.deaf {
+                    self.tell(&Message::Noticed(Noticed { connection: m.connection, serial: m.serial }));
+                }
+            }
+            Message::InfoResult(m) => self.info = Some(m),
             Message::OptionResult(m) => self.option = (m.reason, m.value),
-            Message::SendCredit(_) | Message::ListenResult(_) | Message::Released(_) => {}
+            Message::ListenResult(m) if m.reason == 0 => {}
+            Message::SendCredit(_) | Message::Released(_) => {}
             ref other => self.messages.push(format!("{other:?}")),
         }
     }
@@ -238,14 +293,19 @@ impl Bench {
     /// CONNECT, and the SYN is on its way.
     pub fn connect(&mut self, flags: u32) {
         self.tell(&Message::Connect(Connect {
-            cookie: 1,
+            cookie: self.cookie(),
             local: self.local,
             remote: self.remote,
             next_hop: PEER_MAC,
             flags,
-            mtu: MTU,
+            mtu: self.mtu,
             receive_limit: 1 << 40,
         }));
+    }
+
+    /// Of a CONNECT: another for another 4-tuple.
+    fn cookie(&self) -> u64 {
+        u64::from(self.remote.port) << 16 | u64::from(self.local.port)
     }
 
     /// LISTEN on the bench's local end.
@@ -256,7 +316,7 @@ impl Bench {
             backlog: 4,
             flags: 0,
             receive_limit: 1 << 40,
-            mtu: MTU,
+            mtu: self.mtu,
         }));
     }
 
@@ -290,12 +350,39 @@ impl Bench {
         self.pump();
     }
 
+    /// The card is handed a frame from the wire.
+    pub fn deliver(&mut self, frame: &[u8]) -> Verdict {
+        let verdict = self.firmware.handle_wire(self.now, frame, Checksum::Unverified);
+        self.pump();
+        verdict
+    }
+
     /// The peer sends a segment that is not the card's.
     pub fn peer_passes(&mut self, text: &str) {
         let frame = self.frame(text);
         assert_eq!(self.firmware.handle_wire(self.now, &frame, Checksum::Unverified), Verdict::PassOn, "{text}");
         self.pump();
         self.nothing();
+    }
+
+    /// A router sends the ICMP error with this header about one of the card's frames.
+    pub fn icmp(&mut self, header: [u8; 8], about: &[u8]) {
+        assert_eq!(self.icmp_verdict(header, about), Verdict::Taken);
+        self.pump();
+    }
+
+    /// The same, and whose it is.
+    pub fn icmp_verdict(&mut self, header: [u8; 8], about: &[u8]) -> Verdict {
+        let router = if self.local.ip.is_ipv4() { "192.0.2.77" } else { "2001:db8::77" };
+        let packet = icmp::about(&about[14..], router.parse().unwrap(), self.local.ip, header);
+        let frame = [&GUEST_MAC.0[..], &PEER_MAC.0, &about[12..14], &packet].concat();
+        self.firmware.handle_wire(self.now, &frame, Checksum::Unverified)
+    }
+
+    /// A router says that one of the card's frames is larger than this MTU.
+    pub fn too_big(&mut self, mtu: u16, about: &[u8]) {
+        let [a, b] = mtu.to_be_bytes();
+        self.icmp(if self.local.ip.is_ipv4() { [3, 4, 0, 0, 0, 0, a, b] } else { [2, 0, 0, 0, 0, 0, a, b] }, about);
     }
 
     /// The frame of a segment of the peer.
@@ -322,6 +409,7 @@ impl Bench {
                 ack: s.ack.map_or(Seq(0), |ack| iss + ack),
                 flags: Flags(s.flags),
                 window: s.window.unwrap_or(60_000),
+                urgent: s.urgent,
                 options: Options {
                     mss: s.mss,
                     window_scale: s.scale,
@@ -333,10 +421,35 @@ impl Bench {
         };
         let mut frame = vec![0; FRAME_BYTES_MAX];
         let length = headers.write(&mut frame, text_bytes, |b| {
-            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet(u64::from(seq) - 1 + i as u64));
+            // Text in a SYN stands behind it.
+            let first = u64::from(seq) + u64::from(s.flags & Flags::SYN.0 != 0);
+            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet(first + i as u64 - 1));
         });
         frame.truncate(length);
         frame
+    }
+
+    /// From where to where the text of the next segment goes that has some.
+    pub fn next_text(&mut self) -> Option<(u32, u32)> {
+        loop {
+            let frame = self.out.pop_front()?;
+            let s = parse(&frame);
+            if !s.text.is_empty() {
+                let from = s.seq.distance(self.iss.unwrap()) as u32;
+                return Some((from, from + s.text.len() as u32));
+            }
+        }
+    }
+
+    /// Octets that the guest has sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The connection's state as INFO has it.
+    pub fn info(&mut self) -> InfoResult {
+        self.tell(&Message::Info(Info { cookie: 7, connection: self.connection }));
+        self.info.take().unwrap()
     }
 
     /// The next segment of the card as text.
@@ -349,9 +462,14 @@ impl Bench {
         let s = parse(frame);
         let iss = self.iss.unwrap();
         let mut text = String::new();
-        for (flag, letter) in
-            [(Flags::FIN, 'F'), (Flags::SYN, 'S'), (Flags::RST, 'R'), (Flags::PSH, 'P'), (Flags::ACK, 'A')]
-        {
+        for (flag, letter) in [
+            (Flags::URG, 'U'),
+            (Flags::FIN, 'F'),
+            (Flags::SYN, 'S'),
+            (Flags::RST, 'R'),
+            (Flags::PSH, 'P'),
+            (Flags::ACK, 'A'),
+        ] {
             if s.flags.has(flag) {
                 text.push(letter);
             }
@@ -360,6 +478,9 @@ impl Bench {
         write!(text, " {seq}:{}", seq + s.text.len() as u32).unwrap();
         if s.flags.has(Flags::ACK) {
             write!(text, " ack {}", s.ack.distance(Seq(PEER_ISS)) as u32).unwrap();
+        }
+        if s.flags.has(Flags::URG) {
+            write!(text, " urg {}", s.urgent).unwrap();
         }
         write!(text, " win {}", s.window).unwrap();
         let mut options = Vec::new();
@@ -393,6 +514,7 @@ impl Bench {
             && s.end.is_none_or(|x| f.end == Some(x))
             && s.ack.is_none_or(|x| f.ack == Some(x))
             && s.window.is_none_or(|x| f.window == Some(x))
+            && s.urgent.is_none_or(|x| f.urgent == Some(x))
             && s.mss.is_none_or(|x| f.mss == Some(x))
             && s.scale.is_none_or(|x| f.scale == Some(x))
             && (!s.sack_permitted || f.sack_permitted)
@@ -462,6 +584,16 @@ impl Bench {
         self.option
     }
 
+    /// The guest says which addresses it has.
+    pub fn addresses(&mut self, addresses: &[IpAddr]) {
+        let v6 = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        let tail: Vec<u8> = addresses.iter().flat_map(v6).collect();
+        self.tell(&Message::Addresses(Addresses { cookie: 1 }, &tail));
+    }
+
     /// The next frame of the card as it is.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         self.out.pop_front()
@@ -498,6 +630,19 @@ impl Bench {
         assert_eq!(self.received.len(), n);
         assert!(self.received.iter().enumerate().all(|(i, b)| *b == octet(i as u64)));
     }
+}
+
+/// Makes the TCP checksum of an IPv4 frame without IP options right.
+pub fn repair(frame: &mut [u8]) {
+    let (source, destination) = (ipv4_at(frame, 26), ipv4_at(frame, 30));
+    frame[50..52].fill(0);
+    let tcp = &frame[34..];
+    let sum = Sum::default().pseudo_header(source, destination, tcp.len()).bytes(tcp).finish();
+    frame[50..52].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn ipv4_at(frame: &[u8], at: usize) -> IpAddr {
+    IpAddr::from([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]])
 }
 
 fn parse(frame: &[u8]) -> Segment<'_> {

@@ -32,6 +32,7 @@ mod lab;
 mod machine;
 mod namespace;
 pub mod peers;
+pub mod program;
 pub mod rate;
 pub mod scan;
 pub mod scenarios;

@@ -18,12 +18,10 @@ pub type Attempt<T> = Result<Option<T>, Errno>;
 
 /// Why a connection ended, as `SO_ERROR` has it; zero if the program asked for it.
 ///
-/// A reset in CLOSE-WAIT is a broken pipe in Linux (and in the Single UNIX Specification, as far as it goes): whoever
-/// still writes has no reader.
-pub fn of_ending(reason: Reason, in_close_wait: bool) -> i32 {
+/// RFC 9293, 3.10.7.4, wants the same answer in every state after ESTABLISHED; Linux says EPIPE in CLOSE-WAIT.
+pub fn of_ending(reason: Reason) -> i32 {
     match reason {
         Reason::Refused => libc::ECONNREFUSED,
-        Reason::Reset if in_close_wait => libc::EPIPE,
         Reason::Reset => libc::ECONNRESET,
         Reason::TimedOut => libc::ETIMEDOUT,
         Reason::Unreachable => libc::EHOSTUNREACH,
@@ -56,11 +54,10 @@ mod tests {
 
     #[test]
     fn endings_are_what_a_program_expects() {
-        assert_eq!(of_ending(Reason::Refused, false), libc::ECONNREFUSED);
-        assert_eq!(of_ending(Reason::Reset, false), libc::ECONNRESET);
-        assert_eq!(of_ending(Reason::Reset, true), libc::EPIPE);
-        assert_eq!(of_ending(Reason::TimedOut, false), libc::ETIMEDOUT);
-        assert_eq!(of_ending(Reason::AbortedByGuest, false), 0);
+        assert_eq!(of_ending(Reason::Refused), libc::ECONNREFUSED);
+        assert_eq!(of_ending(Reason::Reset), libc::ECONNRESET);
+        assert_eq!(of_ending(Reason::TimedOut), libc::ETIMEDOUT);
+        assert_eq!(of_ending(Reason::AbortedByGuest), 0);
     }
 
     #[test]

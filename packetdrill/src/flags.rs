@@ -11,6 +11,7 @@
 //! | `tcp.NAME`, `limits.NAME`, `policy.NAME` | any field of the card's profile | the profile's |
 //! | `seed` | a number: initial sequence numbers and timestamp offsets follow from it | 1 |
 //! | `closed` | what the guest's own stack does with segments that the card passes on: `reset` or `drop` | `reset` |
+//! | `dialect` | the order of a SYN's options and the shift of its window: `linux` or `freebsd` | `linux` |
 //! | `horizon_s` | how far ahead of the last packet `netdev_receive` looks for the next, in seconds | 10800 |
 //! | `idle_s` | after how much real time without any call a call that blocks without a time limit fails with `EDEADLK` | 30 |
 //!
@@ -18,7 +19,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use toe_firmware::{Duration, Limits, Profile, Refusal};
+use toe_firmware::{Duration, Limits, Profile, Refusal, Tcp};
+
+use crate::dialect::Dialect;
 
 /// What becomes of segments that the card passes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +45,8 @@ pub struct Flags {
     pub seed: [u8; 32],
     /// What becomes of segments that the card passes on.
     pub closed: Closed,
+    /// The order of a SYN's options.
+    pub dialect: Dialect,
     /// How far ahead `netdev_receive` looks.
     pub horizon: Duration,
     /// How long a call sleeps, in real time, when nobody else calls.
@@ -58,7 +63,7 @@ pub enum FlagError {
     Form(String),
     /// An unknown key.
     #[error(
-        "--so_flags: there is no `{0}`; known: local, mtu, mss, cc, iw, profile, tcp.*, limits.*, policy.*, seed, closed, horizon_s, idle_s"
+        "--so_flags: there is no `{0}`; known: local, mtu, mss, cc, iw, profile, tcp.*, limits.*, policy.*, seed, closed, dialect, horizon_s, idle_s"
     )]
     Key(String),
     /// A value that the key cannot have.
@@ -77,7 +82,8 @@ pub enum FlagError {
 }
 
 /// A card that costs little memory (packetdrill locks all of its pages), has no stack to fall back to, and else the
-/// parameters of the default profile.
+/// parameters of the default profile, but for two habits that public scripts expect: the shift of the window of a buffer of
+/// 16 MiB, and FINs that cross are acknowledged with ours.
 fn small(base: Profile) -> Profile {
     let limits = Limits {
         contexts: 1,
@@ -87,12 +93,20 @@ fn small(base: Profile) -> Profile {
         time_wait: 256,
         send_pages: 2048,
         receive_pages: 2048,
+        connection_receive_pages: CONNECTION_RECEIVE_PAGES_LINUX,
         transmit_records: 16_384,
         replies: 256,
         ..base.limits.clone()
     };
-    Profile { limits, ..base }
+    let tcp = Tcp { repeat_fin: true, ..base.tcp.clone() };
+    Profile { limits, tcp, ..base }
 }
+
+/// Makes a shift of 8, as of a Linux server with 15 MiB for a connection.
+const CONNECTION_RECEIVE_PAGES_LINUX: u32 = 4096;
+
+/// Makes a shift of 6, FreeBSD's by default.
+const CONNECTION_RECEIVE_PAGES_FREE_BSD: u32 = 1024;
 
 fn denying(mut profile: Profile) -> Profile {
     let policy = &mut profile.policy;
@@ -111,6 +125,7 @@ impl Default for Flags {
             mtu: 1500,
             seed: seed(1),
             closed: Closed::Reset,
+            dialect: Dialect::Linux,
             horizon: Duration::from_s(10_800),
             idle: std::time::Duration::from_secs(30),
             profile: denying(small(Profile::default())),
@@ -162,6 +177,15 @@ impl Flags {
                         "drop" => Closed::Drop,
                         _ => return Err(wrong(key, value, "reset, drop")),
                     }
+                }
+                "dialect" => {
+                    let (dialect, pages) = match value {
+                        "linux" => (Dialect::Linux, CONNECTION_RECEIVE_PAGES_LINUX),
+                        "freebsd" => (Dialect::FreeBsd, CONNECTION_RECEIVE_PAGES_FREE_BSD),
+                        _ => return Err(wrong(key, value, "linux, freebsd")),
+                    };
+                    flags.dialect = dialect;
+                    set(&mut fields, "limits.connection_receive_pages", key, &pages.to_string())?;
                 }
                 "cc" => set(&mut fields, "tcp.congestion", key, value)?,
                 "iw" => set(&mut fields, "tcp.initial_window_segments", key, value)?,

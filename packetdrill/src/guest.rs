@@ -16,6 +16,7 @@ use toe_abi::{
 };
 use toe_firmware::{Checksum, Duration, Firmware, Instant, ProfileError, Verdict};
 
+use crate::dialect::Dialect;
 use crate::errno::{self, Errno};
 use crate::flags::{Closed, Flags};
 use crate::kernel;
@@ -105,8 +106,7 @@ impl Connection {
         if !self.is_aborted() {
             return 0;
         }
-        let in_close_wait = self.is_peer_closed() && self.bits & state::SHUTDOWN == 0;
-        Reason::from_u32(self.reason).map_or(libc::EIO, |reason| errno::of_ending(reason, in_close_wait))
+        Reason::from_u32(self.reason).map_or(libc::EIO, errno::of_ending)
     }
 
     /// The bits of `toe_abi::state`.
@@ -118,6 +118,7 @@ impl Connection {
 /// A listener's connections that nobody has accepted.
 #[derive(Debug, Default)]
 struct Listener {
+    local: Option<Endpoint>,
     waiting: VecDeque<u64>,
     announced: u64,
     taken: u64,
@@ -139,6 +140,7 @@ pub struct Guest {
     now: Instant,
     heard_at: Instant,
     closed: Closed,
+    dialect: Dialect,
     context: u64,
     cookie: u64,
     connections: HashMap<u64, Connection>,
@@ -162,6 +164,7 @@ impl Guest {
             now: BEGINNING,
             heard_at: BEGINNING,
             closed: flags.closed,
+            dialect: flags.dialect,
             context: 0,
             cookie: 0,
             connections: HashMap::new(),
@@ -229,7 +232,14 @@ impl Guest {
         let verdict = self.firmware.handle_wire(self.now, &frame, Checksum::Unverified);
         if verdict == Verdict::PassOn && self.closed == Closed::Reset {
             let at = self.now;
-            self.packets.extend(kernel::answer(packet).map(|bytes| Packet { bytes, at }));
+            let listens = |ip: IpAddr, port| {
+                let here = |local: Endpoint| {
+                    let any = local.ip.is_unspecified() && local.ip.is_ipv4() == ip.is_ipv4();
+                    local.port == port && (local.ip == ip || any)
+                };
+                self.listeners.values().filter_map(|listener| listener.local).any(here)
+            };
+            self.packets.extend(kernel::answer(packet, listens).map(|bytes| Packet { bytes, at }));
         }
         self.pump();
         Ok(())
@@ -287,7 +297,7 @@ impl Guest {
         match self.ask(cookie, &Message::Listen(request))? {
             Answer::Listen(answer) => {
                 refusal(answer.reason)?;
-                self.listeners.insert(answer.listener, Listener::default());
+                self.listeners.insert(answer.listener, Listener { local: Some(local), ..Listener::default() });
                 Ok(answer.listener)
             }
             other => Err(unexpected(&other)),
@@ -477,7 +487,8 @@ impl Guest {
             }
             while let Some(length) = self.firmware.poll_wire(self.now, &mut buffer) {
                 quiet = false;
-                let bytes = buffer[ETHERNET_HEADER_BYTES..length].to_vec();
+                let mut bytes = buffer[ETHERNET_HEADER_BYTES..length].to_vec();
+                self.dialect.speak(&mut bytes);
                 self.packets.push_back(Packet { bytes, at: self.now });
             }
             if quiet {

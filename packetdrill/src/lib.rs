@@ -14,6 +14,7 @@
 //! | `sockets`, `options`, `events`, `pipes` | sockets as POSIX and Linux have them |
 //! | `guest` | the guest's side of the channel, without latency or loss |
 //! | `kernel` | what the guest's own stack answers to segments that the card passes on |
+//! | `dialect` | the order of a SYN's options |
 //! | `flags` | `--so_flags` |
 //! | `address`, `errno` | socket addresses and error numbers |
 //!
@@ -27,6 +28,7 @@
 
 mod adapter;
 mod address;
+mod dialect;
 mod errno;
 mod events;
 mod flags;

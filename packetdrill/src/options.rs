@@ -17,9 +17,9 @@ use crate::tcp_info::TcpInfo;
 /// Linux's least buffer sizes, doubled.
 const SEND_BUFFER_MIN: u32 = 4608;
 const RECEIVE_BUFFER_MIN: u32 = 2304;
-/// What is read back if nothing was set: Linux's defaults for TCP.
+/// What is read back if nothing was set: Linux's default to send, and the buffer that the card begins with.
 const SEND_BUFFER: u32 = 16_384;
-const RECEIVE_BUFFER: u32 = 131_072;
+const RECEIVE_BUFFER: u32 = 65_536;
 /// The segment size of a connection that has heard nothing of it (RFC 9293, 3.7.1).
 const MSS_DEFAULT: u32 = 536;
 /// `TCP_MAXSEG` takes these.
@@ -72,7 +72,10 @@ impl Sockets {
             (libc::SOL_SOCKET, libc::SO_ACCEPTCONN) => int(matches!(socket.role, Role::Listener(_))),
             (libc::SOL_SOCKET, libc::SO_REUSEADDR) => int(set.reuse_address),
             (libc::SOL_SOCKET, libc::SO_REUSEPORT) => int(set.reuse_port),
-            (libc::SOL_SOCKET, libc::SO_RCVBUF) => int(set.receive_buffer.unwrap_or(RECEIVE_BUFFER)),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => int(match set.receive_buffer {
+                Some(bytes) => bytes,
+                None => self.receive_buffer(&socket.role),
+            }),
             (libc::SOL_SOCKET, libc::SO_SNDBUF) => int(set.send_buffer.unwrap_or(SEND_BUFFER)),
             (libc::SOL_SOCKET, libc::SO_LINGER) => {
                 [int(set.linger_s.is_some()), int(set.linger_s.unwrap_or(0))].concat()
@@ -101,6 +104,13 @@ impl Sockets {
             Role::Stream(id) => Some(*id),
             _ => None,
         }
+    }
+
+    /// What the card offers a connection at first: once both SYNs are known, whole segments.
+    fn receive_buffer(&mut self, role: &Role) -> u32 {
+        let info = self.stream_id(role).and_then(|id| self.guest.info(id));
+        let segment = info.filter(|info| info.tcp_state != TcpInfo::SYN_SENT).map_or(1, |info| info.send_mss.max(1));
+        RECEIVE_BUFFER.next_multiple_of(segment)
     }
 
     /// `TCP_INFO`.

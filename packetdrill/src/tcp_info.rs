@@ -72,6 +72,9 @@ const CLOSED: u8 = 7;
 const LISTEN: u8 = 10;
 
 impl TcpInfo {
+    /// The number of SYN-SENT.
+    pub const SYN_SENT: u8 = 2;
+
     /// Of a socket without a connection.
     pub fn closed() -> Self {
         Self { state: CLOSED, ..Self::default() }

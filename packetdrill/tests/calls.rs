@@ -74,12 +74,12 @@ fn a_reset_is_told_once() {
 }
 
 #[test]
-fn a_reset_after_the_peers_end_is_a_broken_pipe() {
+fn a_reset_after_the_peers_end_is_a_reset() {
     limited(|| {
         let (stack, _, fd, peer) = accepted("", false);
         peer.send("FA 1:1 ack 1");
         peer.send("RA 2:2 ack 1");
-        assert_eq!(stack.get(fd, SOL_SOCKET, libc::SO_ERROR), Ok(libc::EPIPE.into()));
+        assert_eq!(stack.get(fd, SOL_SOCKET, libc::SO_ERROR), Ok(libc::ECONNRESET.into()));
     });
 }
 

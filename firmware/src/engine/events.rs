@@ -179,6 +179,13 @@ impl Firmware {
             }
             t.guest.told = t.guest.bits;
         }
+        if t.guest.notice.is_due() {
+            if !w.push(&Message::Notice(t.notice(id))) {
+                t.await_guest(now);
+                return false;
+            }
+            t.guest.notice.told();
+        }
         let limit = t.send.stream.limit();
         if t.guest.credit_due || limit > t.guest.limit_told {
             let message = SendCredit {

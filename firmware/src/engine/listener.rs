@@ -120,8 +120,17 @@ impl Firmware {
         now: Instant,
     ) -> Verdict {
         let listener = &self.listeners[slot];
-        // MUST-57 and MUST-63; the kernel drops it, and counts it as a NIC's user expects.
-        if !ip::is_unicast(tuple.remote.ip) || ethernet.source.is_group() || tuple.remote.port == 0 {
+        // The kernel drops these, and counts them as a NIC's user expects.
+        if !ip::is_unicast(tuple.local.ip)
+            || !ip::is_unicast(tuple.remote.ip)
+            || ethernet.source.is_group()
+            || tuple.remote.port == 0
+        {
+            self.store.counters.add(Counter::WirePassedAddress);
+            return self.pass_from_wire();
+        }
+        if tuple.local.ip == tuple.remote.ip {
+            self.store.counters.add(Counter::WirePassedLand);
             return self.pass_from_wire();
         }
         let full = if listener.waiting() + u64::from(listener.half_open) >= listener.backlog.into() {

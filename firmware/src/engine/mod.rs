@@ -7,6 +7,7 @@
 
 mod context;
 mod events;
+mod icmp;
 mod listener;
 mod requests;
 mod timers;

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use toe_abi::{
     Action, Addresses, Caps, Connect, ConnectResult, ETHERTYPE, Error, FRAME_BYTES_MAX, FirmwareEvent, FrameError,
-    FrameHeader, GetOption, Hello, Listen, ListenResult, Mac, Message, OptionResult, ParseError, Parsed, Reason,
-    ReceiveCredit, Released, Send, SetOption, Shutdown, Taken, Unlistened, VERSION, flags,
+    FrameHeader, GetOption, Hello, Listen, ListenResult, Mac, Message, Noticed, OptionResult, ParseError, Parsed,
+    Reason, ReceiveCredit, Released, Send, SetOption, Shutdown, Taken, Unlistened, Urgent, VERSION, flags,
 };
 
 use crate::counters::Counter;
@@ -185,6 +185,21 @@ impl Firmware {
                 self.settle(slot, now);
                 self.refused(from, kind, connection, result);
             }
+            Message::Urgent(Urgent { connection, offset }) => {
+                let Some(slot) = self.connection_of(context, connection) else {
+                    return self.unknown(from, kind, 0, connection);
+                };
+                let result = self.connections[slot].call_urgent(offset);
+                self.settle(slot, now);
+                self.refused(from, kind, connection, result);
+            }
+            Message::Noticed(Noticed { connection, serial }) => {
+                let Some(slot) = self.connection_of(context, connection) else {
+                    return self.unknown(from, kind, 0, connection);
+                };
+                self.connections[slot].call_noticed(serial, now);
+                self.settle(slot, now);
+            }
             Message::Abort(m) => match self.connection_of(context, m.connection) {
                 Some(slot) => {
                     self.connections[slot].call_abort(&mut self.store, Reason::AbortedByGuest);
@@ -217,6 +232,7 @@ impl Firmware {
             | Message::Accepted(_)
             | Message::SendCredit(_)
             | Message::State(_)
+            | Message::Notice(_)
             | Message::Released(_)
             | Message::OptionResult(_)
             | Message::InfoResult(_)

@@ -13,9 +13,10 @@ use crate::tcp::tcb::{Link, Tuple};
 use crate::tcp::time_wait;
 use crate::time::Instant;
 use crate::wire::frame::Ethernet;
-use crate::wire::ip::{self, Located};
+use crate::wire::icmp;
+use crate::wire::ip::{self, Foreign, Located};
 use crate::wire::options::Options;
-use crate::wire::segment::{self, Flags, Segment};
+use crate::wire::segment::{self, Flags, Malformed, Segment};
 use toe_abi::Endpoint;
 
 impl Firmware {
@@ -29,10 +30,17 @@ impl Firmware {
             return self.drop_from_wire(Counter::WireDropChannel);
         }
         if ethernet.destination.is_group() {
+            self.store.counters.add(Counter::WirePassedGroup);
             return self.pass_from_wire();
         }
-        let Some(located) = ip::find_tcp(ethernet.ethertype, packet) else {
-            return self.pass_from_wire();
+        let located = match ip::find_tcp(ethernet.ethertype, packet) {
+            Ok(located) => located,
+            Err(foreign) => {
+                return match icmp::find(ethernet.ethertype, packet) {
+                    Some(error) => self.icmp_error(&error, now),
+                    None => self.pass_foreign(foreign),
+                };
+            }
         };
         let Some((source_port, destination_port)) = segment::ports(located.tcp) else {
             return self.pass_from_wire();
@@ -50,17 +58,46 @@ impl Firmware {
         }
     }
 
-    fn parse<'a>(&self, located: &Located<'a>, checksum: Checksum) -> Result<Segment<'a>, Counter> {
+    /// Hands what the card cannot own to the guest's kernel; what is wrong with it is counted.
+    fn pass_foreign(&mut self, foreign: Foreign) -> Verdict {
+        match foreign {
+            Foreign::Other => {}
+            Foreign::Malformed => self.store.counters.add(Counter::WirePassedMalformed),
+            Foreign::Fragment => self.store.counters.add(Counter::WirePassedFragment),
+            Foreign::Extension => self.store.counters.add(Counter::WirePassedExtension),
+        }
+        self.pass_from_wire()
+    }
+
+    fn parse<'a>(&mut self, located: &Located<'a>, checksum: Checksum) -> Result<Segment<'a>, Counter> {
         if located.fragment {
             return Err(Counter::WireDropFragment);
         }
-        let segment = Segment::parse(located.tcp).map_err(|_| Counter::WireDropMalformed)?;
+        let segment = Segment::parse(located.tcp).map_err(|malformed| match malformed {
+            Malformed::Truncated => Counter::WireDropMalformed,
+            Malformed::DataOffset => Counter::WireDropDataOffset,
+        })?;
         if checksum == Checksum::Unverified
             && !segment::checksum_is_right(located.source, located.destination, located.tcp)
         {
             return Err(Counter::WireDropChecksum);
         }
+        self.note_oddities(&segment);
         Ok(segment)
+    }
+
+    /// Counts what no TCP sends and the rules of TCP deal with all the same.
+    fn note_oddities(&mut self, segment: &Segment<'_>) {
+        let flags = segment.flags;
+        if !segment.options_legal {
+            self.store.counters.add(Counter::TcpOptionLength);
+        }
+        if flags.has(Flags::SYN) && flags.has_any(Flags::FIN | Flags::RST) {
+            self.store.counters.add(Counter::TcpFlagsContradict);
+        }
+        if !flags.has_any(Flags::SYN | Flags::FIN | Flags::RST | Flags::ACK) {
+            self.store.counters.add(Counter::TcpFlagsNone);
+        }
     }
 
     /// A segment whose 4-tuple is not the card's: a SYN for a listener, or the guest's.
@@ -184,6 +221,7 @@ impl Firmware {
             ack: if acknowledged { Seq(0) } else { segment.seq + segment.sequence_length() },
             flags: if acknowledged { Flags::RST } else { Flags::RST | Flags::ACK },
             window: 0,
+            urgent: None,
             options: Options::default(),
         };
         let headers = tuple.headers(link, &self.store.config.settings, tcp);
@@ -231,6 +269,7 @@ impl Firmware {
                 ack: segment.ack,
                 flags: segment.flags,
                 window: segment.window,
+                urgent: segment.urgent,
                 options: segment.options,
             };
             let headers = t.tuple.headers(t.link, &t.settings, tcp);

@@ -63,6 +63,11 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     if !flags.has(Flags::SYN) {
         return Reply::Nothing;
     }
+    if flags.has(Flags::FIN) && !acknowledged {
+        // Nobody opens a connection by closing it: this is a probe of a scanner, not a simultaneous open.
+        store.counters.add(Counter::TcpSynFin);
+        return Reply::Nothing;
+    }
     take_syn(t, store, segment, now);
     if acknowledged {
         let syn_sent_at = t.timer_from;
@@ -73,11 +78,16 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         }
         t.send.wl2 = ack;
         t.receive.ack = AckNeed::Now;
-        // "If there are other controls or text in the segment, then continue processing at the sixth step."
+        // "If there are other controls or text in the segment, then continue processing at the sixth step": within what
+        // our SYN offered, as far as there is room for it.
+        t.receive.advertise(&mut store.receive);
         sixth_to_eighth(t, store, segment, t.receive.nxt, now);
     } else {
         // Simultaneous open: the state that it came from is known by its having no listener (MUST-11).
         t.state = State::SynReceived;
+        // "If there are other controls or text in the segment, queue them for processing after the ESTABLISHED state has
+        // been reached": the SYN-ACK acknowledges the SYN alone.
+        t.receive.hold(&mut store.receive, segment.text);
         t.due = Due::Syn;
     }
     Reply::Nothing
@@ -95,9 +105,10 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     // RFC 7323, 2.3: a shift above 14 counts as 14. The window of the SYN itself is not scaled.
     t.send.window = u32::from(segment.window);
     t.send.window_max = t.send.window;
-    t.receive.open(&mut store.receive, Position::initial(segment.seq), shift, store.config.receive_bytes_max, now);
-    t.receive.segment_bytes = 0;
     t.agree_mss(options.mss);
+    let (irs, mss) = (Position::initial(segment.seq), t.send.mss);
+    t.receive.open(&mut store.receive, irs, shift, mss, store.config.receive_bytes_max, now);
+    t.receive.segment_bytes = 0;
     if let Some(Timestamps { value, .. }) = options.timestamps {
         t.receive.timestamp = value;
         t.receive.timestamp_at = now;
@@ -155,7 +166,9 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         answer_unacceptable(t, store, length, now);
         return Check::Drop;
     }
-    if !t.receive.is_acceptable(seq, length) {
+    // What `is_acceptable` allows at the edge is for bare ACKs: a reset there is outside (RFC 5961, 3.2).
+    let beyond = reset && seq > t.receive.nxt && seq == t.receive.edge;
+    if beyond || !t.receive.is_acceptable(seq, length) {
         // MUST-66: with a zero window, ACKs and RSTs at the edge are still valid; `is_acceptable` has that. A segment
         // with text at a closed window carries a valid ACK all the same: it must not go unheard while both ends' windows
         // are closed, so its text alone is refused.
@@ -244,6 +257,9 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
         }
         t.send.una = t.send.iss + 1;
         t.established(store, now);
+        if t.receive.take_held() {
+            t.receive.owe_ack(now, store.config.delayed_ack);
+        }
         t.send.wl1 = Position::default();
     }
     // RFC 5961, 5.2: neither of what was never sent, nor older than the peer's largest window.
@@ -274,13 +290,16 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
     let progress = ack > t.send.una;
     let blocks = segment.options.sack;
     let event = Ack { ack: ack.max(t.send.una), sack: t.agreed.sack.then_some(blocks.as_slice()), duplicate };
+    let before = t.before_probe_fate();
     let (recovery, mut around) = t.around(store);
     recovery.acknowledged(&mut around, &event, now);
+    t.after_probe_fate(store, before, now);
     // A peer that answers is there, even if its window is closed (MUST-37).
     if progress || t.send.window == 0 {
         t.progress_at = now;
     }
     if progress {
+        t.path_progress(store);
         t.timer_from = now;
         t.send.stream.release_before(&mut store.send, ack.min(t.send.end));
         t.send.extend(&mut store.send, t.recovery.window.congestion);
@@ -322,9 +341,21 @@ fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: P
         // What comes after the peer's FIN is ignored, a repeated FIN is acknowledged again.
         return;
     }
+    sixth_urgent(t, store, segment, seq);
     seventh_text(t, store, segment, seq, now);
     if t.state != State::Closed {
-        eighth_fin(t, segment, seq);
+        eighth_fin(t, store, segment, seq);
+    }
+}
+
+/// Sixth, the URG bit: "RCV.UP <- max(RCV.UP,SEG.UP), and signal the user".
+fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position) {
+    if !segment.flags.has(Flags::URG) {
+        return;
+    }
+    store.counters.add(Counter::TcpUrgentIn);
+    if t.receive.urgent.take(seq + u64::from(segment.urgent), t.receive.stream.start()) {
+        t.guest.notice.changed();
     }
 }
 
@@ -367,7 +398,7 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     }
 }
 
-fn eighth_fin(t: &mut Tcb, segment: &Segment<'_>, seq: Position) {
+fn eighth_fin(t: &mut Tcb, store: &Store, segment: &Segment<'_>, seq: Position) {
     if segment.flags.has(Flags::FIN) {
         let position = seq + segment.text.len() as u64;
         // A FIN beyond what was let in by the window stands behind text that was cut off: it will come again.
@@ -386,7 +417,12 @@ fn eighth_fin(t: &mut Tcb, segment: &Segment<'_>, seq: Position) {
     t.receive.ack = AckNeed::Now;
     match t.state {
         State::Established => t.state = State::CloseWait,
-        State::FinWait1 => t.state = State::Closing,
+        State::FinWait1 => {
+            t.state = State::Closing;
+            if store.config.repeat_fin && t.due == Due::None {
+                t.due = Due::FinAgain;
+            }
+        }
         State::FinWait2 => t.state = State::TimeWait,
         _ => {}
     }

@@ -97,6 +97,25 @@ impl Tcb {
         Ok(())
     }
 
+    /// URGENT: SND.UP moves to `offset`, be the data before it here or yet to come. `Err`: beyond the end of the stream.
+    pub fn call_urgent(&mut self, offset: u64) -> Result<(), Reason> {
+        let up = self.send_position(offset.min(u64::MAX / 2));
+        if offset > u64::MAX / 2 || (self.send.fin && up > self.send.end) {
+            return Err(Reason::Offset);
+        }
+        if self.state != State::Closed && self.send.urgent.advance(up) {
+            self.guest.notice.changed();
+        }
+        self.guest.notice.asked();
+        Ok(())
+    }
+
+    /// NOTICED.
+    pub fn call_noticed(&mut self, serial: u64, now: Instant) {
+        self.guest.notice.seen(serial);
+        self.await_guest(now);
+    }
+
     fn finish_sending(&mut self, now: Instant) {
         if self.send.last() == self.send.nxt && self.send.in_flight() == 0 {
             self.timer_from = now;
@@ -177,7 +196,11 @@ impl Tcb {
 
     /// Whether there is something to tell the guest for which it needs no room, unlike for new data.
     pub fn has_words(&self) -> bool {
-        self.untold() != 0 || self.guest.credit_due || self.limit_is_news() || self.repeatable() > 0
+        self.untold() != 0
+            || self.guest.notice.is_due()
+            || self.guest.credit_due
+            || self.limit_is_news()
+            || self.repeatable() > 0
     }
 
     /// Octets that were sent to the guest and are to be sent again.
@@ -209,6 +232,7 @@ impl Tcb {
     pub fn await_guest(&mut self, now: Instant) {
         let unanswered = self.guest.bits & self.guest.told & !self.guest.seen != 0
             || self.guest.delivered > self.receive.stream.start() && self.guest.bits & state::ABORTED == 0;
+        let unanswered = unanswered || self.guest.notice.is_unanswered();
         if !unanswered || self.guest.context.is_none() {
             self.guest.repeat_at = None;
         } else if self.guest.repeat_at.is_none() {
@@ -221,6 +245,7 @@ impl Tcb {
         self.guest.repeats = (self.guest.repeats + 1).min(31);
         self.guest.repeat_at = None;
         self.guest.told = 0;
+        self.guest.notice.tell_again();
         self.guest.delivered = self.receive.stream.start();
     }
 }

@@ -153,6 +153,7 @@ impl HalfOpen {
             ack: self.irs + 1,
             flags,
             window: self.window >> shift,
+            urgent: None,
             options,
         };
         self.tuple.headers(self.link, &config.settings, tcp)
@@ -172,7 +173,7 @@ impl HalfOpen {
         t.send.shift = if self.agreed.window_scale { self.peer_shift.min(14) } else { 0 };
         let shift = self.shift(&store.config).unwrap_or(0);
         let irs = Position::initial(self.irs);
-        t.receive.open(&mut store.receive, irs, shift, store.config.receive_bytes_max, now);
+        t.receive.open(&mut store.receive, irs, shift, mss, store.config.receive_bytes_max, now);
         t.receive.timestamp = self.timestamp;
         t.receive.timestamp_at = now;
         // The SYN-ACK has offered this much; all of it that pages can be had for is granted now.

@@ -30,11 +30,16 @@ pub struct Outgoing {
     pub text_at: Position,
     /// How long it is, in bytes.
     pub text_bytes: usize,
+    /// The urgent pointer.
+    pub urgent: Option<u16>,
 }
 
 /// The next segment, as if it were sent now.
 pub fn next_segment(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
-    let segment = choose(t, store, now)?;
+    let mut segment = choose(t, store, now)?;
+    if segment.flags.0 & (Flags::SYN | Flags::RST).0 == 0 {
+        segment.urgent = t.send.urgent.say(segment.text_at);
+    }
     t.figures.segments_out += 1;
     t.figures.bytes_sent += segment.text_bytes as u64;
     store.counters.add(Counter::TcpSegmentsOut);
@@ -53,7 +58,9 @@ fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
             .or_else(|| tail_probe(t, store, now))
             .or_else(|| new_data(t, store, now, false))
             .or_else(|| window_probe(t, store, now))
+            .or_else(|| urgent_mark(t, store, now))
             .or_else(|| keep_alive(t, store, now))
+            .or_else(|| fin_again(t, store, now))
             .or_else(|| acknowledgement(t, store, now)),
     }
 }
@@ -99,7 +106,16 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
         (t.receive.nxt.seq(), Flags::SYN | Flags::ACK)
     };
     let window = syn_window(t, store, first);
-    Some(Outgoing { seq: t.send.iss.seq(), ack, flags, window, options, text_at: t.send.una, text_bytes: 0 })
+    Some(Outgoing {
+        seq: t.send.iss.seq(),
+        ack,
+        flags,
+        window,
+        options,
+        text_at: t.send.una,
+        text_bytes: 0,
+        urgent: None,
+    })
 }
 
 /// The window of a SYN is never scaled (RFC 7323, 2.2). Before the peer's SYN there is no stream behind it; but until
@@ -118,7 +134,7 @@ fn bare(t: &mut Tcb, store: &mut Store, now: Instant, seq: Position, flags: Flag
     acknowledging(
         t,
         store,
-        Outgoing { seq: seq.seq(), ack: Seq(0), flags, window: 0, options, text_at: seq, text_bytes: 0 },
+        Outgoing { seq: seq.seq(), ack: Seq(0), flags, window: 0, options, text_at: seq, text_bytes: 0, urgent: None },
     )
 }
 
@@ -161,6 +177,7 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
     let mut options = data_options(t, now);
     let fin = t.send.fin && end > t.send.end;
     let text_end = end.min(t.send.end);
+    t.path_sent(start, text_end);
     let ack = t.receive.ack;
     let room = blocks_max(t, text_end.since(start));
     let is_silent = options.sack.as_slice().len() > room;
@@ -184,6 +201,7 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
             options,
             text_at: start,
             text_bytes: text_end.since(start) as usize,
+            urgent: None,
         },
     );
     if is_silent {
@@ -198,7 +216,8 @@ fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     let slot = t.recovery.first_lost(&t.send, &store.records)?;
     let record = *store.records.get(slot);
     let nothing_in_network = t.recovery.in_network(&t.send) == 0;
-    if !nothing_in_network && t.recovery.allowance(&t.send) < record.len() {
+    // Of a record that the path does not take any more, only the first part goes.
+    if !nothing_in_network && t.recovery.allowance(&t.send) < record.len().min(t.send.mss.into()) {
         return None;
     }
     // The peer may have drawn its window back (SHLD-16): only the first octets may then go, as a probe.
@@ -217,6 +236,9 @@ fn again(t: &mut Tcb, store: &mut Store, now: Instant, slot: RecordSlot) -> Outg
     let text_bytes = record.end.min(t.send.end).since(record.start);
     let end = if text_bytes > most && t.send.records.split(&mut store.records, slot, record.start + most) {
         record.start + most
+    } else if text_bytes > u64::from(t.send.mss) {
+        // The path does not take more: what is left of the record waits until this is acknowledged.
+        record.start + u64::from(t.send.mss)
     } else {
         record.end
     };
@@ -268,12 +290,18 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     if length == 0 {
         return None;
     }
+    if let Some(probe) = t.probe_bytes(queued, allowed, now) {
+        let segment = send_new(t, store, now, start + probe)?;
+        t.probe_was_sent(store, start, start + probe);
+        return Some(segment);
+    }
     let alone = t.send.in_flight() == 0;
     if !probe && !alone && t.recovery.allowance(&t.send) < length {
         return None;
     }
     let full = length >= mss;
-    let everything = length == queued && (alone || t.send.nodelay || t.send.fin);
+    let at_once = alone || t.send.nodelay || t.send.fin || t.send.urgent.is_ahead_of(start);
+    let everything = length == queued && at_once;
     let half_the_window = length >= u64::from(t.send.window_max / 2) && length == allowed;
     if !(full || everything || half_the_window || probe) {
         return None;
@@ -320,6 +348,11 @@ fn window_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing
     Some(data(t, store, now, start, end))
 }
 
+/// The urgent mark alone, when nothing that could carry it may go.
+fn urgent_mark(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    t.send.urgent.is_due(t.send.nxt).then(|| bare(t, store, now, t.send.nxt, Flags::ACK))
+}
+
 /// A segment without data whose number the peer has acknowledged already, so that it must answer (SHLD-12).
 fn keep_alive(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if t.due != Due::KeepAlive {
@@ -328,6 +361,16 @@ fn keep_alive(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> 
     t.due = Due::None;
     store.counters.add(Counter::TcpKeepAlives);
     Some(bare(t, store, now, t.send.una.back(1), Flags::ACK))
+}
+
+/// Our FIN, sent and not acknowledged, once more: it acknowledges the peer's, and saves the timeout if it was lost.
+fn fin_again(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if t.due != Due::FinAgain {
+        return None;
+    }
+    t.due = Due::None;
+    let last = t.send.records.last()?;
+    (store.records.get(last).start == t.send.end).then(|| again(t, store, now, last))
 }
 
 /// A bare acknowledgement, if one is owed and cannot wait.

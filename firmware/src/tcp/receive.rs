@@ -6,6 +6,7 @@
 
 use crate::seq::Position;
 use crate::store::pages::{Pages, Stream};
+use crate::tcp::urgent::ReceiveMark;
 use crate::time::{Duration, Instant};
 use crate::wire::options::SackBlocks;
 
@@ -57,6 +58,8 @@ pub struct Receiver {
     pub stream: Stream,
     /// Where the peer's FIN stands, once seen; perhaps beyond a gap.
     pub fin: Option<Position>,
+    /// RCV.UP.
+    pub urgent: ReceiveMark,
     /// Acknowledgement owed.
     pub ack: AckNeed,
     /// Last.ACK.sent of RFC 7323.
@@ -80,8 +83,9 @@ pub struct Receiver {
     age: u32,
 }
 
-/// The buffer that every connection begins with, in bytes.
-const BUFFER_FIRST: u64 = 65_535;
+/// The buffer that every connection begins with, in bytes, before it is rounded up to whole segments: the most that a
+/// window field can say without a shift. What is beyond that is room all the same, and the edge lies behind it.
+const BUFFER_FIRST: u64 = 65_536;
 
 impl Receiver {
     /// A receiver at rest, with room for `ranges` ranges.
@@ -93,6 +97,7 @@ impl Receiver {
             shift: 0,
             stream,
             fin: None,
+            urgent: ReceiveMark::default(),
             ack: AckNeed::None,
             last_ack_sent: Position::default(),
             timestamp: 0,
@@ -114,7 +119,9 @@ impl Receiver {
     }
 
     /// Begins a life: the peer's SYN stood at `irs`.
-    pub fn open(&mut self, pages: &mut Pages, irs: Position, shift: u8, buffer_max: u64, now: Instant) {
+    ///
+    /// `segment`: the largest segment of the peer's, in bytes. The first buffer holds a whole number of them.
+    pub fn open(&mut self, pages: &mut Pages, irs: Position, shift: u8, segment: u32, buffer_max: u64, now: Instant) {
         let nxt = irs + 1;
         self.stream.open(pages, nxt);
         self.irs = irs;
@@ -122,13 +129,15 @@ impl Receiver {
         self.edge = nxt;
         self.shift = shift;
         self.fin = None;
+        self.urgent = ReceiveMark::default();
         self.ack = AckNeed::None;
         self.last_ack_sent = nxt;
         self.timestamp = 0;
         self.timestamp_at = now;
         self.segment_bytes = 0;
-        self.buffer_max = buffer_max.min(65_535 << shift);
-        self.buffer = BUFFER_FIRST.min(self.buffer_max);
+        let first = BUFFER_FIRST.next_multiple_of(u64::from(segment.max(1)));
+        self.buffer_max = buffer_max.min(first.max(65_535 << shift));
+        self.buffer = first.min(self.buffer_max);
         self.round_began = now;
         self.round_end = nxt + self.buffer / 2;
         self.range_count = 0;
@@ -193,6 +202,23 @@ impl Receiver {
         }
     }
 
+    /// Keeps the text of a SYN until the handshake is complete: behind `nxt`, which does not go on yet.
+    pub fn hold(&mut self, pages: &mut Pages, text: &[u8]) {
+        self.edge = self.next_edge(pages);
+        let end = (self.nxt + text.len() as u64).min(self.edge);
+        if end > self.nxt && self.note(self.nxt, end).is_some() {
+            self.stream.write(pages, self.nxt, &text[..end.since(self.nxt) as usize]);
+            self.segment_bytes = text.len() as u32;
+        }
+    }
+
+    /// The handshake is complete: what was held counts now. Whether there was something.
+    pub fn take_held(&mut self) -> bool {
+        let before = self.nxt;
+        self.join();
+        self.nxt > before
+    }
+
     /// Takes a FIN at `position`; `nxt` goes over it when it is reached. A second one elsewhere is not believed.
     pub fn finish(&mut self, position: Position) {
         let beyond = self.ranges[..self.range_count].iter().any(|r| r.end > position);
@@ -201,7 +227,8 @@ impl Receiver {
         }
         if self.fin == Some(self.nxt) {
             self.nxt = self.nxt + 1;
-            self.edge = self.edge.max(self.nxt);
+            // A FIN takes a number and no room: what the peer was offered stays.
+            self.edge = self.edge + 1;
         }
     }
 
@@ -258,7 +285,8 @@ impl Receiver {
         let mut blocks = SackBlocks::default();
         let mut before = u32::MAX;
         for _ in 0..crate::wire::options::SACK_BLOCKS_MAX {
-            let ranges = self.ranges[..self.range_count].iter();
+            // What a SYN brought lies at `nxt` until the handshake is complete, and behind no gap.
+            let ranges = self.ranges[..self.range_count].iter().filter(|r| r.start > self.nxt);
             let Some(range) = ranges.filter(|r| r.age < before).max_by_key(|r| r.age) else { break };
             blocks.push(range.start.seq(), range.end.seq());
             before = range.age;
@@ -343,7 +371,7 @@ mod tests {
     fn receiver(ranges: u32) -> (Pages, Receiver) {
         let mut pages = Pages::new(Gauge::new("p", "deny", 64), 64, 512, 1, 64);
         let mut r = Receiver::new(Stream::new(0), ranges);
-        r.open(&mut pages, start().back(1), 0, 16_384, Instant::default());
+        r.open(&mut pages, start().back(1), 0, 1460, 16_384, Instant::default());
         r.advertise(&mut pages);
         (pages, r)
     }
@@ -444,7 +472,7 @@ mod tests {
         // Two connections with two pages of 512 bytes each, and no more.
         let mut pages = Pages::new(Gauge::new("p", "deny", 4), 4, 512, 2, 64);
         let mut r = Receiver::new(Stream::new(0), 4);
-        r.open(&mut pages, start().back(1), 0, 32_768, Instant::default());
+        r.open(&mut pages, start().back(1), 0, 1460, 32_768, Instant::default());
         r.segment_bytes = 9_000;
         r.advertise(&mut pages);
         for _ in 0..20 {

@@ -495,6 +495,29 @@ impl Recovery {
         }
     }
 
+    /// Segments larger than the path now takes are lost (RFC 1191, 6.4), which says nothing about congestion.
+    pub fn too_big(&mut self, a: &mut Around<'_>) {
+        let mss = u64::from(a.sender.mss);
+        let mut next = a.sender.records.first();
+        while let Some(slot) = next {
+            next = a.records.next(slot);
+            let record = a.records.get_mut(slot);
+            if record.len() > mss && !record.sacked && !record.lost {
+                record.lost = true;
+                self.lost += record.len();
+            }
+        }
+    }
+
+    /// The loss that began a recovery was that of a probe of the path's MTU alone (RFC 4821, 7.5): the window stays.
+    pub fn forgive(&mut self, before: &Self) {
+        self.phase = before.phase;
+        self.window = before.window;
+        self.controller = before.controller;
+        self.until = before.until;
+        self.prr = before.prr;
+    }
+
     /// The first lost segment.
     pub fn first_lost(&self, sender: &Sender, records: &Records) -> Option<RecordSlot> {
         if self.lost == 0 {

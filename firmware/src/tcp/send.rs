@@ -3,6 +3,7 @@
 use crate::seq::Position;
 use crate::store::pages::{Pages, Stream};
 use crate::tcp::records::RecordList;
+use crate::tcp::urgent::SendMark;
 
 /// The sending half.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Sender {
     pub mss: u32,
     /// Nagle's algorithm is off.
     pub nodelay: bool,
+    /// SND.UP.
+    pub urgent: SendMark,
     /// The data from `una` to `end`.
     pub stream: Stream,
     /// The segments in flight.
@@ -62,6 +65,7 @@ impl Sender {
             shift: 0,
             mss: 0,
             nodelay: false,
+            urgent: SendMark::default(),
             stream,
             records: RecordList::CLOSED,
             buffer_max: 0,
@@ -84,12 +88,14 @@ impl Sender {
             shift,
             mss: my_mss,
             nodelay: my_nodelay,
+            urgent,
             stream,
             records: _,
             buffer_max: my_buffer_max,
         } = self;
         (*my_iss, *una, *nxt, *max, *end) = (iss, iss, iss, iss, iss + 1);
         (*fin, *window, *window_max, *shift) = (false, 0, 0, 0);
+        *urgent = SendMark::default();
         (*wl1, *wl2) = (Position::default(), iss);
         (*my_mss, *my_nodelay, *my_buffer_max) = (mss, nodelay, buffer_max);
         stream.open(pages, iss + 1);
@@ -136,6 +142,17 @@ mod tests {
     use super::*;
     use crate::seq::Seq;
     use crate::store::gauge::Gauge;
+
+    #[test]
+    fn the_largest_window_is_a_gigabyte_and_lies_ahead() {
+        let mut pages = Pages::new(Gauge::new("p", "deny", 8), 8, 512, 1, 8);
+        let mut s = Sender::new(Stream::new(0));
+        s.open(&mut pages, Position::initial(Seq(u32::MAX)), 1000, 4096, false);
+        s.shift = 14;
+        s.update_window(Position::initial(Seq(7)), s.una, 65_535);
+        assert_eq!((s.window, s.window_max), (65_535 << 14, 65_535 << 14));
+        assert_eq!(s.edge().since(s.una), 65_535 << 14);
+    }
 
     #[test]
     fn a_window_from_an_older_segment_is_not_believed() {

@@ -26,6 +26,8 @@ pub struct Settings {
     pub traffic_class: u8,
     /// The controller's kind.
     pub congestion: CongestionControl,
+    /// ICMP errors are reported (SHLD-20).
+    pub report_errors: bool,
 }
 
 /// What Linux sends by default, and RFC 1700 recommends.
@@ -45,6 +47,7 @@ impl Settings {
             hop_limit: HOP_LIMIT,
             traffic_class: 0,
             congestion,
+            report_errors: true,
         }
     }
 }
@@ -82,6 +85,7 @@ impl Tcb {
                 };
                 self.recovery.set_controller(self.settings.congestion);
             }
+            option::REPORT_ERRORS => self.settings.report_errors = in_range(0, 1)? == 1,
             _ => return Err(Reason::OptionUnknown),
         }
         Ok(())
@@ -107,6 +111,7 @@ impl Tcb {
                 CongestionControl::NewReno => 1,
                 CongestionControl::Cubic => 2,
             },
+            option::REPORT_ERRORS => s.report_errors.into(),
             _ => return None,
         })
     }

@@ -13,6 +13,8 @@ use crate::profile::Tcp;
 use crate::seq::Position;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
+use crate::tcp::notice::Notice;
+use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::{AckNeed, Receiver};
 use crate::tcp::records::Records;
 use crate::tcp::recovery::{Around, Recovery};
@@ -163,6 +165,8 @@ pub struct Guest {
     pub repeats: u32,
     /// When to tell again.
     pub repeat_at: Option<Instant>,
+    /// What it should know beside the bits.
+    pub notice: Notice,
 }
 
 /// What is fixed for all connections of a card.
@@ -184,6 +188,8 @@ pub struct Config {
     pub rto_max: Duration,
     /// Initial window in segments.
     pub initial_window: u32,
+    /// When FINs cross, the acknowledgement of the peer's repeats ours.
+    pub repeat_fin: bool,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
     /// What new connections are set to.
@@ -207,6 +213,7 @@ impl Config {
             rto_floor: ms(tcp.rto_min_ms),
             rto_max: ms(tcp.rto_max_ms),
             initial_window: tcp.initial_window_segments,
+            repeat_fin: tcp.repeat_fin,
             syn_ack_retries: tcp.syn_ack_retries,
             settings: Settings::new(tcp.congestion),
             send_bytes_max,
@@ -243,6 +250,8 @@ pub enum Due {
     TailProbe,
     /// A keep-alive (RFC 9293, 3.8.4).
     KeepAlive,
+    /// Our FIN once more, because it carries the acknowledgement of the peer's that crossed it.
+    FinAgain,
 }
 
 /// Figures for INFO.
@@ -281,6 +290,10 @@ pub struct Tcb {
     pub timestamp_offset: u32,
     /// The MTU of the guest's interface.
     pub mtu: u32,
+    /// The MTU of the path.
+    pub path: PathMtu,
+    /// SND.UNA when ICMP last said that the peer cannot be reached.
+    pub unreachable_at: Option<Position>,
     /// Something to be sent out of turn.
     pub due: Due,
     /// When the retransmission timer was last started.
@@ -365,6 +378,8 @@ impl Tcb {
             agreed: Agreed::default(),
             timestamp_offset: 0,
             mtu: 0,
+            path: PathMtu::new(zero.ip, 0),
+            unreachable_at: None,
             due: Due::None,
             timer_from: Instant::default(),
             progress_at: Instant::default(),
@@ -395,6 +410,8 @@ impl Tcb {
             agreed,
             timestamp_offset,
             mtu: my_mtu,
+            path,
+            unreachable_at,
             due,
             timer_from,
             progress_at,
@@ -412,6 +429,8 @@ impl Tcb {
         } = self;
         (*my_tuple, *my_link, *my_mtu) = (tuple, link, mtu);
         *state = State::SynSent;
+        *path = PathMtu::new(tuple.local.ip, mtu);
+        *unreachable_at = None;
         *rtt = RttEstimator::new(store.config.rto_floor, store.config.rto_max);
         *agreed = Agreed::default();
         *timestamp_offset = 0;
@@ -461,6 +480,7 @@ impl Tcb {
         let peer = u32::from(peer.unwrap_or(default_mss(self.tuple.local.ip)));
         let options = if self.agreed.timestamps { TIMESTAMP_BYTES } else { 0 };
         self.send.mss = peer.min(self.receive_mss()).max(SEND_MSS_MIN + options) - options;
+        self.open_path();
     }
 
     /// Both SYNs are acknowledged. The window of the segment that did it is taken by the caller.
@@ -561,6 +581,7 @@ impl Guest {
             outstanding: 0,
             repeats: 0,
             repeat_at: None,
+            notice: Notice::NONE,
         }
     }
 }

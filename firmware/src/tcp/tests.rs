@@ -4,6 +4,13 @@ use toe_abi::{Reason, flags, option, state};
 
 use crate::testing::Bench;
 
+mod acknowledging;
+mod addresses;
+mod closing;
+mod opening;
+mod options;
+mod window;
+
 // Opening (RFC 9293, 3.5).
 
 #[test]
@@ -691,13 +698,97 @@ fn a_peer_that_has_filled_the_window_is_heard_while_a_segment_of_it_is_missing()
     let mut b = Bench::established();
     b.send(100);
     b.expect("PA 1:101");
-    // All of 1:65536 is under way and its first segment lost: the peer's next octet is the first beyond the window.
-    b.peer("A 65536 ack 101");
+    // All of 1:66001 is under way (66 segments of 1000) and its first segment lost: the peer's next octet is the first
+    // beyond the window.
+    b.peer("A 66001 ack 101");
     assert_eq!(b.count("tcp-out-of-window"), 0);
     b.wait_ms(2000);
     b.nothing();
-    b.peer("A 65537 ack 101");
+    b.peer("A 66002 ack 101");
     assert_eq!(b.count("tcp-out-of-window"), 1);
+}
+
+#[test]
+fn a_reset_at_the_right_edge_is_outside_of_the_window() {
+    // RFC 5961, 3.2: beyond RCV.NXT + RCV.WND - 1 it is dropped without an answer, within it is challenged.
+    let mut b = Bench::established();
+    b.peer("R 66001");
+    b.nothing();
+    assert_eq!(b.count("tcp-out-of-window"), 1);
+    b.peer("R 66000");
+    b.expect("A 1:1 ack 1 win 65535");
+    b.peer("F 1 ack 1");
+    b.peer("FA 1 ack 1");
+    b.expect("A 1:1 ack 2 win 65535");
+    b.peer("R 66001");
+    b.expect("A 1:1 ack 2");
+    b.peer("R 66002");
+    b.nothing();
+    assert_eq!(b.bits, state::ESTABLISHED | state::PEER_CLOSED);
+    b.peer("R 2");
+    assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::Reset as u32));
+}
+
+#[test]
+fn text_of_a_syn_that_crosses_ours_waits_for_the_handshake() {
+    // RFC 9293, 3.10.7.3, fourth: it is queued until ESTABLISHED.
+    let mut b = Bench::new();
+    b.connect(0);
+    b.expect("S 0");
+    b.peer("S 0:3 <mss 1000, sackOK>");
+    b.expect("SA 0:0 ack 1 <mss 1460, sackOK>");
+    b.received(0);
+    b.peer("R 5000");
+    b.expect("A 1:1 ack 1 <>");
+    b.peer("A 4 ack 1");
+    b.received(3);
+    b.wait_ms(100);
+    b.expect("A 1:1 ack 4");
+    b.peer("PA 4:14 ack 1");
+    b.received(13);
+}
+
+#[test]
+fn text_of_a_syn_ack_is_taken() {
+    let mut b = Bench::new();
+    b.connect(0);
+    b.expect("S 0");
+    b.peer("SA 0:3 ack 1");
+    b.expect("A 1:1 ack 4");
+    b.received(3);
+}
+
+#[test]
+fn a_syn_with_a_fin_opens_nothing() {
+    let mut b = Bench::new();
+    b.connect(0);
+    b.expect("S 0");
+    b.peer("SF 0:3");
+    b.nothing();
+    assert_eq!((b.bits, b.count("tcp-syn-fin")), (0, 1));
+    b.peer("SA 0 ack 1");
+    b.expect("A 1:1 ack 1");
+}
+
+#[test]
+fn fins_that_cross_are_acknowledged_bare_or_with_ours_again() {
+    for repeat in [false, true] {
+        let mut b = Bench::with(|p| p.tcp.repeat_fin = repeat);
+        b.connect(0);
+        b.expect("S 0");
+        b.peer("SA 0 ack 1");
+        b.expect("A 1:1 ack 1");
+        b.shutdown();
+        b.expect("FA 1:1 ack 1");
+        b.peer("FA 1 ack 1");
+        b.expect(if repeat { "FA 1:1 ack 2" } else { "A 2:2 ack 2" });
+        b.nothing();
+        b.peer("S 2");
+        b.expect("A 2:2 ack 2");
+        b.peer("A 2 ack 2");
+        assert_eq!(b.in_use("time-wait"), 1);
+        b.nothing();
+    }
 }
 
 #[test]

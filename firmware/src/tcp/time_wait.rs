@@ -118,6 +118,7 @@ impl TimeWait {
             ack: self.rcv_nxt.seq(),
             flags: Flags::ACK,
             window: self.window,
+            urgent: None,
             options: Options { timestamps, ..Options::default() },
         };
         self.tuple.headers(self.link, &self.settings, tcp)

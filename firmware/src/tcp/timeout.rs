@@ -7,6 +7,7 @@
 use toe_abi::Reason;
 
 use crate::counters::Counter;
+use crate::tcp::icmp;
 use crate::tcp::receive::AckNeed;
 use crate::tcp::tcb::{Due, State, Store, Tcb};
 use crate::time::{Duration, Instant};
@@ -117,7 +118,8 @@ pub fn fired(t: &mut Tcb, store: &mut Store, kind: Kind, now: Instant) {
 }
 
 fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
-    let silent = now.since(t.progress_at);
+    // A peer that has answered since something was last sent is not silent, however long the timer had backed off.
+    let silent = if t.progress_at > t.timer_from { Duration::ZERO } else { now.since(t.progress_at) };
     match waiting {
         Waiting::Handshake => {
             // MUST-22 and MUST-23: SYNs are given up like data, and not before R2 of their own.
@@ -126,6 +128,7 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
                 return;
             }
             t.rtt.back_off();
+            advise(t, store);
             t.due = Due::Syn;
         }
         Waiting::Acknowledgement => {
@@ -135,13 +138,19 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
                 return;
             }
             t.rtt.back_off();
+            if advise(t, store) {
+                return;
+            }
             t.timer_from = now;
+            t.path_timeout(store, now);
             let (recovery, mut around) = t.around(store);
             recovery.timed_out(&mut around);
         }
         Waiting::Reordering => {
+            let before = t.before_probe_fate();
             let (recovery, mut around) = t.around(store);
             recovery.reorder_timeout(&mut around, now);
+            t.after_probe_fate(store, before, now);
         }
         Waiting::Tail => t.due = Due::TailProbe,
         Waiting::Window => {
@@ -156,6 +165,25 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
             t.due = Due::WindowProbe;
         }
     }
+}
+
+/// R1 (RFC 9293, 3.8.3; SHLD-10: at least three retransmissions), counted in timeouts without progress.
+pub const R1_TIMEOUTS: u32 = 3;
+
+/// From R1 on, every timeout is a hint that the next hop may be gone: the guest, who owns routes and neighbours, is
+/// told (MUST-20, SHLD-9). Whether the connection is over, because ICMP had said that the peer cannot be reached.
+fn advise(t: &mut Tcb, store: &mut Store) -> bool {
+    if t.rtt.backoff() < R1_TIMEOUTS {
+        return false;
+    }
+    store.counters.add(Counter::TcpPathAdvice);
+    t.guest.notice.advise();
+    let over = icmp::is_confirmed(t.unreachable_at, t.send.una);
+    if over {
+        store.counters.add(Counter::IcmpAborted);
+        t.end(Reason::Unreachable);
+    }
+    over
 }
 
 /// R2 of this connection (MUST-21: the program can set it).

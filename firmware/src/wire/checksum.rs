@@ -31,6 +31,12 @@ impl Sum {
     /// Adds the pseudo-header of a TCP segment (RFC 9293, 3.1).
     #[must_use]
     pub fn pseudo_header(self, source: IpAddr, destination: IpAddr, tcp_bytes: usize) -> Self {
+        self.pseudo_header_of(super::ip::PROTOCOL_TCP, source, destination, tcp_bytes)
+    }
+
+    /// Adds the pseudo-header of any protocol's packet (RFC 8200, 8.1, for IPv6).
+    #[must_use]
+    pub fn pseudo_header_of(self, protocol: u8, source: IpAddr, destination: IpAddr, bytes: usize) -> Self {
         let addresses = match (source, destination) {
             (IpAddr::V4(s), IpAddr::V4(d)) => self.bytes(&s.octets()).bytes(&d.octets()),
             (s, d) => {
@@ -41,7 +47,7 @@ impl Sum {
                 self.bytes(&v6(s)).bytes(&v6(d))
             }
         };
-        addresses.bytes(&[0, super::ip::PROTOCOL_TCP]).bytes(&(tcp_bytes as u32).to_be_bytes())
+        addresses.bytes(&[0, protocol]).bytes(&(bytes as u32).to_be_bytes())
     }
 
     /// The checksum field that makes what was summed right.

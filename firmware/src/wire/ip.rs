@@ -10,6 +10,12 @@ use super::checksum::Sum;
 /// IP's protocol number of TCP.
 pub const PROTOCOL_TCP: u8 = 6;
 
+/// IP's protocol number of ICMP for IPv4.
+pub const PROTOCOL_ICMP: u8 = 1;
+
+/// IP's protocol number of ICMP for IPv6.
+pub const PROTOCOL_ICMPV6: u8 = 58;
+
 /// EtherType of IPv4.
 pub const ETHERTYPE_V4: u16 = 0x0800;
 
@@ -44,35 +50,64 @@ pub struct Located<'a> {
     pub ecn: Ecn,
 }
 
-/// Finds the TCP segment in the packet behind an Ethernet header. `None`: it is none that the card could own, and
-/// the guest's kernel is to judge it (not IP, not TCP, malformed, a later fragment, an unknown extension header).
-pub fn find_tcp(ethertype: u16, packet: &[u8]) -> Option<Located<'_>> {
+/// Why there is no segment in a packet that the card could own: the guest's kernel is to judge it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Foreign {
+    /// Not IP, or not TCP.
+    Other,
+    /// Lengths, version or header checksum make no sense.
+    Malformed,
+    /// Not the first fragment: it shows no ports.
+    Fragment,
+    /// Behind an extension header that is unknown or not to be passed over, or behind too many.
+    Extension,
+}
+
+/// Finds the TCP segment in the packet behind an Ethernet header.
+///
+/// # Errors
+/// See [`Foreign`].
+pub fn find_tcp(ethertype: u16, packet: &[u8]) -> Result<Located<'_>, Foreign> {
     match ethertype {
-        ETHERTYPE_V4 => find_v4(packet),
-        ETHERTYPE_V6 => find_v6(packet),
-        _ => None,
+        ETHERTYPE_V4 => find_v4(packet, PROTOCOL_TCP),
+        ETHERTYPE_V6 => find_v6(packet, PROTOCOL_TCP),
+        _ => Err(Foreign::Other),
     }
 }
 
-fn find_v4(packet: &[u8]) -> Option<Located<'_>> {
+/// Finds the ICMP message (of the packet's own family) in the packet behind an Ethernet header: source, destination
+/// and message. `None`: there is none, or not the whole of it.
+pub fn find_icmp(ethertype: u16, packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
+    let found = match ethertype {
+        ETHERTYPE_V4 => find_v4(packet, PROTOCOL_ICMP),
+        ETHERTYPE_V6 => find_v6(packet, PROTOCOL_ICMPV6),
+        _ => return None,
+    };
+    found.ok().filter(|f| !f.fragment).map(|f| (f.source, f.destination, f.tcp))
+}
+
+fn find_v4(packet: &[u8], protocol: u8) -> Result<Located<'_>, Foreign> {
     if packet.len() < V4_HEADER_BYTES || packet[0] >> 4 != 4 {
-        return None;
+        return Err(Foreign::Malformed);
     }
     let header_bytes = usize::from(packet[0] & 0xf) * 4;
     let total = usize::from(be16(packet, 2));
     // Beyond the total length there is Ethernet padding. A super-frame of just 64 KiB may say zero, as Linux's
     // "big TCP" does; the guest did not ask for those.
     if header_bytes < V4_HEADER_BYTES || total < header_bytes || total > packet.len() {
-        return None;
+        return Err(Foreign::Malformed);
     }
     let fragment_field = be16(packet, 6);
-    if packet[9] != PROTOCOL_TCP || fragment_field & 0x1fff != 0 {
-        return None;
+    if packet[9] != protocol {
+        return Err(Foreign::Other);
     }
     if !Sum::default().bytes(&packet[..header_bytes]).is_right() {
-        return None;
+        return Err(Foreign::Malformed);
     }
-    Some(Located {
+    if fragment_field & 0x1fff != 0 {
+        return Err(Foreign::Fragment);
+    }
+    Ok(Located {
         source: v4(packet, 12),
         destination: v4(packet, 16),
         tcp: &packet[header_bytes..total],
@@ -81,17 +116,17 @@ fn find_v4(packet: &[u8]) -> Option<Located<'_>> {
     })
 }
 
-fn find_v6(packet: &[u8]) -> Option<Located<'_>> {
+fn find_v6(packet: &[u8], protocol: u8) -> Result<Located<'_>, Foreign> {
     if packet.len() < V6_HEADER_BYTES || packet[0] >> 4 != 6 {
-        return None;
+        return Err(Foreign::Malformed);
     }
-    let mut rest = packet[V6_HEADER_BYTES..].get(..usize::from(be16(packet, 4)))?;
+    let mut rest = packet[V6_HEADER_BYTES..].get(..usize::from(be16(packet, 4))).ok_or(Foreign::Malformed)?;
     let mut next = packet[6];
     let mut fragment = false;
     for _ in 0..EXTENSION_HEADERS_MAX {
         let skip = match next {
-            PROTOCOL_TCP => {
-                return Some(Located {
+            p if p == protocol => {
+                return Ok(Located {
                     source: v6(packet, 8),
                     destination: v6(packet, 24),
                     tcp: rest,
@@ -100,32 +135,43 @@ fn find_v6(packet: &[u8]) -> Option<Located<'_>> {
                 });
             }
             // Hop-by-hop and destination options (RFC 8200, 4.3 and 4.6).
-            0 | 60 => (usize::from(*rest.get(1)?) + 1) * 8,
+            0 | 60 => extension_bytes(rest)?,
             // A routing header that has been used up (4.4).
-            43 if *rest.get(3)? == 0 => (usize::from(*rest.get(1)?) + 1) * 8,
+            43 if *rest.get(3).ok_or(Foreign::Malformed)? == 0 => extension_bytes(rest)?,
             // A fragment header (4.5): only the first fragment shows its ports; one that is also the last is whole.
             44 => {
-                let field = be16(rest.get(..8)?, 2);
+                let field = be16(rest.get(..8).ok_or(Foreign::Malformed)?, 2);
                 if field & 0xfff8 != 0 {
-                    return None;
+                    return Err(Foreign::Fragment);
                 }
                 fragment |= field & 1 != 0;
                 8
             }
-            _ => return None,
+            _ if is_extension(next) => return Err(Foreign::Extension),
+            _ => return Err(Foreign::Other),
         };
-        next = *rest.first()?;
-        rest = rest.get(skip..)?;
+        next = *rest.first().ok_or(Foreign::Malformed)?;
+        rest = rest.get(skip..).ok_or(Foreign::Malformed)?;
     }
-    None
+    Err(Foreign::Extension)
 }
 
-/// Whether an address can be one end of a connection: not unspecified, multicast or the limited broadcast
-/// (RFC 9293, 3.9.2.3, MUST-46, MUST-57 and MUST-63). Subnet broadcasts only the guest's kernel knows.
+/// The length of an extension header by its own account (RFC 8200, 4.2), in bytes.
+fn extension_bytes(rest: &[u8]) -> Result<usize, Foreign> {
+    rest.get(1).map(|units| (usize::from(*units) + 1) * 8).ok_or(Foreign::Malformed)
+}
+
+/// Whether a next-header value is an extension header (IANA's list) that may stand in front of a segment.
+fn is_extension(next: u8) -> bool {
+    matches!(next, 43 | 50 | 51 | 135 | 139 | 140 | 253 | 254)
+}
+
+/// Whether an address can be one end of a connection on the wire: not unspecified, multicast, the limited broadcast, or
+/// loopback (RFC 9293, 3.9.1.1 and 3.9.2.3; RFC 1122, 3.2.1.3). Subnet broadcasts only the guest's kernel knows.
 pub fn is_unicast(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V4(a) => !(a.is_unspecified() || a.is_multicast() || a.is_broadcast()),
-        IpAddr::V6(a) => !(a.is_unspecified() || a.is_multicast()),
+        IpAddr::V4(a) => !(a.is_unspecified() || a.is_multicast() || a.is_broadcast() || a.is_loopback()),
+        IpAddr::V6(a) => !(a.is_unspecified() || a.is_multicast() || a.is_loopback()),
     }
 }
 
@@ -189,15 +235,15 @@ impl Header {
     }
 }
 
-fn be16(b: &[u8], at: usize) -> u16 {
+pub(super) fn be16(b: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([b[at], b[at + 1]])
 }
 
-fn v4(b: &[u8], at: usize) -> IpAddr {
+pub(super) fn v4(b: &[u8], at: usize) -> IpAddr {
     Ipv4Addr::new(b[at], b[at + 1], b[at + 2], b[at + 3]).into()
 }
 
-fn v6(b: &[u8], at: usize) -> IpAddr {
+pub(super) fn v6(b: &[u8], at: usize) -> IpAddr {
     let mut octets = [0; 16];
     octets.copy_from_slice(&b[at..at + 16]);
     Ipv6Addr::from(octets).into()
@@ -255,7 +301,7 @@ mod tests {
         assert_eq!(find_tcp(ETHERTYPE_V6, &p).unwrap().tcp, b"segment");
         // A routing header with a way still to go is not for this host.
         p[40 + 16 + 3] = 1;
-        assert_eq!(find_tcp(ETHERTYPE_V6, &p), None);
+        assert_eq!(find_tcp(ETHERTYPE_V6, &p), Err(Foreign::Extension));
     }
 
     #[test]
@@ -270,7 +316,7 @@ mod tests {
             p
         };
         assert!(find_tcp(ETHERTYPE_V4, &with([0x20, 0])).unwrap().fragment);
-        assert_eq!(find_tcp(ETHERTYPE_V4, &with([0x20, 1])), None);
+        assert_eq!(find_tcp(ETHERTYPE_V4, &with([0x20, 1])), Err(Foreign::Fragment));
 
         let h = header("2001:db8::1", "2001:db8::2");
         let with = |field: [u8; 2]| {
@@ -280,30 +326,33 @@ mod tests {
         };
         assert!(find_tcp(ETHERTYPE_V6, &with([0, 1])).unwrap().fragment);
         assert!(!find_tcp(ETHERTYPE_V6, &with([0, 0])).unwrap().fragment);
-        assert_eq!(find_tcp(ETHERTYPE_V6, &with([0, 8])), None);
+        assert_eq!(find_tcp(ETHERTYPE_V6, &with([0, 8])), Err(Foreign::Fragment));
     }
 
     #[test]
     fn a_wrong_header_is_left_to_the_guest() {
         let h = header("192.0.2.1", "192.0.2.2");
         let good = packet(&h, b"segment");
-        for (at, value) in [(0, 0x55), (0, 0x44), (3, 19), (3, 100), (9, 17), (10, 0)] {
+        for (at, value) in [(0, 0x55), (0, 0x44), (3, 19), (3, 100), (10, 0)] {
             let mut p = good.clone();
             p[at] = value;
-            assert_eq!(find_tcp(ETHERTYPE_V4, &p), None, "byte {at} as {value:#x}");
+            assert_eq!(find_tcp(ETHERTYPE_V4, &p), Err(Foreign::Malformed), "byte {at} as {value:#x}");
         }
         for length in 0..27 {
-            assert_eq!(find_tcp(ETHERTYPE_V4, &good[..length]), None);
+            assert_eq!(find_tcp(ETHERTYPE_V4, &good[..length]), Err(Foreign::Malformed));
         }
-        assert_eq!(find_tcp(0x0806, &good), None);
+        let mut udp = good.clone();
+        udp[9] = 17;
+        assert_eq!(find_tcp(ETHERTYPE_V4, &udp), Err(Foreign::Other));
+        assert_eq!(find_tcp(0x0806, &good), Err(Foreign::Other));
     }
 
     #[test]
     fn addresses_that_cannot_be_an_end_of_a_connection() {
-        for text in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "239.1.2.3", "::", "ff02::1"] {
+        for text in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "239.1.2.3", "127.0.0.1", "::", "ff02::1", "::1"] {
             assert!(!is_unicast(text.parse().unwrap()), "{text}");
         }
-        for text in ["192.0.2.1", "127.0.0.1", "2001:db8::1", "fe80::1"] {
+        for text in ["192.0.2.1", "2001:db8::1", "fe80::1"] {
             assert!(is_unicast(text.parse().unwrap()), "{text}");
         }
     }
@@ -318,7 +367,7 @@ mod tests {
                 p[4] = 0;
                 p[6] = [0, 6, 43, 44, 60][usize::from(p[6]) % 5];
             }
-            if let Some(found) = find_tcp(if v6 { ETHERTYPE_V6 } else { ETHERTYPE_V4 }, &p) {
+            if let Ok(found) = find_tcp(if v6 { ETHERTYPE_V6 } else { ETHERTYPE_V4 }, &p) {
                 prop_assert!(found.tcp.len() <= p.len());
             }
         }

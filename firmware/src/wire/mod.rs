@@ -4,6 +4,7 @@
 
 pub mod checksum;
 pub mod frame;
+pub mod icmp;
 pub mod ip;
 pub mod options;
 pub mod segment;

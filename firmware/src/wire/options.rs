@@ -60,11 +60,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the bytes between the fixed header and the text.
+    /// Reads the bytes between the fixed header and the text; and whether all lengths in them are legal.
     ///
-    /// MUST-5 to MUST-7 of RFC 9293: options may stand in any segment and at any alignment; unknown ones are skipped
-    /// by their length; at an illegal length reading stops, and what was read before counts.
-    pub fn parse(mut b: &[u8]) -> Self {
+    /// Unknown options are skipped by their length; at an illegal length reading stops, and what was read before counts.
+    pub fn parse(mut b: &[u8]) -> (Self, bool) {
         let mut options = Self::default();
         while let Some(&kind) = b.first() {
             match kind {
@@ -75,10 +74,9 @@ impl Options {
                 }
                 _ => {}
             }
-            let Some(&length) = b.get(1) else { break };
-            let length = usize::from(length);
+            let length = b.get(1).map_or(0, |length| usize::from(*length));
             if length < 2 || length > b.len() {
-                break;
+                return (options, false);
             }
             let (option, rest) = b.split_at(length);
             let body = &option[2..];
@@ -97,7 +95,7 @@ impl Options {
             }
             b = rest;
         }
-        options
+        (options, true)
     }
 
     /// Writes them, padded to four bytes; gives their length. SACK blocks fill the room that is left.
@@ -155,6 +153,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn read(b: &[u8]) -> Options {
+        Options::parse(b).0
+    }
+
     fn written(options: &Options) -> Vec<u8> {
         let mut b = [0xee; OPTION_BYTES_MAX];
         let n = options.write(&mut b);
@@ -172,7 +174,7 @@ mod tests {
         };
         let b = written(&options);
         assert_eq!(b.len(), 20);
-        assert_eq!(Options::parse(&b), options);
+        assert_eq!(read(&b), options);
     }
 
     #[test]
@@ -184,34 +186,34 @@ mod tests {
         assert_eq!(options.sack.as_slice().len(), 4);
         let b = written(&options);
         assert_eq!(b.len(), 40);
-        assert_eq!(Options::parse(&b).sack.as_slice(), &options.sack.as_slice()[..3]);
+        assert_eq!(read(&b).sack.as_slice(), &options.sack.as_slice()[..3]);
     }
 
     #[test]
     fn unknown_options_are_skipped_and_illegal_lengths_end_the_list() {
         let mss = [2, 4, 5, 0xb4];
-        assert_eq!(Options::parse(&[&[253, 3, 7][..], &mss].concat()).mss, Some(1460));
-        assert_eq!(Options::parse(&[&[1, 1, 1][..], &mss].concat()).mss, Some(1460));
+        assert_eq!(read(&[&[253, 3, 7][..], &mss].concat()).mss, Some(1460));
+        assert_eq!(read(&[&[1, 1, 1][..], &mss].concat()).mss, Some(1460));
         for bad in [&[253u8, 0][..], &[253, 1], &[253, 200], &[253]] {
-            let options = Options::parse(&[&mss[..], bad, &[4, 2]].concat());
+            let options = read(&[&mss[..], bad, &[4, 2]].concat());
             assert_eq!(options.mss, Some(1460), "what stood before counts");
             assert!(!options.sack_permitted || bad == [253], "{bad:?}");
         }
-        assert_eq!(Options::parse(&[0, 2, 4, 5, 0xb4]).mss, None, "nothing counts after the end of the list");
-        assert_eq!(Options::parse(&[2, 3, 5]).mss, None, "a known option of a wrong length is skipped");
+        assert_eq!(read(&[0, 2, 4, 5, 0xb4]).mss, None, "nothing counts after the end of the list");
+        assert_eq!(read(&[2, 3, 5]).mss, None, "a known option of a wrong length is skipped");
     }
 
     proptest! {
         #[test]
         fn any_options_are_read_and_come_back(b in proptest::collection::vec(any::<u8>(), 0..=40)) {
-            let options = Options::parse(&b);
+            let options = read(&b);
             let mut room = 40i32;
             room -= if options.mss.is_some() { 4 } else { 0 };
             room -= if options.timestamps.is_some() { 12 } else if options.sack_permitted { 4 } else { 0 };
             room -= if options.window_scale.is_some() { 4 } else { 0 };
             let blocks = options.sack.as_slice();
             let fit = ((room - 4).max(0) as usize / 8).min(blocks.len());
-            let again = Options::parse(&written(&options));
+            let again = read(&written(&options));
             prop_assert_eq!(again.sack.as_slice(), &blocks[..fit]);
             prop_assert_eq!(Options { sack: SackBlocks::default(), ..again },
                 Options { sack: SackBlocks::default(), ..options });

@@ -24,10 +24,17 @@ impl Flags {
     pub const PSH: Self = Self(0x08);
     /// The acknowledgment field is significant.
     pub const ACK: Self = Self(0x10);
+    /// The urgent pointer is significant.
+    pub const URG: Self = Self(0x20);
 
     /// Whether all bits of `other` are set.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether at least one bit of `other` is set.
+    pub fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 }
 
@@ -62,8 +69,12 @@ pub struct Segment<'a> {
     pub flags: Flags,
     /// SEG.WND, unscaled.
     pub window: u16,
+    /// SEG.UP as it stands: octets from SEG.SEQ to the end of the urgent data; means nothing without URG.
+    pub urgent: u16,
     /// Options.
     pub options: Options,
+    /// Whether the options were read to their end: no length among them was illegal.
+    pub options_legal: bool,
     /// The text.
     pub text: &'a [u8],
 }
@@ -79,6 +90,7 @@ impl<'a> Segment<'a> {
         if offset < TCP_HEADER_BYTES || offset > b.len() {
             return Err(Malformed::DataOffset);
         }
+        let (options, options_legal) = Options::parse(&b[TCP_HEADER_BYTES..offset]);
         let be16 = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
         let be32 = |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
         Ok(Self {
@@ -88,7 +100,9 @@ impl<'a> Segment<'a> {
             ack: Seq(be32(8)),
             flags: Flags(fixed[13]),
             window: be16(14),
-            options: Options::parse(&b[TCP_HEADER_BYTES..offset]),
+            urgent: be16(18),
+            options,
+            options_legal,
             text: &b[offset..],
         })
     }
@@ -125,6 +139,8 @@ pub struct Header {
     pub flags: Flags,
     /// SEG.WND, scaled.
     pub window: u16,
+    /// The urgent pointer, relative to `seq`; `None` without URG. Adds that flag.
+    pub urgent: Option<u16>,
     /// Options.
     pub options: Options,
 }
@@ -150,9 +166,10 @@ impl Header {
         b[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
         b[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
         b[12] = (offset as u8 / 4) << 4;
-        b[13] = self.flags.0;
+        b[13] = self.flags.0 | if self.urgent.is_some() { Flags::URG.0 } else { 0 };
         b[14..16].copy_from_slice(&self.window.to_be_bytes());
-        b[16..20].fill(0);
+        b[16..18].fill(0);
+        b[18..20].copy_from_slice(&self.urgent.unwrap_or(0).to_be_bytes());
         b[TCP_HEADER_BYTES..offset].copy_from_slice(&options[..option_bytes]);
         fill(&mut b[offset..]);
         let sum = Sum::default().pseudo_header(source, destination, length).bytes(b).finish();
@@ -174,6 +191,7 @@ mod tests {
             ack: Seq(4),
             flags: Flags::ACK | Flags::PSH,
             window: 5,
+            urgent: Some(7),
             options: Options { mss: Some(6), ..Options::default() },
         }
     }
@@ -187,7 +205,7 @@ mod tests {
         assert!(checksum_is_right(a, b, tcp));
         let s = Segment::parse(tcp).unwrap();
         assert_eq!((s.source_port, s.destination_port, s.seq, s.ack, s.window), (1, 2, Seq(3), Seq(4), 5));
-        assert_eq!((s.flags, s.options.mss, s.text), (Flags(0x18), Some(6), &b"abc"[..]));
+        assert_eq!((s.flags, s.urgent, s.options.mss, s.text), (Flags(0x38), 7, Some(6), &b"abc"[..]));
         assert_eq!(s.sequence_length(), 3);
         tcp[20] ^= 1;
         assert!(!checksum_is_right(a, b, tcp));

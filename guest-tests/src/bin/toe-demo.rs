@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use toe_guest_tests::bytes::Sum;
 use toe_guest_tests::net::{GUEST_V4, PEER_V4};
 use toe_guest_tests::peers::{HttpForever, Httpd};
-use toe_guest_tests::{Job, Kind, Lab, LabOptions, Namespace, scenarios};
+use toe_guest_tests::{Job, Kind, Lab, LabOptions, scenarios};
 
 const BYTES: u64 = 64 << 20;
 
@@ -28,16 +28,7 @@ struct Row {
 }
 
 fn main() -> ExitCode {
-    // The guest and the card must not outlive an interrupted demo.
-    let interrupted = || {
-        if let Err(error) = Namespace::sweep_own() {
-            eprintln!("{error:#}");
-        }
-        std::process::exit(130);
-    };
-    if let Err(error) = ctrlc::set_handler(interrupted) {
-        eprintln!("an interruption will leave processes behind: {error}");
-    }
+    toe_guest_tests::program::clean_up_when_interrupted();
     let start = Instant::now();
     let mut rows = Vec::new();
     let end = default_card(&mut rows).and_then(|()| tiny_card(&mut rows));

@@ -6,27 +6,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use toe_guest_tests::Namespace;
 use toe_guest_tests::scan::{Target, Verdict, scan};
 
 fn main() -> ExitCode {
-    // The card must not outlive an interruption.
-    let interrupted = || {
-        if let Err(error) = Namespace::sweep_own() {
-            eprintln!("{error:#}");
-        }
-        std::process::exit(130);
-    };
-    if let Err(error) = ctrlc::set_handler(interrupted) {
-        eprintln!("an interruption will leave processes behind: {error}");
-    }
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("toe-scan: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    toe_guest_tests::program::run("toe-scan", run)
 }
 
 fn run() -> Result<()> {

@@ -39,23 +39,8 @@ const SLOWEST: u64 = 2;
 const COMPARED_MAX: u64 = 256;
 
 fn main() -> ExitCode {
-    // The card must not outlive an interruption.
-    let interrupted = || {
-        if let Err(error) = Namespace::sweep_own() {
-            eprintln!("{error:#}");
-        }
-        std::process::exit(130);
-    };
-    if let Err(error) = ctrlc::set_handler(interrupted) {
-        eprintln!("an interruption will leave processes behind: {error}");
-    }
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("toe-soak: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let options = Options::parse();
+    toe_guest_tests::program::run("toe-soak", || run(&options))
 }
 
 fn run(options: &Options) -> Result<()> {

@@ -37,21 +37,12 @@ fn mss_option(mss: u16) -> Vec<u8> {
 
 fn reserved(probe: &mut Probe) -> Result<()> {
     let port = probe.fresh_port();
-    let syn = Segment {
-        source: port,
-        destination: probe.port,
-        sequence: 1_000,
-        flags: flag::SYN,
-        reserved: 0b1110,
-        window: 65_535,
-        options: mss_option(1_000),
-        ..Segment::default()
-    };
+    let syn = Segment { reserved: 0b1110, ..probe.syn(port, &mss_option(1_000)) };
     probe.send(&syn, Checksum::Right)?;
     let answer = probe.receive(port, PATIENCE)?.context("a SYN with reserved bits was not answered")?;
     ensure!(answer.flags & 0x3f == flag::SYN | flag::ACK, "a SYN with reserved bits was answered by {answer:?}");
-    let ack = Segment { sequence: 1_001, acknowledgement: answer.sequence.wrapping_add(1), flags: flag::RST, ..syn };
-    probe.send(&ack, Checksum::Right)?;
+    let reset = Segment { sequence: answer.acknowledgement, flags: flag::RST, ..syn };
+    probe.send(&reset, Checksum::Right)?;
 
     let mut dialogue = probe.open(&mss_option(1_000))?;
     let data = Segment { reserved: 0b1110, ..dialogue.segment(flag::ACK | flag::PSH, b"reserved") };
@@ -61,14 +52,7 @@ fn reserved(probe: &mut Probe) -> Result<()> {
 
 fn checksum(probe: &mut Probe, how: Checksum) -> Result<()> {
     let port = probe.fresh_port();
-    let syn = Segment {
-        source: port,
-        destination: probe.port,
-        sequence: 5,
-        flags: flag::SYN,
-        window: 65_535,
-        ..Segment::default()
-    };
+    let syn = probe.syn(port, &[]);
     probe.send(&syn, how)?;
     let answer = probe.receive(port, SILENCE)?;
     ensure!(answer.is_none(), "a SYN with that checksum was answered by {answer:?}");
@@ -116,18 +100,10 @@ fn option_length(probe: &mut Probe) -> Result<()> {
     for options in [[UNKNOWN, 0, 0, 0], [UNKNOWN, 1, 0, 0], [UNKNOWN, 40, 0, 0], [MSS, 0, 5, 5], [NOP, NOP, NOP, MSS]] {
         // Whether the SYN is answered is the target's choice; that it still lives is not.
         let port = probe.fresh_port();
-        let syn = Segment {
-            source: port,
-            destination: probe.port,
-            sequence: 5,
-            flags: flag::SYN,
-            window: 65_535,
-            options: options.to_vec(),
-            ..Segment::default()
-        };
+        let syn = probe.syn(port, &options);
         probe.send(&syn, Checksum::Right)?;
         probe.receive(port, SILENCE)?;
-        let reset = Segment { sequence: 6, flags: flag::RST, options: Vec::new(), ..syn };
+        let reset = Segment { sequence: syn.sequence.wrapping_add(1), flags: flag::RST, options: Vec::new(), ..syn };
         probe.send(&reset, Checksum::Right)?;
 
         let mut dialogue = probe.open(&mss_option(1_000))?;
@@ -265,11 +241,11 @@ fn malformed(probe: &mut Probe) -> Result<()> {
     // Land cannot be shown from another host; a SYN that also ends is no way to open a connection, nor to break one.
     for flags in [flag::SYN | flag::FIN, flag::SYN | flag::RST, 0x3f] {
         let source = probe.fresh_port();
-        let segment = Segment { source, destination: probe.port, sequence: 1, flags, window: 9, ..Segment::default() };
+        let segment = Segment { flags, ..probe.syn(source, &[]) };
         probe.send(&segment, Checksum::Right)?;
         if let Some(answer) = probe.receive(source, SILENCE)? {
             ensure!(answer.flags & flag::SYN == 0 || flags & flag::RST == 0, "{flags:#x} opened: {answer:?}");
-            let reset = Segment { sequence: 2, flags: flag::RST, ..segment };
+            let reset = Segment { sequence: segment.sequence.wrapping_add(1), flags: flag::RST, ..segment };
             probe.send(&reset, Checksum::Right)?;
         }
     }

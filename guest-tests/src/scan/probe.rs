@@ -167,6 +167,19 @@ impl Probe {
         self.next_port
     }
 
+    /// A SYN from a port of ours.
+    pub fn syn(&self, source: u16, options: &[u8]) -> Segment {
+        Segment {
+            source,
+            destination: self.port,
+            sequence: 0x1000_0000u32.wrapping_mul(u32::from(source)),
+            flags: flag::SYN,
+            window: 65_535,
+            options: options.to_vec(),
+            ..Segment::default()
+        }
+    }
+
     /// Bytes of IP and TCP header in a packet without options.
     pub fn header_bytes(&self) -> u16 {
         if self.local.1.is_ipv4() { 40 } else { 60 }
@@ -276,16 +289,8 @@ impl Probe {
     /// If the handshake does not go as it must.
     pub fn open(&mut self, options: &[u8]) -> Result<Dialogue<'_>> {
         let port = self.fresh_port();
-        let sequence = 0x1000_0000u32.wrapping_mul(u32::from(port));
-        let syn = Segment {
-            source: port,
-            destination: self.port,
-            sequence,
-            flags: flag::SYN,
-            window: 65_535,
-            options: options.to_vec(),
-            ..Segment::default()
-        };
+        let syn = self.syn(port, options);
+        let sequence = syn.sequence;
         self.send(&syn, Checksum::Right)?;
         let answer = self.receive(port, PATIENCE)?.context("no answer to a SYN")?;
         ensure!(answer.flags & 0x3f == flag::SYN | flag::ACK, "the answer to a SYN is {answer:?}");

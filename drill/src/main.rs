@@ -1,0 +1,8 @@
+//! `toe-drill`: plays scripts.
+#![allow(missing_docs)]
+
+mod commands;
+
+fn main() -> std::process::ExitCode {
+    commands::main()
+}

@@ -1,0 +1,137 @@
+//! Options of segments, and the size of segments.
+
+use toe_abi::{flags, state};
+
+use crate::testing::Bench;
+use crate::wire::frame::Ethernet;
+use crate::wire::ip;
+use crate::wire::segment::{Flags, Segment};
+
+#[test]
+fn options_are_taken_in_any_segment() {
+    let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 10 1, sackOK");
+    // Those of a SYN mean nothing elsewhere, and harm nobody.
+    b.peer("PA 1:11 ack 1 <mss 100, ws 14, sackOK, ts 11 1>");
+    b.received(10);
+    b.wait_ms(100);
+    let ack = b.next().unwrap();
+    assert!(ack.contains("ack 11") && ack.contains(" 11>"), "{ack}");
+    b.send(1000);
+    // The MSS is still the SYN's, less the timestamps.
+    b.expect("A 1:989");
+    b.expect("PA 989:1001");
+    b.peer("FA 11 ack 1001 <ts 12 1, sack 1:2>");
+    assert_ne!(b.bits & state::PEER_CLOSED, 0);
+}
+
+#[test]
+fn options_at_odd_places_and_of_illegal_length_are_survived_by_a_connection() {
+    let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 10 1");
+    let frame = b.frame("PA 1:11 ack 1 <ts 11 1>");
+    let with = |options: [u8; 12]| {
+        let mut frame = frame.clone();
+        frame[54..66].copy_from_slice(&options);
+        crate::testing::repair(&mut frame);
+        frame
+    };
+    // A timestamp at an odd offset.
+    let [t0, t1, t2, t3] = 11u32.to_be_bytes();
+    assert_eq!(b.deliver(&with([1, 8, 10, t0, t1, t2, t3, 0, 0, 0, 1, 1])), crate::Verdict::Taken);
+    b.received(10);
+    b.wait_ms(100);
+    let ack = b.next().unwrap();
+    assert!(ack.contains(" 11>"), "{ack}");
+    // Lengths of 0, 1 and past the end, of known and unknown kinds: ignored from there on, and counted.
+    let bad = [[8, 0], [8, 1], [8, 40], [253, 0], [253, 1], [253, 13], [2, 255]];
+    for (i, [kind, length]) in bad.into_iter().enumerate() {
+        assert_eq!(b.deliver(&with([kind, length, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])), crate::Verdict::Taken);
+        assert_eq!(b.count("tcp-option-length"), i as u64 + 1);
+    }
+    assert_eq!(b.bits, state::ESTABLISHED);
+    b.peer("PA 11:21 ack 1 <ts 12 1>");
+    b.received(20);
+}
+
+#[test]
+fn over_ipv6_the_mss_is_sent_and_1220_is_assumed() {
+    let mut b = Bench::over_ipv6();
+    b.connect(flags::NODELAY);
+    b.expect("S 0 <mss 1440, sackOK>");
+    b.peer("SA 0 ack 1");
+    b.expect("A 1:1");
+    b.send(3000);
+    b.expect("A 1:1221");
+    b.expect("A 1221:2441");
+    let mut b = Bench::over_ipv6();
+    b.listen();
+    b.peer("S 0");
+    b.expect("SA 0 <mss 1440>");
+}
+
+#[test]
+fn the_mss_is_sent_even_if_it_is_the_default() {
+    for (mut b, mtu, mss) in [(Bench::new(), 576, 536), (Bench::over_ipv6(), 1280, 1220)] {
+        b.mtu = mtu;
+        b.connect(0);
+        b.expect(&format!("S 0 <mss {mss}>"));
+        b.remote.port += 1;
+        b.another();
+        b.listen();
+        b.peer("S 0");
+        b.expect(&format!("SA 0 <mss {mss}>"));
+    }
+}
+
+#[test]
+fn the_mss_offered_follows_the_interface_and_never_exceeds_what_fits() {
+    for (mtu, mss) in [(1500, 1460), (1400, 1360), (9000, 8960), (65_535, 65_495), (4_000_000, 65_495)] {
+        let mut b = Bench::new();
+        b.mtu = mtu;
+        b.connect(0);
+        b.expect(&format!("S 0 <mss {mss}>"));
+    }
+}
+
+#[test]
+fn the_smaller_of_both_mss_is_sent_and_options_count() {
+    for (mtu, options, text) in [
+        (1500, "mss 1000", 1000),
+        (900, "mss 1000", 860),
+        (1500, "mss 1000, ts 1 0", 988),
+        (1500, "mss 9000, ts 1 0", 1448),
+    ] {
+        let mut b = Bench::new();
+        b.mtu = mtu;
+        b.connect(flags::NODELAY);
+        b.expect("S 0");
+        b.peer(&format!("SA 0 ack 1 <{options}>"));
+        b.expect("A 1:1");
+        b.send(4000);
+        b.expect(&format!("A 1:{}", text + 1));
+    }
+}
+
+#[test]
+fn only_syns_carry_an_mss() {
+    let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 10 1, sackOK, ws 4");
+    b.send(1500);
+    b.peer("PA 1:11 ack 1 <ts 11 1>");
+    b.peer("PA 21:31 ack 1 <ts 11 1>");
+    b.wait_ms(1000);
+    b.peer("A 11 ack 1501 <ts 12 1>");
+    b.peer("S 11 <mss 1000>");
+    b.shutdown();
+    b.peer("FA 31 ack 1502 <ts 13 1>");
+    b.abort();
+    let frames: Vec<_> = std::iter::from_fn(|| b.next_frame()).collect();
+    assert!(frames.len() >= 7);
+    for frame in &frames {
+        let (ethernet, packet) = Ethernet::split(frame).unwrap();
+        let segment = Segment::parse(ip::find_tcp(ethernet.ethertype, packet).unwrap().tcp).unwrap();
+        assert!(!segment.flags.has(Flags::SYN));
+        assert_eq!(
+            (segment.options.mss, segment.options.window_scale, segment.options.sack_permitted),
+            (None, None, false)
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! The peer's window: large, shrinking, closed.
+
+use toe_abi::{Reason, flags, state};
+
+use crate::testing::Bench;
+
+#[test]
+fn a_window_is_unsigned() {
+    // As a signed number of 16 bits, this window is negative.
+    let mut b = Bench::established();
+    b.peer("A 1 ack 1 win 65535");
+    b.send(5000);
+    (0..4).for_each(|i| b.expect(&format!("A {}", i * 1000 + 1)));
+    b.expect("PA 4001:5001");
+}
+
+/// 3000 octets are out, the first thousand of them acknowledged, and the window has shrunk.
+fn shrunk_to(window: u32) -> Bench {
+    let mut b = Bench::established();
+    b.peer("A 1 ack 1 win 5000");
+    b.send(3000);
+    b.expect("A 1:1001");
+    b.expect("A 1001:2001");
+    b.expect("PA 2001:3001");
+    b.wait_ms(10);
+    b.peer(&format!("A 1 ack 1001 win {window}"));
+    b
+}
+
+#[test]
+fn a_window_that_shrinks_lets_old_data_be_sent_again_and_no_new() {
+    let mut b = shrunk_to(1000);
+    b.send(1000);
+    b.nothing();
+    // What is within the window is sent again; what is beyond it is not.
+    b.wait_for_segment();
+    b.expect("A 1001:2001");
+    b.nothing();
+    b.peer("A 1 ack 2001 win 1000");
+    b.wait_for_segment();
+    b.expect("A 2001:3001");
+    b.nothing();
+    b.peer("A 1 ack 3001 win 1000");
+    b.expect("PA 3001:4001");
+}
+
+#[test]
+fn a_window_that_shrinks_to_nothing_is_probed_with_what_is_out() {
+    let mut b = shrunk_to(0);
+    b.send(1000);
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        waits.push(b.wait_for_segment());
+        b.expect("A 1001:2001");
+        b.nothing();
+        b.peer("A 1 ack 1001 win 0");
+    }
+    assert!(waits.windows(2).all(|w| w[1] >= 2 * w[0] - 1), "{waits:?}");
+    b.peer("A 1 ack 2001 win 9000");
+    b.wait_ms(1000);
+    let ends: Vec<_> = std::iter::from_fn(|| b.next()).collect();
+    assert!(ends.iter().any(|s| s.contains(" 2001:3001")) && ends.iter().any(|s| s.contains(" 3001:4001")), "{ends:?}");
+}
+
+#[test]
+fn a_peer_that_answers_is_not_given_up_for_data_beyond_its_window() {
+    let mut b = Bench::with(|p| p.tcp.give_up_ms = 5_000);
+    b.connect(flags::NODELAY);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1 win 5000 <mss 1000>");
+    b.expect("A 1:1");
+    b.send(3000);
+    (0..3).for_each(|_| assert!(b.next().is_some()));
+    // All of it lies to the right of the edge now.
+    b.peer("A 1 ack 1 win 0");
+    let from = b.now;
+    while b.now.since(from).as_ms() < 100_000 {
+        b.wait_for_segment();
+        while b.next().is_some() {}
+        b.wait_ms(10);
+        b.peer("A 1 ack 1 win 0");
+    }
+    assert_eq!(b.bits, state::ESTABLISHED);
+    // One that says nothing is, at the second timeout after its last word at the latest; they are a minute apart now.
+    b.wait_ms(2 * 60_000);
+    assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::TimedOut as u32));
+}
+
+#[test]
+fn the_first_probe_of_a_closed_window_comes_after_the_retransmission_timeout() {
+    let mut b = Bench::established();
+    b.peer("A 1 ack 1 win 0");
+    b.wait_ms(10_000);
+    b.nothing();
+    b.send(500);
+    let waits: Vec<_> = (0..5)
+        .map(|_| {
+            let wait = b.wait_for_segment();
+            b.expect("A 1:2");
+            b.peer("A 1 ack 1 win 0");
+            wait
+        })
+        .collect();
+    assert_eq!(waits, [210, 420, 840, 1680, 3360]);
+}
