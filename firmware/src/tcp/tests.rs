@@ -9,6 +9,7 @@ mod addresses;
 mod closing;
 mod opening;
 mod options;
+mod spurious;
 mod window;
 
 // Opening (RFC 9293, 3.5).
