@@ -13,6 +13,7 @@ mod closing;
 mod failures;
 mod opening;
 mod options;
+mod spurious;
 mod syn_cache;
 mod window;
 
@@ -395,6 +396,24 @@ fn half_of_the_largest_window_is_worth_a_segment() {
     b.expect("A 601:901");
     b.peer("A 1 ack 901 win 299");
     b.nothing();
+}
+
+/// RFC 7323, 2.2: "The window field in a segment where the SYN bit is set (i.e., a <SYN> or <SYN,ACK>) MUST NOT be scaled."
+#[test]
+fn the_window_of_a_syn_ack_is_not_scaled() {
+    let mut b = Bench::new();
+    b.connect(flags::NODELAY);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1 win 2000 <mss 1000, ws 7>");
+    b.expect("A 1:1");
+    b.send(5000);
+    b.expect("A 1:1001");
+    b.expect("PA 1001:2001");
+    b.nothing();
+    b.peer("A 1 ack 2001 win 24");
+    b.expect("A 2001:3001");
+    b.expect("A 3001:4001");
+    b.expect("PA 4001:5001");
 }
 
 //= docs/specs/rfc9293.txt#section-3.8.6.1
