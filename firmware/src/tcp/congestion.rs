@@ -92,6 +92,9 @@ pub struct NewReno {
 
 impl Controller for NewReno {
     fn acked(&mut self, window: &mut Window, ack: &Acked) {
+        //= docs/specs/rfc9293.txt#section-3.8.2
+        //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance,
+        //# and exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
         if window.in_slow_start() {
             slow_start(window, ack);
             return;
@@ -151,6 +154,9 @@ impl Cubic {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.2
+//# An endpoint MAY implement such alternative algorithms provided that the algorithms are conformant with the TCP
+//# specifications from the IETF Standards Track as described in RFC 2914, RFC 5033 [7], and RFC 8961 [15] (MAY-18).
 impl Controller for Cubic {
     fn acked(&mut self, window: &mut Window, ack: &Acked) {
         if window.in_slow_start() {
@@ -237,12 +243,20 @@ mod tests {
         seen
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //= type=test
+    //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance, and
+    //# exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
     #[test]
     fn slow_start_doubles_and_ends_at_the_threshold() {
         let mut w = Window { congestion: 10 * MSS, threshold: 70 * MSS };
         assert_eq!(rounds(&mut NewReno::default(), &mut w, 0, 3), [20_000, 40_000, 70_000]);
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //= type=test
+    //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance, and
+    //# exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
     #[test]
     fn reno_adds_a_segment_per_round_and_halves() {
         let mut w = Window { congestion: 20 * MSS, threshold: 20 * MSS };
@@ -253,6 +267,11 @@ mod tests {
         assert_eq!(c.lost(&w, MSS), 2 * MSS, "never below two segments");
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //= type=test
+    //# An endpoint MAY implement such alternative algorithms provided that the algorithms are conformant with the
+    //# TCP specifications from the IETF Standards Track as described in RFC 2914, RFC 5033 [7], and RFC 8961 [15]
+    //# (MAY-18).
     #[test]
     fn cubic_is_back_at_its_plateau_after_k_and_then_probes() {
         let mut c = Cubic::default();
