@@ -323,8 +323,8 @@ impl Booth {
     fn shrink(&mut self, mut case: Case, mut split: Split) -> Result<(Case, Split), Trouble> {
         'again: loop {
             for smaller in grammar::smaller(&case) {
-                if let Some(found) = self.settled(&smaller)?.filter(|s| s.alone == split.alone && s.kind == split.kind)
-                {
+                let found = self.settled(&smaller)?;
+                if let Some(found) = found.into_iter().find(|s| s.alone == split.alone && s.kind == split.kind) {
                     (case, split) = (smaller, found);
                     continue 'again;
                 }
