@@ -42,8 +42,6 @@ pub enum Gave {
 
 /// A stack that votes.
 pub trait Stack {
-    /// Its name.
-    fn name(&self) -> &'static str;
     /// Listens at `here` or connects from it to `there`.
     fn open(&mut self, passive: bool, here: SocketAddr, there: SocketAddr);
     /// A packet arrives.
@@ -134,10 +132,6 @@ impl Staged {
 }
 
 impl Stack for Staged {
-    fn name(&self) -> &'static str {
-        self.stage.name()
-    }
-
     fn open(&mut self, passive: bool, here: SocketAddr, there: SocketAddr) {
         self.here = Some(here);
         let domain = if here.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
@@ -334,10 +328,6 @@ impl Smol {
 }
 
 impl Stack for Smol {
-    fn name(&self) -> &'static str {
-        "smoltcp"
-    }
-
     fn open(&mut self, passive: bool, here: SocketAddr, there: SocketAddr) {
         self.passive = passive;
         let socket = self.sockets.get_mut::<Socket>(self.handle);

@@ -290,7 +290,9 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
     //= docs/specs/rfc5961.txt#section-5.2
     //# The ACK value is considered acceptable only if it is in the range of ((SND.UNA - MAX.SND.WND) <= SEG.ACK <=
     //# SND.NXT).
-    if ack > t.send.max {
+    // What stood before the SYN was never sent either, however near to it: without this a young connection would take a
+    // guessed number from the whole of the largest window.
+    if ack > t.send.max || ack <= t.send.iss {
         store.counters.add(Counter::TcpAckUnsent);
         challenge(t, store, now);
         return Err(Reply::Nothing);

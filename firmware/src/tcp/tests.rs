@@ -807,6 +807,20 @@ fn an_ack_of_what_was_never_sent_or_long_ago_is_answered_and_not_believed() {
 }
 
 #[test]
+fn an_ack_from_before_the_connection_is_of_what_was_never_sent() {
+    // Within the peer's largest window of SND.UNA, and all the same of no octet that ever was.
+    for ack in [0, 1u32.wrapping_sub(500)] {
+        let mut b = Bench::established();
+        b.peer(&format!("A 1:11 ack {ack}"));
+        b.expect("A 1:1 ack 1");
+        b.received(0);
+        assert_eq!(b.count("tcp-ack-unsent"), 1);
+        b.peer("A 1:11 ack 1");
+        b.received(10);
+    }
+}
+
+#[test]
 fn a_segment_without_ack_is_dropped() {
     let mut b = Bench::established();
     b.peer("P 1:11");
