@@ -8,8 +8,10 @@
 pub mod arrives;
 pub mod calls;
 pub mod congestion;
+pub mod cubic;
 pub mod fast_open;
 pub mod half_open;
+pub mod hystart;
 pub mod icmp;
 pub mod notice;
 pub mod output;
@@ -20,6 +22,7 @@ pub mod recovery;
 pub mod rtt;
 pub mod send;
 pub mod settings;
+pub mod spurious;
 pub mod tcb;
 #[cfg(test)]
 mod tests;

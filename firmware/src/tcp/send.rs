@@ -21,6 +21,9 @@ pub struct Sender {
     /// The program will give no more: a FIN stands at `end`.
     pub fin: bool,
     /// SND.WND, in bytes.
+    //= docs/specs/rfc9293.txt#section-3.1
+    //# It is RECOMMENDED that implementations will reserve 32-bit fields for the send and receive window sizes in
+    //# the connection record and do all window computations with 32 bits (REC-1).
     pub window: u32,
     /// The largest window the peer ever offered.
     pub window_max: u32,
@@ -34,6 +37,8 @@ pub struct Sender {
     pub mss: u32,
     /// Nagle's algorithm is off.
     pub nodelay: bool,
+    /// Segments of new data sent since something last happened that could let some be sent.
+    pub burst: u32,
     /// SND.UP.
     pub urgent: SendMark,
     /// The data from `una` to `end`.
@@ -65,6 +70,7 @@ impl Sender {
             shift: 0,
             mss: 0,
             nodelay: false,
+            burst: 0,
             urgent: SendMark::default(),
             stream,
             records: RecordList::CLOSED,
@@ -88,6 +94,7 @@ impl Sender {
             shift,
             mss: my_mss,
             nodelay: my_nodelay,
+            burst,
             urgent,
             stream,
             records: _,
@@ -96,7 +103,7 @@ impl Sender {
         (*my_iss, *una, *nxt, *max, *end) = (iss, iss, iss, iss, iss + 1);
         (*fin, *window, *window_max, *shift) = (false, 0, 0, 0);
         *urgent = SendMark::default();
-        (*wl1, *wl2) = (Position::default(), iss);
+        (*wl1, *wl2, *burst) = (Position::default(), iss, 0);
         (*my_mss, *my_nodelay, *my_buffer_max) = (mss, nodelay, buffer_max);
         stream.open(pages, iss + 1);
         self.extend(pages, 0);
@@ -121,6 +128,9 @@ impl Sender {
     /// last that was believed.
     pub fn update_window(&mut self, seq: Position, ack: Position, field: u16) {
         if self.wl1 < seq || (self.wl1 == seq && self.wl2 <= ack) {
+            //= docs/specs/rfc9293.txt#section-3.1
+            //# The window size MUST be treated as an unsigned number, or else large window sizes will appear like
+            //# negative windows and TCP will not work (MUST-1).
             self.window = u32::from(field) << self.shift;
             self.window_max = self.window_max.max(self.window);
             self.wl1 = seq;
@@ -143,6 +153,10 @@ mod tests {
     use crate::seq::Seq;
     use crate::store::gauge::Gauge;
 
+    //= docs/specs/rfc9293.txt#section-3.1
+    //= type=test
+    //# It is RECOMMENDED that implementations will reserve 32-bit fields for the send and receive window sizes in
+    //# the connection record and do all window computations with 32 bits (REC-1).
     #[test]
     fn the_largest_window_is_a_gigabyte_and_lies_ahead() {
         let mut pages = Pages::new(Gauge::new("p", "deny", 8), 8, 512, 1, 8);
