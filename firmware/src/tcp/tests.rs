@@ -1220,3 +1220,26 @@ fn r1_counts_for_a_syn_too() {
     b.wait_for_segment();
     assert_eq!(b.notice.path_advice, 1);
 }
+
+#[test]
+fn each_4_tuple_has_a_timestamp_clock_of_its_own_that_goes_on_in_its_next_incarnation() {
+    // RFC 7323, 7.1, and RFC 6191, 3.
+    let value = |b: &mut Bench| {
+        let text = b.next().unwrap();
+        let ts = text.split_once("ts ").unwrap_or_else(|| panic!("{text}")).1;
+        ts.split(' ').next().unwrap().parse::<u32>().unwrap()
+    };
+    let mut b = Bench::new();
+    b.connect(0);
+    let first = value(&mut b);
+    b.peer("RA 0 ack 1");
+    b.release();
+    b.wait_ms(5000);
+    b.another();
+    b.connect(0);
+    assert_eq!(value(&mut b).wrapping_sub(first), 5000);
+    b.another_port(true);
+    b.connect(0);
+    let other = value(&mut b);
+    assert!(other.wrapping_sub(first).wrapping_sub(5000) > 1_000_000, "{first} {other}");
+}
