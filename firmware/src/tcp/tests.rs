@@ -13,6 +13,7 @@ mod closing;
 mod failures;
 mod opening;
 mod options;
+mod segments;
 mod spurious;
 mod syn_cache;
 mod window;
