@@ -8,10 +8,13 @@ mod acknowledging;
 mod addresses;
 mod bad_input;
 mod blind;
+mod channel;
 mod closing;
 mod failures;
 mod opening;
 mod options;
+mod spurious;
+mod syn_cache;
 mod window;
 
 // Opening (RFC 9293, 3.5).
@@ -69,7 +72,7 @@ fn a_passive_open_takes_the_options_that_are_offered() {
     // 1200 less twelve of timestamps; the window is 500 * 8.
     b.expect("A 1:1189");
     b.expect("A 1189:2377");
-    b.expect("A 2377:3565");
+    b.expect("PA 2377:3565");
     b.nothing();
 }
 
@@ -377,7 +380,7 @@ fn small_windows_are_not_filled_with_small_segments() {
     b.expect("A 1:301");
     b.peer("A 1 ack 301 win 2000");
     b.expect("A 301:1301");
-    b.expect("A 1301:2301");
+    b.expect("PA 1301:2301");
     b.nothing();
 }
 
@@ -399,6 +402,24 @@ fn half_of_the_largest_window_is_worth_a_segment() {
     b.nothing();
 }
 
+/// RFC 7323, 2.2: "The window field in a segment where the SYN bit is set (i.e., a <SYN> or <SYN,ACK>) MUST NOT be scaled."
+#[test]
+fn the_window_of_a_syn_ack_is_not_scaled() {
+    let mut b = Bench::new();
+    b.connect(flags::NODELAY);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1 win 2000 <mss 1000, ws 7>");
+    b.expect("A 1:1");
+    b.send(5000);
+    b.expect("A 1:1001");
+    b.expect("PA 1001:2001");
+    b.nothing();
+    b.peer("A 1 ack 2001 win 24");
+    b.expect("A 2001:3001");
+    b.expect("A 3001:4001");
+    b.expect("PA 4001:5001");
+}
+
 //= docs/specs/rfc9293.txt#section-3.8.6.1
 //= type=test
 //# A TCP implementation MAY keep its offered receive window closed indefinitely (MAY-8).
@@ -411,12 +432,12 @@ fn a_segment_is_no_longer_than_half_the_largest_window() {
     b.expect("A 1:1");
     b.send(5000);
     b.expect("A 1:1001");
-    b.expect("A 1001:2001");
+    b.expect("PA 1001:2001");
     b.nothing();
     // What was sent before stays as it is; what is cut now may be longer.
     b.peer("A 1 ack 2001 win 2600");
     b.expect("A 2001:3301");
-    b.expect("A 3301:4601");
+    b.expect("PA 3301:4601");
 }
 
 #[test]
@@ -800,6 +821,20 @@ fn an_ack_of_what_was_never_sent_or_long_ago_is_answered_and_not_believed() {
 //= docs/specs/rfc9293.txt#section-3.10.7.4
 //= type=test
 //# if the ACK bit is off, drop the segment and return
+#[test]
+fn an_ack_from_before_the_connection_is_of_what_was_never_sent() {
+    // Within the peer's largest window of SND.UNA, and all the same of no octet that ever was.
+    for ack in [0, 1u32.wrapping_sub(500)] {
+        let mut b = Bench::established();
+        b.peer(&format!("A 1:11 ack {ack}"));
+        b.expect("A 1:1 ack 1");
+        b.received(0);
+        assert_eq!(b.count("tcp-ack-unsent"), 1);
+        b.peer("A 1:11 ack 1");
+        b.received(10);
+    }
+}
+
 #[test]
 fn a_segment_without_ack_is_dropped() {
     let mut b = Bench::established();
