@@ -238,6 +238,8 @@ impl Firmware {
     }
 
     /// RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 microseconds.
+    //= docs/specs/rfc6528.txt#section-3
+    //# ISN = M + F(localip, localport, remoteip, remoteport, secretkey)
     //= docs/specs/rfc9293.txt#section-3.4.1
     //# A TCP implementation MUST use the above type of "clock" for clock-driven selection of initial sequence
     //# numbers (MUST-8)

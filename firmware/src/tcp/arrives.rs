@@ -48,6 +48,9 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     let ack = segment.ack.near(t.send.una);
     // First, the ACK bit.
     let acknowledged = flags.has(Flags::ACK);
+    //= docs/specs/rfc9293.txt#section-3.10.7.3
+    //# If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set, if so drop the segment and
+    //# return)
     if acknowledged && (ack <= t.send.iss || ack > t.send.nxt) {
         store.counters.add(Counter::TcpAckUnsent);
         return if flags.has(Flags::RST) { Reply::Nothing } else { Reply::Reset };
@@ -170,6 +173,9 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
 fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Check {
     let length = u64::from(segment.sequence_length());
     let reset = segment.flags.has(Flags::RST);
+    //= docs/specs/rfc7323.txt#section-5.3
+    //# If there is a Timestamps option in the arriving segment, SEG.TSval < TS.Recent, TS.Recent is valid (see
+    //# later discussion), and if the RST bit is not set, then treat the arriving segment as not acceptable:
     if t.agreed.timestamps
         && !reset
         && let Some(Timestamps { value, .. }) = segment.options.timestamps
@@ -200,6 +206,9 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         }
         return Check::Drop;
     }
+    //= docs/specs/rfc7323.txt#section-5.3
+    //# If an arriving segment satisfies SEG.TSval >= TS.Recent and SEG.SEQ <= Last.ACK.sent (see Section 4.3), then
+    //# record its timestamp in TS.Recent.
     if t.agreed.timestamps
         && let Some(Timestamps { value, .. }) = segment.options.timestamps
         && seq <= t.receive.last_ack_sent
@@ -213,6 +222,9 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
 
 /// An unacceptable segment gets an ACK; one that takes no sequence space may itself be the answer to one of ours, so
 /// it gets no more than the budget of challenges allows.
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//# If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set,
+//# if so drop the segment and return):
 fn answer_unacceptable(t: &mut Tcb, store: &mut Store, length: u64, now: Instant) {
     if length > 0 {
         t.receive.ack = AckNeed::Now;
@@ -280,6 +292,8 @@ fn challenge(t: &mut Tcb, store: &mut Store, now: Instant) {
 
 /// Fifth, the ACK field.
 fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Result<(), Reply> {
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# if the ACK bit is off, drop the segment and return
     if !segment.flags.has(Flags::ACK) {
         store.counters.add(Counter::TcpNoAck);
         return Err(Reply::Nothing);
@@ -302,6 +316,8 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
         t.send.wl1 = Position::default();
     }
     // RFC 5961, 5.2: neither of what was never sent, nor older than the peer's largest window.
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the segment, and return.
     //= docs/specs/rfc5961.txt#section-5.2
     //# The ACK value is considered acceptable only if it is in the range of ((SND.UNA - MAX.SND.WND) <= SEG.ACK <=
     //# SND.NXT).
@@ -475,6 +491,9 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//# If the FIN bit is set, signal the user "connection closing" and return any pending RECEIVEs with same message,
+//# advance RCV.NXT over the FIN, and send an acknowledgment for the FIN.
 fn eighth_fin(t: &mut Tcb, store: &Store, segment: &Segment<'_>, seq: Position) {
     if segment.flags.has(Flags::FIN) {
         let position = seq + segment.text.len() as u64;

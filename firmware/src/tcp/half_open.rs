@@ -122,6 +122,9 @@ impl HalfOpen {
             return if seq == nxt { Outcome::Forget } else { Outcome::Challenge };
         }
         // Fourth, the SYN bit: back to LISTEN.
+        //= docs/specs/rfc9293.txt#section-3.10.7.4
+        //# If the connection was initiated with a passive OPEN, then return this connection to the LISTEN state and
+        //# return.
         if flags.has(Flags::SYN) {
             return Outcome::Forget;
         }
