@@ -7,6 +7,7 @@ use crate::counters::Counter;
 use crate::seq::Position;
 use crate::tcp::receive::{AckNeed, Arrival};
 use crate::tcp::recovery::Ack;
+use crate::tcp::spurious;
 use crate::tcp::tcb::{Agreed, CHALLENGE_PERIOD, CHALLENGES, Due, State, Store, Tcb};
 use crate::time::{Duration, Instant};
 use crate::wire::options::Timestamps;
@@ -34,7 +35,6 @@ enum Check {
 pub fn segment_arrives(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
     t.figures.segments_in += 1;
     t.send.burst = 0;
-    (t.heard_at, t.keep_alives) = (now, 0);
     match t.state {
         State::SynSent => syn_sent(t, store, segment, now),
         State::Closed => Reply::Reset,
@@ -77,7 +77,7 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         if t.syn_transmissions == 1 {
             t.rtt.measured(now, now.since(syn_sent_at));
         }
-        t.send.update_window(t.receive.irs, ack, segment.window);
+        t.send.wl2 = ack;
         t.receive.ack = AckNeed::Now;
         // "If there are other controls or text in the segment, then continue processing at the sixth step": within what
         // our SYN offered, as far as there is room for it.
@@ -85,8 +85,9 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         sixth_to_eighth(t, store, segment, t.receive.nxt, now);
     } else {
         // Simultaneous open: the state that it came from is known by its having no listener (MUST-11).
+        //= docs/specs/rfc9293.txt#section-3.5
+        //# A TCP implementation MUST support simultaneous open attempts (MUST-10).
         t.state = State::SynReceived;
-        t.send.update_window(t.receive.irs, t.send.una, segment.window);
         // "If there are other controls or text in the segment, queue them for processing after the ESTABLISHED state has
         // been reached": the SYN-ACK acknowledges the SYN alone.
         t.receive.hold(&mut store.receive, segment.text);
@@ -180,6 +181,10 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         }
         store.counters.add(Counter::TcpOutOfWindow);
         if !reset {
+            let text_end = seq + segment.text.len() as u64;
+            if !segment.text.is_empty() && text_end <= t.receive.nxt && seq > t.receive.irs {
+                t.receive.note_twice(seq, text_end);
+            }
             answer_unacceptable(t, store, length, now);
         }
         return Check::Drop;
@@ -206,21 +211,36 @@ fn answer_unacceptable(t: &mut Tcb, store: &mut Store, length: u64, now: Instant
 }
 
 /// Second, the RST bit (with RFC 5961, section 3): only the very next number resets.
+//= docs/specs/rfc9293.txt#section-3.5.3
+//# TCP implementations SHOULD allow a received RST segment to include data (SHLD-2).
 fn second_reset(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Check {
     if !segment.flags.has(Flags::RST) {
         return Check::Go;
     }
+    //= docs/specs/rfc5961.txt#section-3.2
+    //# If the RST bit is set and the sequence number does not exactly match the next expected sequence value, yet is
+    //# within the current receive window (RCV.NXT < SEG.SEQ < RCV.NXT+RCV.WND), TCP MUST send an acknowledgment
+    //# (challenge ACK):
     if seq != t.receive.nxt {
         store.counters.add(Counter::TcpResetChallenged);
         challenge(t, store, now);
         return Check::Drop;
     }
+    //= docs/specs/rfc5961.txt#section-3.2
+    //# If the RST bit is set and the sequence number exactly matches the next expected sequence number (RCV.NXT),
+    //# then TCP MUST reset the connection.
     store.counters.add(Counter::TcpResets);
+    //= docs/specs/rfc9293.txt#section-3.5
+    //# Note that a TCP implementation MUST keep track of whether a connection has reached SYN-RECEIVED state as the
+    //# result of a passive OPEN or an active OPEN (MUST-11).
     t.end(if t.state == State::SynReceived { Reason::Refused } else { Reason::Reset });
     Check::Drop
 }
 
 /// Fourth, the SYN bit (with RFC 5961, section 4): never believed, always challenged.
+//= docs/specs/rfc5961.txt#section-4.2
+//# If the SYN bit is set, irrespective of the sequence number, TCP MUST send an ACK (also referred to as challenge
+//# ACK) to the remote peer:
 fn fourth_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Check {
     if !segment.flags.has(Flags::SYN) {
         return Check::Go;
@@ -231,6 +251,8 @@ fn fourth_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instan
 }
 
 /// Sends a challenge ACK, if the connection's budget allows (RFC 5961, section 7).
+//= docs/specs/rfc5961.txt#section-7
+//# An implementation SHOULD include an ACK throttling mechanism to be conservative.
 fn challenge(t: &mut Tcb, store: &mut Store, now: Instant) {
     if now.since(t.challenges_at) >= CHALLENGE_PERIOD {
         t.challenges_at = now;
@@ -265,16 +287,26 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
         t.send.wl1 = Position::default();
     }
     // RFC 5961, 5.2: neither of what was never sent, nor older than the peer's largest window.
-    if ack > t.send.max {
+    //= docs/specs/rfc5961.txt#section-5.2
+    //# The ACK value is considered acceptable only if it is in the range of ((SND.UNA - MAX.SND.WND) <= SEG.ACK <=
+    //# SND.NXT).
+    // What stood before the SYN was never sent either, however near to it: without this a young connection would take a
+    // guessed number from the whole of the largest window.
+    if ack > t.send.max || ack <= t.send.iss {
         store.counters.add(Counter::TcpAckUnsent);
         challenge(t, store, now);
         return Err(Reply::Nothing);
     }
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# RFC 5961 [9], Section 5 describes a potential blind data injection attack, and mitigation that
+    //# implementations MAY choose to include (MAY-12).
     if ack + u64::from(t.send.window_max) < t.send.una {
         store.counters.add(Counter::TcpAckOld);
         challenge(t, store, now);
         return Err(Reply::Nothing);
     }
+    // Only now it is the peer who was heard of, and not somebody who guesses.
+    (t.heard_at, t.keep_alives) = (now, 0);
     acknowledge(t, store, segment, seq, ack, now);
     after_our_fin(t, store, now);
     Ok(())
@@ -291,12 +323,20 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
         ack == t.send.una && t.send.in_flight() > 0 && segment.sequence_length() == 0 && t.send.window == window_before;
     let progress = ack > t.send.una;
     let blocks = segment.options.sack;
-    let event = Ack { ack: ack.max(t.send.una), sack: t.agreed.sack.then_some(blocks.as_slice()), duplicate };
+    let sack = t.agreed.sack.then_some(blocks.as_slice());
+    let dsack = sack.and_then(|blocks| spurious::dsack(blocks, ack));
+    let echo = segment.options.timestamps.filter(|_| t.agreed.timestamps).map(|t| t.echo);
+    let event = Ack { ack: ack.max(t.send.una), sack, dsack, echo, duplicate };
     let before = t.before_probe_fate();
     let (recovery, mut around) = t.around(store);
     recovery.acknowledged(&mut around, &event, now);
     t.after_probe_fate(store, before, now);
     // A peer that answers is there, even if its window is closed (MUST-37).
+    //= docs/specs/rfc9293.txt#section-3.8.6
+    //# SHOULD NOT time out the connection if data beyond the right window edge is not acknowledged (SHLD-17).
+    //= docs/specs/rfc9293.txt#section-3.8.6.1
+    //# As long as the receiving TCP peer continues to send acknowledgments in response to the probe segments, the
+    //# sending TCP peer MUST allow the connection to stay open (MUST-37).
     if progress || t.send.window == 0 {
         t.progress_at = now;
     }
@@ -351,6 +391,13 @@ fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: P
 }
 
 /// Sixth, the URG bit: "RCV.UP <- max(RCV.UP,SEG.UP), and signal the user".
+//= docs/specs/rfc9293.txt#section-3.8.5
+//# A TCP implementation MUST (MUST-32) inform the application layer asynchronously whenever it receives an urgent
+//# pointer and there was previously no pending urgent data, or whenever the urgent pointer advances in the data
+//# stream.
+//= docs/specs/rfc9293.txt#section-3.4
+//# A TCP receiver MUST process the RST and URG fields of all incoming segments, even when the receive window is
+//# zero (MUST-66).
 fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position) {
     if !segment.flags.has(Flags::URG) {
         return;
@@ -366,6 +413,10 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         return;
     }
     let end = seq + segment.text.len() as u64;
+    //= docs/specs/rfc9293.txt#section-3.6.1
+    //# If such a host issues a CLOSE call while received data is still pending in the TCP connection, or if new
+    //# data is received after CLOSE is called, its TCP implementation SHOULD send a RST to show that data was lost
+    //# (SHLD-3).
     if t.guest.context.is_none() && end > t.receive.nxt {
         // RFC 9293, 3.6.1: nobody will ever read this; the peer is to know (SHLD-3).
         store.counters.add(Counter::TcpDataAfterClose);
@@ -378,7 +429,8 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     match t.receive.text(&mut store.receive, seq, segment.text) {
         Arrival::InOrder => {
             // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.
-            if had_gap {
+            // RFC 2883, section 4: what came twice is reported with the segment that brought it.
+            if had_gap || t.receive.twice.is_some() {
                 t.receive.ack = AckNeed::Now;
             } else {
                 t.receive.owe_ack(now, store.config.delayed_ack);
@@ -386,6 +438,9 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
             t.receive.grow(now, t.rtt.smoothed());
         }
         Arrival::OutOfOrder => {
+            //= docs/specs/rfc9293.txt#section-3.10.7.4
+            //# A TCP implementation MAY send an ACK segment acknowledging RCV.NXT when a valid segment arrives that
+            //# is in the window but not at the left window edge (MAY-13).
             store.counters.add(Counter::TcpOutOfOrder);
             t.receive.ack = AckNeed::Now;
         }
@@ -415,6 +470,9 @@ fn eighth_fin(t: &mut Tcb, store: &Store, segment: &Segment<'_>, seq: Position) 
     if !t.receive.is_finished() {
         return;
     }
+    //= docs/specs/rfc9293.txt#section-3.6
+    //# If the local TCP connection is closed by the remote side due to a FIN or RST received from the remote side,
+    //# then the local application MUST be informed whether it closed normally or was aborted (MUST-12).
     t.guest.bits |= state::PEER_CLOSED;
     t.receive.ack = AckNeed::Now;
     match t.state {

@@ -84,6 +84,8 @@ pub struct Receiver {
     ranges: Box<[Range]>,
     range_count: usize,
     age: u32,
+    /// Octets of the segment last received that were there already: to be reported once (RFC 2883).
+    pub twice: Option<(Position, Position)>,
 }
 
 /// The buffer that every connection begins with, in bytes, before it is rounded up to whole segments: the most that a
@@ -114,6 +116,7 @@ impl Receiver {
             ranges: vec![Range::default(); ranges as usize].into(),
             range_count: 0,
             age: 0,
+            twice: None,
         }
     }
 
@@ -146,6 +149,7 @@ impl Receiver {
         self.round_end = nxt + self.buffer / 2;
         self.range_count = 0;
         self.age = 0;
+        self.twice = None;
     }
 
     /// RCV.WND, in bytes.
@@ -182,6 +186,7 @@ impl Receiver {
 
     /// Takes the text of an acceptable segment.
     pub fn text(&mut self, pages: &mut Pages, seq: Position, text: &[u8]) -> Arrival {
+        self.note_twice(seq, seq + text.len() as u64);
         let start = seq.max(self.nxt);
         let mut end = (seq + text.len() as u64).min(self.edge);
         if let Some(fin) = self.fin {
@@ -236,6 +241,14 @@ impl Receiver {
         }
     }
 
+    /// RFC 2883, section 4: notes "the first contiguous sequence" of a segment's octets that were received before.
+    pub fn note_twice(&mut self, start: Position, end: Position) {
+        let ranges = self.ranges[..self.range_count].iter().map(|r| (r.start, r.end));
+        let received = std::iter::once((start.min(self.nxt), self.nxt)).chain(ranges);
+        let mut overlaps = received.map(|(from, to)| (from.max(start), to.min(end))).filter(|(from, to)| from < to);
+        self.twice = overlaps.next().or(self.twice);
+    }
+
     /// Moves `nxt` over the ranges that it has reached.
     fn join(&mut self) {
         let mut joined = 0;
@@ -251,6 +264,8 @@ impl Receiver {
     }
 
     /// Notes data beyond a gap; `None` if there is no range left for it.
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# Segments with higher beginning sequence numbers SHOULD be held for later processing (SHLD-31).
     fn note(&mut self, start: Position, end: Position) -> Option<Arrival> {
         let ranges = &self.ranges[..self.range_count];
         // Those from `first` to before `last` touch the new one.
@@ -284,9 +299,13 @@ impl Receiver {
         self.range_count > 0
     }
 
-    /// The blocks to report (RFC 2018, section 4): the range of the segment last received first, then by age.
+    /// The blocks to report: what came twice (RFC 2883, section 4), and (RFC 2018, section 4) the range of the segment
+    /// last received first, then by age.
     pub fn sack_blocks(&self) -> SackBlocks {
         let mut blocks = SackBlocks::default();
+        if let Some((start, end)) = self.twice {
+            blocks.push(start.seq(), end.seq());
+        }
         let mut before = u32::MAX;
         for _ in 0..crate::wire::options::SACK_BLOCKS_MAX {
             // What a SYN brought lies at `nxt` until the handshake is complete, and behind no gap.
@@ -300,6 +319,15 @@ impl Receiver {
 
     /// Owes an acknowledgement for a segment in order: at once for the first ones and for every second full-sized segment
     /// (SHLD-19), else within `delay`.
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# In general, the processing of received segments MUST be implemented to aggregate ACK segments whenever
+    //# possible (MUST-58).
+    //= docs/specs/rfc9293.txt#section-3.8.6.3
+    //# A TCP endpoint SHOULD implement a delayed ACK (SHLD-18)
+    //= docs/specs/rfc9293.txt#section-3.8.6.3
+    //# An ACK SHOULD be generated for at least every second full-sized segment or 2*RMSS bytes of new data (where
+    //# RMSS is the MSS specified by the TCP endpoint receiving the segments to be acknowledged, or the default
+    //# value if not specified) (SHLD-19).
     pub fn owe_ack(&mut self, now: Instant, delay: Duration) {
         let owed = self.nxt.since(self.last_ack_sent);
         self.ack = match self.ack {
@@ -321,8 +349,14 @@ impl Receiver {
     /// connection always has must be of use to it even if its peer's segments are larger.
     fn next_edge(&mut self, pages: &mut Pages) -> Position {
         let start = self.stream.start();
+        //= docs/specs/rfc9293.txt#section-3.8.6
+        //# A TCP receiver SHOULD NOT shrink the window, i.e., move the right window edge to the left (SHLD-14).
         let wanted = (start + self.buffer).max(self.edge);
+        //= docs/specs/rfc9293.txt#section-3.8.6.1
+        //# A TCP implementation MAY keep its offered receive window closed indefinitely (MAY-8).
         let granted = self.stream.grant(pages, wanted);
+        //= docs/specs/rfc9293.txt#section-3.8.6.2.2
+        //# A TCP implementation MUST include a SWS avoidance algorithm in the receiver (MUST-39).
         let mut step = u64::from(self.segment_bytes.max(536)).min(self.buffer / 2);
         if granted < wanted {
             step = step.min(pages.page_bytes());
@@ -453,6 +487,12 @@ mod tests {
         assert_eq!(r.ack, AckNeed::Now);
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.6
+    //= type=test
+    //# A TCP receiver SHOULD NOT shrink the window, i.e., move the right window edge to the left (SHLD-14).
+    //= docs/specs/rfc9293.txt#section-3.8.6.2.2
+    //= type=test
+    //# A TCP implementation MUST include a SWS avoidance algorithm in the receiver (MUST-39).
     #[test]
     fn the_window_closes_without_shrinking_and_opens_in_steps() {
         let (mut pages, mut r) = receiver(4);
@@ -507,6 +547,7 @@ mod tests {
             pieces.extend((0..2300 / 100).map(|i| (i * 100, 100)));
             for (at, length) in pieces {
                 r.text(&mut pages, n + at as u64, &whole[at..at + length]);
+                r.twice = None;
                 let blocks = r.sack_blocks();
                 for (left, right) in blocks.as_slice() {
                     prop_assert!(left.near(r.nxt) > r.nxt && right.near(r.nxt) > left.near(r.nxt));
