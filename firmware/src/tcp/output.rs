@@ -379,7 +379,9 @@ fn new_octets(t: &Tcb, now: Instant, probe: bool) -> Option<u64> {
     }
     // Our SYN, if it is not acknowledged yet, is nothing that an acknowledgement could be waited for.
     let alone = t.send.in_flight() == 0 || t.send.records.first().is_none();
-    if !probe && !alone && t.recovery.allowance(&t.send) < length {
+    // A FIN by itself takes no room in the network: it does not wait for the congestion window.
+    let only_fin = queued == 1 && t.send.fin;
+    if !probe && !alone && !only_fin && t.recovery.allowance(&t.send) < length {
         return None;
     }
     let full = length >= mss;
