@@ -36,7 +36,7 @@ const WAIT_REAL_US: u64 = 20_000;
 /// The same when its vote is looked at again, lest a busy machine be taken for a difference.
 const WAIT_PATIENT_US: u64 = 120_000;
 /// Threads with a namespace each: they mostly wait.
-const WORKERS: usize = 12;
+const WORKERS: usize = 24;
 /// The peer's port.
 const PEER_PORT: u16 = 40_000;
 /// The stack's port of the first case in a namespace.
