@@ -58,8 +58,10 @@ fn the_firmware_does_what_the_scripts_say() {
 #[test]
 fn linux_does_what_the_scripts_say() {
     let scripts = all();
-    let runs: Vec<(&Script, Family)> =
-        scripts.iter().flat_map(|script| suite::families(script).into_iter().map(move |family| (script, family))).collect();
+    let runs: Vec<(&Script, Family)> = scripts
+        .iter()
+        .flat_map(|script| suite::families(script).into_iter().map(move |family| (script, family)))
+        .collect();
     let next = AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
     let unavailable = Mutex::new(None);
@@ -85,4 +87,12 @@ fn linux_does_what_the_scripts_say() {
     }
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_page_of_differences_is_up_to_date() {
+    let page = toe_drill::differences::page(&directory()).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/differences.md");
+    let found = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(found == page, "docs/differences.md is not what `toe-drill differences` prints");
 }

@@ -345,6 +345,13 @@ pub struct Tally {
     pub unknown: BTreeMap<(Alone, String), (u64, u64, String)>,
 }
 
+impl Tally {
+    /// Whether every split was of a known kind.
+    pub fn is_known(&self) -> bool {
+        self.unknown.is_empty()
+    }
+}
+
 /// Votes on the cases of `seeds`.
 ///
 /// # Errors
