@@ -211,6 +211,16 @@ counters! {
     TcpPathAdvice = "tcp-path-advice",
     /// Segments with URG received.
     TcpUrgentIn = "tcp-urgent-in",
+    /// Reductions of the window that were undone because nothing was lost, by whatever sign.
+    TcpUndos = "tcp-undos",
+    /// Of these, for timeouts.
+    TcpSpuriousTimeouts = "tcp-spurious-timeouts",
+    /// Reports of octets that came twice, sent (RFC 2883).
+    TcpDsacksOut = "tcp-dsacks-out",
+    /// The same, received.
+    TcpDsacksIn = "tcp-dsacks-in",
+    /// Windows that were not used for longer than a timeout, and begun again (RFC 5681, 4.1).
+    TcpIdleRestarts = "tcp-idle-restarts",
     /// Keep-alives sent.
     TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.

@@ -146,6 +146,9 @@ pub struct Tcp {
     pub rto_max_ms: u32,
     /// How long an acknowledgement may wait for another to join, in milliseconds (RFC 9293, 3.8.6.3: below 500).
     pub delayed_ack_ms: u32,
+    /// How many segments are acknowledged at once at the beginning of a connection, when every acknowledgement opens the
+    /// peer's window; those after them may wait.
+    pub quick_acks: u32,
     /// How long data may go unacknowledged before the connection is given up (R2 of RFC 9293, 3.8.3), in milliseconds.
     pub give_up_ms: u32,
     /// The same for a SYN, in milliseconds: three minutes at least, says the RFC.
@@ -168,6 +171,7 @@ impl Default for Tcp {
             rto_min_ms: 200,
             rto_max_ms: 60_000,
             delayed_ack_ms: 40,
+            quick_acks: 16,
             //= docs/specs/rfc9293.txt#section-3.8.3
             //# The value of R2 SHOULD correspond to at least 100 seconds (SHLD-11).
             give_up_ms: 900_000,
@@ -276,6 +280,7 @@ impl Profile {
             rto_min_ms,
             rto_max_ms,
             delayed_ack_ms,
+            quick_acks,
             give_up_ms,
             give_up_syn_ms,
             repeat_fin: _,
@@ -289,6 +294,7 @@ impl Profile {
         //= docs/specs/rfc9293.txt#section-3.8.6.3
         //# in particular, the delay MUST be less than 0.5 seconds (MUST-40).
         range("tcp.delayed_ack_ms", delayed_ack_ms, 0, 499)?;
+        range("tcp.quick_acks", quick_acks, 0, 1024)?;
         range("tcp.give_up_ms", give_up_ms, 1000, 86_400_000)?;
         range("tcp.give_up_syn_ms", give_up_syn_ms, 1000, 86_400_000)?;
         range("tcp.syn_ack_retries", syn_ack_retries, 0, 15)?;

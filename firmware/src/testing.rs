@@ -143,6 +143,8 @@ impl Bench {
     pub fn with_seed(seed: [u8; 32], change: impl FnOnce(&mut Profile)) -> Self {
         let mut profile = Profile::default();
         profile.limits.connections = 16;
+        // A script says what it wants to know of the beginning.
+        profile.tcp.quick_acks = 0;
         change(&mut profile);
         let now = Instant::from_us(1_000_000_000);
         let mut bench = Self {

@@ -7,6 +7,7 @@ use crate::counters::Counter;
 use crate::seq::Position;
 use crate::tcp::receive::{AckNeed, Arrival};
 use crate::tcp::recovery::Ack;
+use crate::tcp::spurious;
 use crate::tcp::tcb::{Agreed, CHALLENGE_PERIOD, CHALLENGES, Due, State, Store, Tcb};
 use crate::time::{Duration, Instant};
 use crate::wire::options::Timestamps;
@@ -33,6 +34,7 @@ enum Check {
 /// Processes a segment of this connection.
 pub fn segment_arrives(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
     t.figures.segments_in += 1;
+    t.send.burst = 0;
     match t.state {
         State::SynSent => syn_sent(t, store, segment, now),
         State::Closed => Reply::Reset,
@@ -75,7 +77,7 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         if t.syn_transmissions == 1 {
             t.rtt.measured(now, now.since(syn_sent_at));
         }
-        t.send.update_window(t.receive.irs, ack, segment.window);
+        t.send.wl2 = ack;
         t.receive.ack = AckNeed::Now;
         // "If there are other controls or text in the segment, then continue processing at the sixth step": within what
         // our SYN offered, as far as there is room for it.
@@ -86,7 +88,6 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         //= docs/specs/rfc9293.txt#section-3.5
         //# A TCP implementation MUST support simultaneous open attempts (MUST-10).
         t.state = State::SynReceived;
-        t.send.update_window(t.receive.irs, t.send.una, segment.window);
         // "If there are other controls or text in the segment, queue them for processing after the ESTABLISHED state has
         // been reached": the SYN-ACK acknowledges the SYN alone.
         t.receive.hold(&mut store.receive, segment.text);
@@ -180,6 +181,10 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         }
         store.counters.add(Counter::TcpOutOfWindow);
         if !reset {
+            let text_end = seq + segment.text.len() as u64;
+            if !segment.text.is_empty() && text_end <= t.receive.nxt && seq > t.receive.irs {
+                t.receive.note_twice(seq, text_end);
+            }
             answer_unacceptable(t, store, length, now);
         }
         return Check::Drop;
@@ -318,7 +323,10 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
         ack == t.send.una && t.send.in_flight() > 0 && segment.sequence_length() == 0 && t.send.window == window_before;
     let progress = ack > t.send.una;
     let blocks = segment.options.sack;
-    let event = Ack { ack: ack.max(t.send.una), sack: t.agreed.sack.then_some(blocks.as_slice()), duplicate };
+    let sack = t.agreed.sack.then_some(blocks.as_slice());
+    let dsack = sack.and_then(|blocks| spurious::dsack(blocks, ack));
+    let echo = segment.options.timestamps.filter(|_| t.agreed.timestamps).map(|t| t.echo);
+    let event = Ack { ack: ack.max(t.send.una), sack, dsack, echo, duplicate };
     let before = t.before_probe_fate();
     let (recovery, mut around) = t.around(store);
     recovery.acknowledged(&mut around, &event, now);
@@ -421,7 +429,8 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     match t.receive.text(&mut store.receive, seq, segment.text) {
         Arrival::InOrder => {
             // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.
-            if had_gap {
+            // RFC 2883, section 4: what came twice is reported with the segment that brought it.
+            if had_gap || t.receive.twice.is_some() {
                 t.receive.ack = AckNeed::Now;
             } else {
                 t.receive.owe_ack(now, store.config.delayed_ack);

@@ -8,7 +8,9 @@
 pub mod arrives;
 pub mod calls;
 pub mod congestion;
+pub mod cubic;
 pub mod half_open;
+pub mod hystart;
 pub mod icmp;
 pub mod notice;
 pub mod output;
@@ -19,6 +21,7 @@ pub mod recovery;
 pub mod rtt;
 pub mod send;
 pub mod settings;
+pub mod spurious;
 pub mod tcb;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use crate::counters::Counter;
 use crate::seq::{Position, Seq};
 use crate::tcp::receive::{AckNeed, Receiver};
 use crate::tcp::records::RecordSlot;
-use crate::tcp::tcb::{Due, State, Store, Tcb};
+use crate::tcp::tcb::{Due, State, Store, Tcb, initial_window};
 use crate::time::Instant;
 use crate::wire::options::{Options, SackBlocks, Timestamps};
 use crate::wire::segment::Flags;
@@ -145,6 +145,9 @@ fn bare(t: &mut Tcb, store: &mut Store, now: Instant, seq: Position, flags: Flag
 /// Fills in acknowledgement and window; what was owed is paid.
 fn acknowledging(t: &mut Tcb, store: &mut Store, segment: Outgoing) -> Outgoing {
     t.receive.ack = AckNeed::None;
+    if t.receive.twice.take().is_some() && t.agreed.sack {
+        store.counters.add(Counter::TcpDsacksOut);
+    }
     t.receive.last_ack_sent = t.receive.nxt;
     let window = t.receive.advertise(&mut store.receive);
     Outgoing { ack: t.receive.nxt.seq(), window, ..segment }
@@ -185,10 +188,14 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
     let fin = t.send.fin && end > t.send.end;
     let text_end = end.min(t.send.end);
     t.path_sent(start, text_end);
-    let ack = t.receive.ack;
+    let (ack, twice) = (t.receive.ack, t.receive.twice);
     let room = blocks_max(t, text_end.since(start));
     let is_silent = options.sack.as_slice().len() > room;
     options.sack.truncate(room);
+    if room == 0 {
+        // What came twice is said by the next segment that has room for it.
+        t.receive.twice = None;
+    }
     let mut flags = Flags::ACK;
     if fin {
         flags = flags | Flags::FIN;
@@ -220,12 +227,18 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
     if is_silent {
         // Not all was said that an acknowledgement should say (RFC 2018, section 4): one of its own follows, if owed.
         t.receive.ack = ack;
+        if room == 0 {
+            t.receive.twice = twice;
+        }
     }
     segment
 }
 
 /// A lost segment, if the window allows one.
 fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if t.recovery.holds_retransmissions() {
+        return None;
+    }
     let slot = t.recovery.first_lost(&t.send, &store.records)?;
     let record = *store.records.get(slot);
     let nothing_in_network = t.recovery.in_network(&t.send) == 0;
@@ -268,7 +281,8 @@ fn again(t: &mut Tcb, store: &mut Store, now: Instant, slot: RecordSlot) -> Outg
     }
     store.counters.add(Counter::TcpRetransmits);
     t.figures.retransmits += 1;
-    t.recovery.retransmitted(&mut store.records, slot, now);
+    let timestamp = t.timestamp_value(now);
+    t.recovery.retransmitted(&mut store.records, slot, now, timestamp);
     data(t, store, now, record.start, end)
 }
 
@@ -298,6 +312,35 @@ fn tail_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> 
 fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option<Outgoing> {
     let start = t.send.nxt;
     let queued = t.send.last().since(start);
+    let allowed = t.send.edge().since(start);
+    if queued > 0
+        && allowed > 0
+        && let Some(probe) = t.probe_bytes(queued, allowed, now)
+    {
+        let segment = send_new(t, store, now, start + probe)?;
+        t.probe_was_sent(store, start, start + probe);
+        return Some(segment);
+    }
+    if queued > 0 && allowed > 0 && t.recovery.has_been_idle(&t.send, &t.rtt, now) {
+        let initial = initial_window(store.config.initial_window, t.send.mss);
+        if t.recovery.restart_after_idle(initial) {
+            store.counters.add(Counter::TcpIdleRestarts);
+        }
+    }
+    let length = new_octets(t, now, probe)?;
+    let mut segment = send_new(t, store, now, start + length)?;
+    t.send.burst += 1;
+    // The receiver may wait for more to merge with this; where several went at once and no more may go, it shall not.
+    if t.send.burst > 1 && segment.text_bytes > 0 && new_octets(t, now, false).is_none() {
+        segment.flags = segment.flags | Flags::PSH;
+    }
+    Some(segment)
+}
+
+/// How many octets of new data, the FIN among them, the next segment may have.
+fn new_octets(t: &Tcb, now: Instant, probe: bool) -> Option<u64> {
+    let start = t.send.nxt;
+    let queued = t.send.last().since(start);
     if queued == 0 {
         return None;
     }
@@ -316,11 +359,6 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     if length == 0 {
         return None;
     }
-    if let Some(probe) = t.probe_bytes(queued, allowed, now) {
-        let segment = send_new(t, store, now, start + probe)?;
-        t.probe_was_sent(store, start, start + probe);
-        return Some(segment);
-    }
     let alone = t.send.in_flight() == 0;
     if !probe && !alone && t.recovery.allowance(&t.send) < length {
         return None;
@@ -336,10 +374,7 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     //# A TCP implementation MUST include a SWS avoidance algorithm in the sender (MUST-38).
     //= docs/specs/rfc9293.txt#section-3.7.4
     //# A TCP implementation SHOULD implement the Nagle algorithm to coalesce short segments (SHLD-7).
-    if !(full || everything || half_the_window || probe) {
-        return None;
-    }
-    send_new(t, store, now, start + length)
+    (full || everything || half_the_window || probe).then_some(length)
 }
 
 fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
@@ -355,7 +390,7 @@ fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Opti
     }
     t.send.nxt = end;
     t.send.max = t.send.max.max(end);
-    t.recovery.sent(end.since(start));
+    t.recovery.sent(end.since(start), now);
     Some(data(t, store, now, start, end))
 }
 

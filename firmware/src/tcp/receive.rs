@@ -62,6 +62,9 @@ pub struct Receiver {
     pub urgent: ReceiveMark,
     /// Acknowledgement owed.
     pub ack: AckNeed,
+    /// How many segments are still to be acknowledged at once, because the peer has just begun and opens its window by what
+    /// is acknowledged.
+    pub quick_acks: u32,
     /// Last.ACK.sent of RFC 7323.
     pub last_ack_sent: Position,
     /// TS.Recent, and when it was taken.
@@ -81,6 +84,8 @@ pub struct Receiver {
     ranges: Box<[Range]>,
     range_count: usize,
     age: u32,
+    /// Octets of the segment last received that were there already: to be reported once (RFC 2883).
+    pub twice: Option<(Position, Position)>,
 }
 
 /// The buffer that every connection begins with, in bytes, before it is rounded up to whole segments: the most that a
@@ -99,6 +104,7 @@ impl Receiver {
             fin: None,
             urgent: ReceiveMark::default(),
             ack: AckNeed::None,
+            quick_acks: 0,
             last_ack_sent: Position::default(),
             timestamp: 0,
             timestamp_at: Instant::default(),
@@ -110,6 +116,7 @@ impl Receiver {
             ranges: vec![Range::default(); ranges as usize].into(),
             range_count: 0,
             age: 0,
+            twice: None,
         }
     }
 
@@ -142,6 +149,7 @@ impl Receiver {
         self.round_end = nxt + self.buffer / 2;
         self.range_count = 0;
         self.age = 0;
+        self.twice = None;
     }
 
     /// RCV.WND, in bytes.
@@ -178,6 +186,7 @@ impl Receiver {
 
     /// Takes the text of an acceptable segment.
     pub fn text(&mut self, pages: &mut Pages, seq: Position, text: &[u8]) -> Arrival {
+        self.note_twice(seq, seq + text.len() as u64);
         let start = seq.max(self.nxt);
         let mut end = (seq + text.len() as u64).min(self.edge);
         if let Some(fin) = self.fin {
@@ -232,6 +241,14 @@ impl Receiver {
         }
     }
 
+    /// RFC 2883, section 4: notes "the first contiguous sequence" of a segment's octets that were received before.
+    pub fn note_twice(&mut self, start: Position, end: Position) {
+        let ranges = self.ranges[..self.range_count].iter().map(|r| (r.start, r.end));
+        let received = std::iter::once((start.min(self.nxt), self.nxt)).chain(ranges);
+        let mut overlaps = received.map(|(from, to)| (from.max(start), to.min(end))).filter(|(from, to)| from < to);
+        self.twice = overlaps.next().or(self.twice);
+    }
+
     /// Moves `nxt` over the ranges that it has reached.
     fn join(&mut self) {
         let mut joined = 0;
@@ -282,9 +299,13 @@ impl Receiver {
         self.range_count > 0
     }
 
-    /// The blocks to report (RFC 2018, section 4): the range of the segment last received first, then by age.
+    /// The blocks to report: what came twice (RFC 2883, section 4), and (RFC 2018, section 4) the range of the segment
+    /// last received first, then by age.
     pub fn sack_blocks(&self) -> SackBlocks {
         let mut blocks = SackBlocks::default();
+        if let Some((start, end)) = self.twice {
+            blocks.push(start.seq(), end.seq());
+        }
         let mut before = u32::MAX;
         for _ in 0..crate::wire::options::SACK_BLOCKS_MAX {
             // What a SYN brought lies at `nxt` until the handshake is complete, and behind no gap.
@@ -296,8 +317,8 @@ impl Receiver {
         blocks
     }
 
-    /// Owes an acknowledgement for `bytes` in order: at once for every second full-sized segment (SHLD-19), else
-    /// within `delay`.
+    /// Owes an acknowledgement for a segment in order: at once for the first ones and for every second full-sized segment
+    /// (SHLD-19), else within `delay`.
     //= docs/specs/rfc9293.txt#section-3.10.7.4
     //# In general, the processing of received segments MUST be implemented to aggregate ACK segments whenever
     //# possible (MUST-58).
@@ -311,6 +332,10 @@ impl Receiver {
         let owed = self.nxt.since(self.last_ack_sent);
         self.ack = match self.ack {
             AckNeed::Now => AckNeed::Now,
+            _ if self.quick_acks > 0 => {
+                self.quick_acks -= 1;
+                AckNeed::Now
+            }
             _ if owed >= 2 * u64::from(self.segment_bytes.max(1)) => AckNeed::Now,
             AckNeed::Delayed(at) => AckNeed::Delayed(at),
             AckNeed::None => AckNeed::Delayed(now + delay),
@@ -522,6 +547,7 @@ mod tests {
             pieces.extend((0..2300 / 100).map(|i| (i * 100, 100)));
             for (at, length) in pieces {
                 r.text(&mut pages, n + at as u64, &whole[at..at + length]);
+                r.twice = None;
                 let blocks = r.sack_blocks();
                 for (left, right) in blocks.as_slice() {
                     prop_assert!(left.near(r.nxt) > r.nxt && right.near(r.nxt) > left.near(r.nxt));

@@ -5,6 +5,8 @@
 //! * Without SACK, three duplicate acknowledgements, and NewReno's partial ones (RFC 5681, 6582).
 //! * When all else fails, the retransmission timeout (RFC 6298): everything not selectively acknowledged is lost.
 //!
+//! Whether a loss was one at all is judged in `spurious`.
+//!
 //! While recovering, the window follows proportional rate reduction (RFC 6937); the controller only names the
 //! threshold at which recovery ends. What is in flight is `SND.NXT - SND.UNA` less what was delivered and what is
 //! lost; a lost segment sent again is in flight again.
@@ -16,6 +18,7 @@ use crate::tcp::congestion::{Acked, AnyController, Controller, Window};
 use crate::tcp::records::{Record, RecordSlot, Records};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
+use crate::tcp::spurious::{Frto, FrtoAck, Undo};
 use crate::time::{Duration, Instant};
 
 /// RFC 5681: duplicate acknowledgements that mean loss; RFC 8985: selectively acknowledged segments after which the
@@ -45,6 +48,38 @@ struct Rack {
     /// The highest octet delivered.
     fack: Position,
     reordering: bool,
+}
+
+/// RFC 8985, 6.2, step 4: the reordering window in quarters of the lowest round trip, wider for every round trip in which
+/// the peer reports duplicates.
+#[derive(Clone, Copy, Debug)]
+struct Widened {
+    quarters: u32,
+    /// Recoveries for which it stays so.
+    recoveries: u32,
+    /// SND.NXT when it was last widened.
+    at: Option<Position>,
+}
+
+/// RFC 8985, 6.2: "RACK.reo_wnd_persist <- 16".
+const WIDENED_RECOVERIES: u32 = 16;
+
+impl Widened {
+    const NOT: Self = Self { quarters: 1, recoveries: 0, at: None };
+
+    fn duplicates(&mut self, sender: &Sender) {
+        if self.at.is_none_or(|at| sender.una >= at) {
+            *self =
+                Self { quarters: (self.quarters + 1).min(255), recoveries: WIDENED_RECOVERIES, at: Some(sender.nxt) };
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.recoveries = self.recoveries.saturating_sub(1);
+        if self.recoveries == 0 {
+            self.quarters = 1;
+        }
+    }
 }
 
 /// RFC 6937's counts since recovery began, in bytes.
@@ -78,8 +113,14 @@ pub struct Recovery {
     lost: u64,
     duplicates: u32,
     rack: Option<Rack>,
+    widened: Widened,
     prr: Prr,
     probe: Option<Probe>,
+    /// What was before the last reduction of the window.
+    undo: Option<Undo>,
+    frto: Frto,
+    /// When something was last sent.
+    sent_at: Instant,
     /// When RACK may find more lost.
     pub reorder_at: Option<Instant>,
 }
@@ -91,8 +132,25 @@ pub struct Ack<'a> {
     pub ack: Position,
     /// Its SACK blocks, if SACK is in use.
     pub sack: Option<&'a [(Seq, Seq)]>,
+    /// Octets that it reports as received twice.
+    pub dsack: Option<(Position, Position)>,
+    /// Its TSecr, if timestamps are in use.
+    pub echo: Option<u32>,
     /// Whether it is a duplicate in the sense of RFC 5681, section 2.
     pub duplicate: bool,
+}
+
+/// What an acknowledgement or a timer brought.
+#[derive(Clone, Copy, Debug)]
+struct News {
+    /// Bytes newly delivered, selectively acknowledged ones included.
+    delivered: u64,
+    /// Bytes newly acknowledged.
+    acknowledged: u64,
+    /// Bytes in flight before.
+    flight_before: u64,
+    /// The round trip that it measured.
+    sample: Option<Duration>,
 }
 
 /// What a connection has beside its recovery that an acknowledgement touches.
@@ -120,8 +178,12 @@ impl Recovery {
             lost: 0,
             duplicates: 0,
             rack: None,
+            widened: Widened::NOT,
             prr: Prr::default(),
             probe: None,
+            undo: None,
+            frto: Frto::Off,
+            sent_at: Instant::default(),
             reorder_at: None,
         }
     }
@@ -157,7 +219,8 @@ impl Recovery {
         let mut delivered = 0;
         let mut rtt_sample = None;
         let progress = ack.ack > a.sender.una;
-        let mut duplicate_delivery = false;
+        let acknowledged = ack.ack.since(a.sender.una);
+        let original_before = self.originals_in_flight(a, progress || ack.sack.is_some_and(|b| !b.is_empty()));
 
         if progress {
             delivered += self.cumulative(a, ack.ack, now, &mut rtt_sample);
@@ -166,9 +229,7 @@ impl Recovery {
             Some(blocks) => {
                 for &(left, right) in blocks {
                     let (left, right) = (left.near(a.sender.una), right.near(a.sender.una));
-                    if right <= a.sender.una {
-                        duplicate_delivery = true;
-                    } else if a.sender.una <= left && left < right && right <= a.sender.nxt {
+                    if a.sender.una <= left && left < right && right <= a.sender.nxt {
                         delivered += self.selective(a, left, right, now, &mut rtt_sample);
                     }
                 }
@@ -181,7 +242,14 @@ impl Recovery {
         if progress {
             a.rtt.progress();
         }
-        self.end_probe(a, ack, duplicate_delivery);
+        if let Some(twice) = ack.dsack {
+            self.came_twice(a, twice);
+        }
+        self.end_probe(a, ack);
+        if self.phase == Phase::Fast && delivered > 0 {
+            self.probe = None;
+        }
+        self.judge(a, ack, progress, original_before);
 
         let lost_before = self.lost;
         if ack.sack.is_some() {
@@ -190,7 +258,8 @@ impl Recovery {
             self.detect_without_sack(a, progress);
         }
         self.change_phase(a, lost_before);
-        self.set_window(a, delivered, flight_before, now);
+        let news = News { delivered, acknowledged, flight_before, sample: rtt_sample };
+        self.set_window(a, &news, now);
     }
 
     /// Removes what is acknowledged; gives the bytes newly delivered.
@@ -368,8 +437,8 @@ impl Recovery {
         if !rack.reordering && (self.phase != Phase::Open || sacked_segments >= DUPLICATES.into()) {
             return Duration::ZERO;
         }
-        let quarter = Duration::from_us(a.rtt.min().unwrap_or_default().as_us() / 4);
-        quarter.min(a.rtt.smoothed().unwrap_or_default())
+        let quarter = a.rtt.min().unwrap_or_default().as_us() / 4;
+        Duration::from_us(quarter * u64::from(self.widened.quarters)).min(a.rtt.smoothed().unwrap_or_default())
     }
 
     /// RFC 5681, 3.2, and RFC 6582, 3.2.
@@ -388,13 +457,90 @@ impl Recovery {
         }
     }
 
+    /// The peer reports octets that it received twice.
+    fn came_twice(&mut self, a: &mut Around<'_>, (left, right): (Position, Position)) {
+        a.counters.add(Counter::TcpDsacksIn);
+        // The duplicate that a probe made says nothing about reordering.
+        if self.probe.is_some_and(|probe| probe.end == right) || right > a.sender.nxt {
+            return;
+        }
+        self.widened.duplicates(a.sender);
+        if self.undo.as_mut().is_some_and(|undo| undo.reported(left, right)) {
+            self.undo(a);
+        }
+    }
+
+    /// Octets that F-RTO waits for: in flight at the timeout and sent but once. Looked at only while it matters.
+    fn originals_in_flight(&self, a: &Around<'_>, matters: bool) -> u64 {
+        if self.frto != Frto::NewData || !matters {
+            return 0;
+        }
+        let mut sum = 0;
+        let mut next = a.sender.records.first();
+        while let Some(slot) = next {
+            let record = a.records.get(slot);
+            if record.start >= self.until {
+                break;
+            }
+            if record.transmissions == 1 && !record.sacked {
+                sum += record.len();
+            }
+            next = a.records.next(slot);
+        }
+        sum
+    }
+
+    /// Whether an acknowledgement shows that what was done about a loss was for nothing.
+    fn judge(&mut self, a: &mut Around<'_>, ack: &Ack<'_>, progress: bool, originals_before: u64) {
+        if self.phase == Phase::Open {
+            return;
+        }
+        let is_earlier =
+            |echo: u32| progress && self.undo.as_ref().is_some_and(|undo| undo.is_before_retransmission(echo));
+        let eifel = ack.echo.is_some_and(is_earlier);
+        let mss = u64::from(a.sender.mss);
+        let has_blocks = ack.sack.is_some_and(|blocks| !blocks.is_empty());
+        let event = FrtoAck {
+            progress,
+            is_complete: a.sender.una >= self.until,
+            original: self.originals_in_flight(a, progress || has_blocks) < originals_before,
+            duplicate: ack.duplicate || has_blocks,
+            can_send_new: a.sender.last().since(a.sender.nxt) >= mss && a.sender.edge().since(a.sender.nxt) >= mss,
+        };
+        let frto = self.frto.acknowledged(&event);
+        if eifel || frto {
+            self.undo(a);
+        }
+    }
+
+    /// The window as it was before the last reduction (RFC 4015, step 5); what was deemed lost is in flight again.
+    fn undo(&mut self, a: &mut Around<'_>) {
+        let Some(undo) = self.undo.take() else { return };
+        a.counters.add(Counter::TcpUndos);
+        if self.phase == Phase::Loss {
+            a.counters.add(Counter::TcpSpuriousTimeouts);
+            let mut next = a.sender.records.first();
+            while let Some(slot) = next {
+                next = a.records.next(slot);
+                a.records.get_mut(slot).lost = false;
+            }
+            self.lost = 0;
+        }
+        self.window.congestion = self.window.congestion.max(undo.window.congestion);
+        self.window.threshold = self.window.threshold.max(undo.window.threshold);
+        self.controller = undo.controller;
+        self.phase = Phase::Open;
+        self.frto = Frto::Off;
+        self.duplicates = 0;
+    }
+
     /// RFC 8985, 7.4.2: what the end of a probe tells.
-    fn end_probe(&mut self, a: &mut Around<'_>, ack: &Ack<'_>, duplicate_delivery: bool) {
+    fn end_probe(&mut self, a: &mut Around<'_>, ack: &Ack<'_>) {
         let Some(probe) = self.probe else { return };
         if ack.ack < probe.end {
             return;
         }
-        if !probe.retransmission || duplicate_delivery {
+        if !probe.retransmission || ack.dsack.is_some() {
             self.probe = None;
         } else if ack.ack > probe.end {
             // The probe repaired a loss that nothing else will show.
@@ -413,6 +559,8 @@ impl Recovery {
             if self.phase == Phase::Fast {
                 self.window.congestion = self.window.threshold;
             }
+            self.widened.recovered();
+            self.frto = Frto::Off;
             self.phase = Phase::Open;
             self.duplicates = 0;
         }
@@ -420,13 +568,15 @@ impl Recovery {
             a.counters.add(Counter::TcpFastRecoveries);
             self.phase = Phase::Fast;
             self.until = a.sender.nxt;
+            self.undo = Some(Undo::new(self.window, self.controller, a.sender.una));
             self.window.threshold = self.controller.lost(&self.window, a.sender.mss);
             self.prr = Prr { delivered: 0, out: 0, flight: a.sender.in_flight() };
             self.probe = None;
         }
     }
 
-    fn set_window(&mut self, a: &Around<'_>, delivered: u64, flight_before: u64, now: Instant) {
+    fn set_window(&mut self, a: &Around<'_>, news: &News, now: Instant) {
+        let News { delivered, acknowledged, flight_before, sample } = *news;
         let mss = a.sender.mss;
         match self.phase {
             Phase::Fast => {
@@ -447,12 +597,16 @@ impl Recovery {
             Phase::Open | Phase::Loss => {
                 // A window that did not limit what was sent says nothing about the path (RFC 7661's concern).
                 let used = if self.window.in_slow_start() { 2 * flight_before } else { flight_before + u64::from(mss) };
-                if delivered > 0 && used > u64::from(self.window.congestion) {
+                // RFC 5681, 3.2, step 1: duplicates do not change the window.
+                if acknowledged > 0 && used > u64::from(self.window.congestion) {
                     let ack = Acked {
                         now,
-                        bytes: u32::try_from(delivered).unwrap_or(u32::MAX),
+                        bytes: u32::try_from(acknowledged).unwrap_or(u32::MAX),
                         mss,
                         rtt: a.rtt.smoothed().unwrap_or_default(),
+                        sample,
+                        una: a.sender.una,
+                        nxt: a.sender.nxt,
                     };
                     self.controller.acked(&mut self.window, &ack);
                 }
@@ -465,12 +619,18 @@ impl Recovery {
         let lost_before = self.lost;
         self.detect(a, now);
         self.change_phase(a, lost_before);
-        self.set_window(a, 0, a.sender.in_flight(), now);
+        let news = News { delivered: 0, acknowledged: 0, flight_before: a.sender.in_flight(), sample: None };
+        self.set_window(a, &news, now);
     }
 
     /// The retransmission timer fired (RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; RFC 2018, section 5).
     pub fn timed_out(&mut self, a: &mut Around<'_>) {
         a.counters.add(Counter::TcpTimeouts);
+        if self.phase == Phase::Open || self.undo.is_none() {
+            self.undo = Some(Undo::new(self.window, self.controller, a.sender.una));
+        }
+        // RFC 5682, 3.1, step 1: not for a timeout after a timeout.
+        self.frto = if self.phase == Phase::Loss { Frto::Off } else { Frto::Retransmitted };
         if self.phase != Phase::Loss {
             // A second timeout for the same data does not lower the threshold again.
             self.window.threshold = self.controller.lost(&self.window, a.sender.mss);
@@ -519,6 +679,7 @@ impl Recovery {
         self.controller = before.controller;
         self.until = before.until;
         self.prr = before.prr;
+        self.undo = before.undo;
     }
 
     /// The first lost segment.
@@ -537,7 +698,8 @@ impl Recovery {
     }
 
     /// A record was sent again.
-    pub fn retransmitted(&mut self, records: &mut Records, slot: RecordSlot, now: Instant) {
+    pub fn retransmitted(&mut self, records: &mut Records, slot: RecordSlot, now: Instant, timestamp: u32) {
+        self.sent_at = now;
         let record = records.get_mut(slot);
         record.sent_at = now;
         record.transmissions = record.transmissions.saturating_add(1);
@@ -546,16 +708,56 @@ impl Recovery {
             self.lost -= bytes;
         }
         self.prr.out += bytes;
+        if self.phase != Phase::Open
+            && let Some(undo) = &mut self.undo
+        {
+            undo.retransmitted(bytes, timestamp);
+        }
+    }
+
+    /// RFC 5682, step 2b: new data goes first, until the next acknowledgement.
+    pub fn holds_retransmissions(&self) -> bool {
+        self.frto == Frto::NewData
+    }
+
+    /// Whether nothing was sent for longer than a timeout, with nothing in flight.
+    pub fn has_been_idle(&self, sender: &Sender, rtt: &RttEstimator, now: Instant) -> bool {
+        sender.in_flight() == 0 && now.since(self.sent_at) > rtt.rto()
+    }
+
+    /// RFC 5681, 4.1: "a TCP SHOULD set cwnd to no more than RW before transmission begins if the TCP has not sent data in
+    /// an interval exceeding the retransmission timeout". Whether that made a difference. What is known of the path stays
+    /// in the threshold, as three quarters of what the window was (RFC 2861, 2).
+    pub fn restart_after_idle(&mut self, initial_window: u32) -> bool {
+        if self.window.congestion <= initial_window {
+            return false;
+        }
+        self.window.threshold = self.window.threshold.max(self.window.congestion / 4 * 3);
+        self.window.congestion = initial_window;
+        self.controller.restarted();
+        self.undo = None;
+        true
     }
 
     /// New data was sent.
-    pub fn sent(&mut self, bytes: u64) {
+    pub fn sent(&mut self, bytes: u64, now: Instant) {
+        self.sent_at = now;
         self.prr.out += bytes;
     }
 
+    /// When the silence begins after which a tail is probed: with the timer, and in recovery, where the timer does not
+    /// follow every acknowledgement, with what was last heard or sent.
+    pub fn probe_from(&self, timer_from: Instant, heard_at: Instant) -> Instant {
+        if self.phase == Phase::Open { timer_from } else { timer_from.max(heard_at).max(self.sent_at) }
+    }
+
     /// How long after the last transmission a tail is probed (RFC 8985, 7.2); `None` while it is not.
+    ///
+    /// The RFC does not probe in recovery. Here it is done, too: a peer that holds its acknowledgements back behind a gap
+    /// may have sent the one that would let the window move on, and if that one is lost, nothing under way causes
+    /// another.
     pub fn probe_timeout(&self, sender: &Sender, rtt: &RttEstimator) -> Option<Duration> {
-        if self.phase != Phase::Open || self.sacked > 0 || self.probe.is_some() || sender.in_flight() == 0 {
+        if self.phase == Phase::Loss || self.probe.is_some() || sender.in_flight() == 0 {
             return None;
         }
         let smoothed = rtt.smoothed()?;

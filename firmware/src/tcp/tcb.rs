@@ -180,6 +180,8 @@ pub struct Guest {
 pub struct Config {
     /// The profile's parameters.
     pub delayed_ack: Duration,
+    /// Segments that are acknowledged at once at the beginning.
+    pub quick_acks: u32,
     /// R2: give up after this time without progress.
     pub give_up: Duration,
     /// The same for a SYN.
@@ -212,6 +214,7 @@ impl Config {
         let ms = |ms: u32| Duration::from_ms(ms.into());
         Self {
             delayed_ack: ms(tcp.delayed_ack_ms),
+            quick_acks: tcp.quick_acks,
             give_up: ms(tcp.give_up_ms),
             give_up_syn: ms(tcp.give_up_syn_ms),
             fin_wait_2: ms(tcp.fin_wait_2_ms),
@@ -458,6 +461,7 @@ impl Tcb {
         *syn_transmissions = 0;
         *reset_due = false;
         receive.ack = AckNeed::None;
+        receive.quick_acks = store.config.quick_acks;
         receive.fin = None;
     }
 

@@ -13,6 +13,7 @@ mod closing;
 mod failures;
 mod opening;
 mod options;
+mod spurious;
 mod syn_cache;
 mod window;
 
@@ -71,7 +72,7 @@ fn a_passive_open_takes_the_options_that_are_offered() {
     // 1200 less twelve of timestamps; the window is 500 * 8.
     b.expect("A 1:1189");
     b.expect("A 1189:2377");
-    b.expect("A 2377:3565");
+    b.expect("PA 2377:3565");
     b.nothing();
 }
 
@@ -375,7 +376,7 @@ fn small_windows_are_not_filled_with_small_segments() {
     b.expect("A 1:301");
     b.peer("A 1 ack 301 win 2000");
     b.expect("A 301:1301");
-    b.expect("A 1301:2301");
+    b.expect("PA 1301:2301");
     b.nothing();
 }
 
@@ -397,6 +398,24 @@ fn half_of_the_largest_window_is_worth_a_segment() {
     b.nothing();
 }
 
+/// RFC 7323, 2.2: "The window field in a segment where the SYN bit is set (i.e., a <SYN> or <SYN,ACK>) MUST NOT be scaled."
+#[test]
+fn the_window_of_a_syn_ack_is_not_scaled() {
+    let mut b = Bench::new();
+    b.connect(flags::NODELAY);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1 win 2000 <mss 1000, ws 7>");
+    b.expect("A 1:1");
+    b.send(5000);
+    b.expect("A 1:1001");
+    b.expect("PA 1001:2001");
+    b.nothing();
+    b.peer("A 1 ack 2001 win 24");
+    b.expect("A 2001:3001");
+    b.expect("A 3001:4001");
+    b.expect("PA 4001:5001");
+}
+
 //= docs/specs/rfc9293.txt#section-3.8.6.1
 //= type=test
 //# A TCP implementation MAY keep its offered receive window closed indefinitely (MAY-8).
@@ -409,12 +428,12 @@ fn a_segment_is_no_longer_than_half_the_largest_window() {
     b.expect("A 1:1");
     b.send(5000);
     b.expect("A 1:1001");
-    b.expect("A 1001:2001");
+    b.expect("PA 1001:2001");
     b.nothing();
     // What was sent before stays as it is; what is cut now may be longer.
     b.peer("A 1 ack 2001 win 2600");
     b.expect("A 2001:3301");
-    b.expect("A 3301:4601");
+    b.expect("PA 3301:4601");
 }
 
 #[test]

@@ -79,9 +79,10 @@ fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
     if t.due == Due::None
         && t.agreed.sack
         && let Some(after) = t.recovery.probe_timeout(&t.send, &t.rtt)
-        && t.timer_from + after < rto_at
+        && let from = t.recovery.probe_from(t.timer_from, t.heard_at)
+        && from + after < rto_at
     {
-        return Some((t.timer_from + after, Waiting::Tail));
+        return Some((from + after, Waiting::Tail));
     }
     Some((rto_at, Waiting::Acknowledgement))
 }

@@ -78,8 +78,8 @@ struct Cell {
     rtt_ms: u64,
     loss: &'static str,
     mtu: u32,
-    /// Segments as long as half the buffer and more.
-    is_long: bool,
+    /// Of both ends' buffers, in KiB, for segments as long as half of it and more; 0: as they come.
+    buffer_kib: u64,
     /// Streams at once, so that few losses are enough of them.
     streams: usize,
 }
@@ -99,45 +99,52 @@ impl Cell {
                         (10, _) => 4,
                         _ => 8,
                     };
-                    cells.push(Self { controller, rtt_ms, loss, mtu: 1500, is_long: false, streams });
+                    cells.push(Self { controller, rtt_ms, loss, mtu: 1500, buffer_kib: 0, streams });
                 }
             }
         }
-        for mtu in [32_768, 65_000] {
+        for buffer_kib in [128, 64] {
             for rtt_ms in [1, 10] {
                 let controller = ("cubic", "cubic");
-                cells.push(Self { controller, rtt_ms, loss: "0%", mtu, is_long: true, streams: 1 });
+                cells.push(Self { controller, rtt_ms, loss: "0%", mtu: 65_000, buffer_kib, streams: 1 });
             }
         }
         cells
     }
 
     fn name(&self) -> String {
-        let long = if self.is_long { format!(" MTU {}", self.mtu) } else { String::new() };
+        let long = if self.is_long() { format!(" MTU {} of {} KiB", self.mtu, self.buffer_kib) } else { String::new() };
         format!("{} {}ms {}{long}", self.controller.0, self.rtt_ms, self.loss)
     }
 
+    fn is_long(&self) -> bool {
+        self.buffer_kib > 0
+    }
+
     fn spec(&self) -> String {
-        let rate = if self.is_long { RATE_LONG } else { RATE };
+        let rate = if self.is_long() { RATE_LONG } else { RATE };
         format!("{rate},delay={}us,loss={}", self.rtt_ms * 500, self.loss)
     }
 
-    /// The profile of the card: its controller, and buffers of 64 KiB for long segments.
+    /// The profile of the card: its controller, and small buffers for long segments.
     fn profile(&self) -> String {
-        let limits = if self.is_long {
-            "[limits]\npage_bytes = 2048\nconnection_send_pages = 32\nconnection_receive_pages = 32\n"
+        let pages = self.buffer_kib / 2;
+        let limits = if self.is_long() {
+            format!(
+                "[limits]\npage_bytes = 2048\nconnection_send_pages = {pages}\nconnection_receive_pages = {pages}\n"
+            )
         } else {
-            ""
+            String::new()
         };
         format!("{limits}[tcp]\ncongestion = \"{}\"\n", self.controller.1)
     }
 
     /// Gives a kernel the same buffers.
     fn tune(&self, namespace: &Namespace) -> Result<()> {
-        if self.is_long {
-            // Half of it is bookkeeping, says the kernel; so this is a window of 64 KiB.
+        if self.is_long() {
+            let bytes = self.buffer_kib * 1024;
             for variable in ["tcp_rmem", "tcp_wmem"] {
-                rate::set_kernel(namespace, variable, "4096 131072 131072")?;
+                rate::set_kernel(namespace, variable, &format!("4096 {bytes} {bytes}"))?;
             }
         }
         Ok(())
@@ -386,18 +393,18 @@ fn table(cells: &[Cell], lines: &[Line], fair: Option<&[[u64; 2]]>, seconds: u64
             c.timeouts
         );
     };
-    for (cell, line) in cells.iter().zip(lines).filter(|(cell, _)| !cell.is_long) {
+    for (cell, line) in cells.iter().zip(lines).filter(|(cell, _)| !cell.is_long()) {
         row(&mut text, cell, line, if cell.controller.0 == "reno" { "NewReno" } else { "CUBIC" });
     }
     let _ = write!(
         text,
-        "\n## Segments of half the buffer and more\n\nBuffers and windows of 64 KiB at both ends, and a link of 1 Gbit/s; \
-         the MTU makes a segment half of the buffer, or all of it.\n\n\
-         | MTU | round trip | loss | streams | card to Linux | Linux to card | Linux to Linux | ratio out | ratio in | \
+        "\n## Segments of half the buffer and more\n\nA link of 1 Gbit/s whose MTU of 65,000 bytes makes a segment \
+         half of the buffers at both ends, or all of them. \nOf Linux's, a part is for its bookkeeping.\n\n\
+         | buffers | round trip | loss | streams | card to Linux | Linux to card | Linux to Linux | ratio out | ratio in | \
          timeouts |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---|\n"
     );
-    for (cell, line) in cells.iter().zip(lines).filter(|(cell, _)| cell.is_long) {
-        row(&mut text, cell, line, &cell.mtu.to_string());
+    for (cell, line) in cells.iter().zip(lines).filter(|(cell, _)| cell.is_long()) {
+        row(&mut text, cell, line, &format!("{} KiB", cell.buffer_kib));
     }
     if let Some(fair) = fair {
         let _ = write!(
