@@ -78,8 +78,10 @@ impl Report {
             Some(Verdict::Deviation) => "deviation",
             Some(Verdict::NotApplicable) => "not applicable",
             Some(Verdict::NotUsed) => "not used",
-            None if self.cited(row, true).is_empty() || self.cited(row, false).is_empty() => "missing",
-            None => "done",
+            Some(Verdict::Remark) | None if self.cited(row, true).is_empty() || self.cited(row, false).is_empty() => {
+                "missing"
+            }
+            Some(Verdict::Remark) | None => "done",
         }
     }
 
@@ -110,7 +112,7 @@ impl Report {
                 places(true)
             );
         }
-        out.push_str("\n## Reasons\n\n");
+        out.push_str("\n## Reasons and remarks\n\n");
         for row in &self.table {
             if let Some(deviation) = self.deviations.get(&row.name()) {
                 let _ = writeln!(
@@ -241,6 +243,12 @@ fn is_compiled(file: &Path) -> bool {
     }
     let (module, above) = if stem == "mod" { (folder_name, folder.parent().unwrap_or(folder)) } else { (stem, folder) };
     let candidates = [above.join("mod.rs"), above.with_extension("rs"), above.join("lib.rs"), above.join("main.rs")];
+    let named = format!("#[path = \"{stem}.rs\"]");
+    let siblings = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    let by_path = siblings.filter(|p| fs::read_to_string(p).is_ok_and(|text| text.lines().any(|l| l.trim() == named)));
+    if by_path.into_iter().any(|parent| parent != file && is_compiled(&parent)) {
+        return true;
+    }
     candidates.iter().any(|parent| {
         parent != file
             && fs::read_to_string(parent).is_ok_and(|text| text.lines().any(|l| declares(l, module)))

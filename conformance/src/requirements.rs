@@ -85,7 +85,7 @@ pub fn table(text: &str) -> Result<Vec<Requirement>> {
     .collect()
 }
 
-/// Why a requirement has nothing to show.
+/// What is said of a requirement beside what is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -95,6 +95,8 @@ pub enum Verdict {
     NotApplicable,
     /// A permission that is not made use of.
     NotUsed,
+    /// It is obeyed, and has to be shown, but how is worth a word.
+    Remark,
 }
 
 /// A verdict and its reason.

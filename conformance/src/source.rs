@@ -133,6 +133,9 @@ fn item_name(line: &str) -> Option<String> {
     if kind == "const" && words.peek() == Some(&"fn") {
         kind = words.next()?;
     }
+    if kind == "impl" || kind.starts_with("impl<") {
+        return Some(line.trim().trim_end_matches('{').trim_end().to_owned());
+    }
     if !matches!(kind, "fn" | "struct" | "enum" | "const" | "static" | "trait" | "type" | "mod" | "union") {
         return None;
     }
@@ -158,6 +161,12 @@ pub(crate) fn does() {
     }
 }
 
+//= docs/specs/a.txt#section-3
+//# A fourth.
+impl Rule for Thing {
+    fn f() {}
+}
+
 //= docs/specs/a.txt#section-1
 //= type=test
 //# A rule
@@ -180,11 +189,12 @@ fn it_does() {
             [
                 (2, "1", "A rule in two lines.", "does", false),
                 (8, "2.1", "Another.", "does", false),
-                (15, "1", "A rule", "it_does", true),
-                (20, "9", "A third.", "it_does", true),
+                (15, "3", "A fourth.", "impl Rule for Thing", false),
+                (21, "1", "A rule", "it_does", true),
+                (26, "9", "A third.", "it_does", true),
             ]
         );
-        assert_eq!((found[1].feature.as_deref(), found[3].text.as_str()), (Some("IPv4"), "docs/specs/b.txt"));
+        assert_eq!((found[1].feature.as_deref(), found[4].text.as_str()), (Some("IPv4"), "docs/specs/b.txt"));
     }
 
     #[test]

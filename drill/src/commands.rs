@@ -20,6 +20,8 @@ struct Arguments {
 enum Command {
     /// Plays scripts.
     Run(Run),
+    /// Plays random cases on the firmware, on Linux and on smoltcp, and lists where they do not agree.
+    Vote(Vote),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,9 +56,9 @@ struct Run {
     /// Further flags of the card, as in packetdrill/README.md.
     #[arg(long = "so-flags", alias = "so_flags", value_delimiter = ',')]
     flags: Vec<String>,
-    /// Options must lie in the packet as the script says, padding included.
+    /// Options must lie in the packet as the script says, padding included, and PSH only where it says so.
     #[arg(long)]
-    exact_options: bool,
+    exact: bool,
     /// Run the scripts' commands (in backticks) on linux. They run as whoever runs this.
     #[arg(long)]
     shell: bool,
@@ -65,10 +67,24 @@ struct Run {
     verbose: bool,
 }
 
+#[derive(clap::Args)]
+struct Vote {
+    /// How many cases.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first one's seed.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// The packets' family.
+    #[arg(long = "ip-version", alias = "ip_version", value_enum, default_value = "ipv4")]
+    ip_version: Version,
+}
+
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Run(run) => self::run(&run),
+        Command::Vote(vote) => self::vote(&vote),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -104,7 +120,7 @@ fn run(run: &Run) -> Result<bool, Trouble> {
                 }
                 let settings = Settings {
                     tolerance_us: run.tolerance_ms.map(|ms| ms * 1000),
-                    exact_options: run.exact_options,
+                    exact: run.exact,
                     shell: run.shell,
                     ..Settings::new(family)
                 };
@@ -129,6 +145,29 @@ fn run(run: &Run) -> Result<bool, Trouble> {
                 }
             }
         }
+    }
+    Ok(good)
+}
+
+/// Whether every split was of a known kind.
+fn vote(vote: &Vote) -> Result<bool, Trouble> {
+    let families = match vote.ip_version {
+        Version::Ipv4 => vec![Family::V4],
+        Version::Ipv6 => vec![Family::V6],
+        Version::All => vec![Family::V4, Family::V6],
+    };
+    let mut good = true;
+    for family in families {
+        let tally = toe_drill::vote::vote(vote.first..vote.first + vote.seeds, family)?;
+        println!("{}: {} cases, {} agreed", family.name(), vote.seeds, tally.agreed);
+        for (at, count) in &tally.known {
+            let known = toe_drill::vote::KNOWN[*at];
+            println!("  {count:6} known: {}: {} ({})", known.what, known.who, known.rule);
+        }
+        for ((alone, kind), (count, seed, case)) in &tally.unknown {
+            println!("  {count:6} NOT KNOWN: alone: {}: {kind} (seed {seed})\n{case}", alone.name());
+        }
+        good &= tally.unknown.is_empty();
     }
     Ok(good)
 }

@@ -29,6 +29,8 @@ pub struct Flow {
     renewable: bool,
     /// The peer's SYN, in the script's numbers: its text begins after it.
     peer_start: Option<u32>,
+    /// A further SYN of the peer's: the stack may take it for a new life's, and says so with a SYN of its own.
+    peer_restart: Option<u32>,
     /// The stack's SYN, in the script's numbers.
     own_start: Option<u32>,
     /// The stack's timestamps, by the names that the script gives them.
@@ -45,6 +47,7 @@ impl Flow {
             local_shift: None,
             renewable: true,
             peer_start: None,
+            peer_restart: None,
             own_start: None,
             timestamps: BTreeMap::new(),
         }
@@ -53,7 +56,11 @@ impl Flow {
     /// An inbound segment of a script as it goes onto the wire, with its text.
     pub fn inbound(&mut self, said: &Segment) -> (Segment, Vec<u8>) {
         if said.flags.has(Flags::SYN) {
-            self.peer_start = Some(said.sequence);
+            if self.peer_start.is_none() {
+                self.peer_start = Some(said.sequence);
+            } else {
+                self.peer_restart = Some(said.sequence);
+            }
             self.renewable = true;
         }
         let start = self.peer_start.map_or(0, |start| start.wrapping_add(1));
@@ -85,7 +92,8 @@ impl Flow {
     /// A segment of the stack's in the script's numbers. `like` is the one that the script expects: its SYN names the
     /// stack's numbers, its timestamps are the names of the stack's.
     pub fn outbound(&mut self, sent: &Segment, like: &Segment) -> Segment {
-        if sent.flags.has(Flags::SYN) {
+        if sent.flags.has(Flags::SYN) && like.flags.has(Flags::SYN) {
+            self.peer_start = self.peer_restart.take().or(self.peer_start);
             let same = self.local_shift.is_some_and(|shift| sent.sequence.wrapping_sub(shift) == like.sequence);
             if !same && (self.renewable || self.local_shift.is_none()) {
                 self.local_shift = Some(sent.sequence.wrapping_sub(like.sequence));

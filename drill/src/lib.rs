@@ -9,4 +9,5 @@ pub mod sockets;
 pub mod stage;
 pub mod suite;
 mod symbols;
+pub mod vote;
 pub mod wire;

@@ -9,7 +9,8 @@
 //!
 //! Compared is all that a packet says: flags, numbers, length, text (a byte's value follows from its place in the
 //! stream, both ways), and what the script names of window, urgent pointer and ECN bits. Options are compared as a set, since the
-//! RFCs leave their order and padding open; [`Settings::exact_options`] compares them as they lie.
+//! RFCs leave their order and padding open, and a segment may push where the script does not say so;
+//! [`Settings::exact`] compares both as they lie.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -42,8 +43,8 @@ pub struct Settings {
     pub family: Family,
     /// How far off a time may be, in microseconds; nothing: as the stage says.
     pub tolerance_us: Option<u64>,
-    /// Options must lie as the script says, padding included.
-    pub exact_options: bool,
+    /// Options must lie as the script says, padding included, and nothing is pushed that the script does not push.
+    pub exact: bool,
     /// Commands go to the stage's shell.
     pub shell: bool,
     /// What is added to the peer's sequence numbers on the wire.
@@ -53,7 +54,7 @@ pub struct Settings {
 impl Settings {
     /// The usual ones.
     pub fn new(family: Family) -> Self {
-        Self { family, tolerance_us: None, exact_options: false, shell: false, remote_shift: 0 }
+        Self { family, tolerance_us: None, exact: false, shell: false, remote_shift: 0 }
     }
 }
 
@@ -109,6 +110,8 @@ struct Player<'a> {
     opening: Opening,
     next_port: u16,
     bound: Option<u16>,
+    /// The last packet handed in or call made: when it was due, and when it was really begun.
+    last_act: Option<(u64, u64)>,
     /// The connection's packets as the stack sent them, for ICMP to quote.
     sent: Vec<(Segment, Vec<u8>)>,
     /// The descriptor whose TCP_INFO is meant.
@@ -137,6 +140,7 @@ pub fn play(script: &Script, stage: &Arc<dyn Stage>, settings: Settings) -> (Res
         opening: Opening::Passive(PORT),
         next_port: REMOTE_PORT,
         bound: None,
+        last_act: None,
         sent: Vec::new(),
         current: None,
         blocked: None,
@@ -205,6 +209,7 @@ impl<'a> Player<'a> {
         let due = from.unwrap_or_else(|| self.stage.now_us());
         self.base_us = due;
         self.stage.sleep_until(due);
+        self.last_act = Some((due, self.stage.now_us()));
         match &event.what {
             What::In(Packet::Tcp(segment)) => self.inject(segment),
             What::In(Packet::Icmp(icmp)) => self.inject_icmp(icmp),
@@ -309,7 +314,7 @@ impl<'a> Player<'a> {
         };
         let named = self.flow.outbound(&read.segment, expected);
         self.sent.push((read.segment.clone(), sent.bytes));
-        let wrong = differences(expected, &named, self.settings.exact_options);
+        let wrong = differences(expected, &named, self.settings.exact);
         let shown = packet_text(&Packet::Tcp(as_said(&named, expected)));
         let at = sent.at_us;
         self.notes.push(format!("{} > {shown}", self.clock(at)));
@@ -324,6 +329,11 @@ impl<'a> Player<'a> {
             return Err(format!(
                 "byte {position} of the stack's text is not the one that was written\n{expected_text}"
             ));
+        }
+        // However wide the tolerance, what answers an event comes after it.
+        let answers = self.last_act.filter(|(due, _)| from.is_some_and(|from| from >= *due));
+        if answers.is_some_and(|(_, begun)| at < begun) {
+            return Err(format!("the packet was sent before the event that should cause it\n{expected_text}\n{came}"));
         }
         let early = from.is_some_and(|from| at + self.tolerance_us < from);
         if early || to.is_some_and(|to| at > to + self.tolerance_us) {
@@ -466,16 +476,9 @@ impl<'a> Player<'a> {
         let Ok((reply, at)) = thread.join() else {
             return Err(self.failure(line, said(call, "its thread panicked")));
         };
-        let own = call.arguments.first().and_then(|e| match e {
-            Expression::Number(n) => Some(*n),
-            _ => None,
-        });
-        if let (Ok(_), "accept") = (&reply.0, call.name.as_str()) {
-            if let Expected::Value(Expression::Number(n)) = call.gives {
-                self.current = Some(n);
-            }
+        if let (Ok(_), "accept", Expected::Value(Expression::Number(n))) = (&reply.0, call.name.as_str(), &call.gives) {
+            self.current = Some(*n);
         }
-        let _ = own;
         self.notes.push(format!("{} {}(…) {}", self.clock(at), call.name, crate::request::result_text(reply.0)));
         self.program.conclude(call, &reply).map_err(|message| self.failure(line, said(call, &message)))?;
         if at.abs_diff(end_us) > self.tolerance_us {
@@ -515,14 +518,15 @@ fn as_said(came: &Segment, expected: &Segment) -> Segment {
 }
 
 /// In what a packet is not the one that was expected.
-fn differences(expected: &Segment, came: &Segment, exact_options: bool) -> Vec<&'static str> {
+fn differences(expected: &Segment, came: &Segment, exact: bool) -> Vec<&'static str> {
     let mut wrong = Vec::new();
     let mut compare = |what, same: bool| {
         if !same {
             wrong.push(what);
         }
     };
-    compare("flags", expected.flags == came.flags);
+    let may = if exact { 0 } else { Flags::PSH & !expected.flags.0 };
+    compare("flags", expected.flags.0 == came.flags.0 & !may);
     compare("sequence number", expected.sequence == came.sequence);
     compare("length", expected.length == came.length);
     compare("ack", expected.acknowledgement.is_none() || expected.acknowledgement == came.acknowledgement);
@@ -530,7 +534,7 @@ fn differences(expected: &Segment, came: &Segment, exact_options: bool) -> Vec<&
     compare("urgent pointer", expected.urgent.is_none() || expected.urgent == came.urgent);
     compare("ECN bits", expected.ecn.is_none() || expected.ecn == came.ecn);
     let options = match (&expected.options, &came.options) {
-        (Some(expected), Some(came)) => same_options(expected, came, exact_options),
+        (Some(expected), Some(came)) => same_options(expected, came, exact),
         _ => true,
     };
     compare("options", options);

@@ -11,6 +11,7 @@ use crate::language::Outcome;
 
 /// Who is called.
 #[derive(Clone, Copy)]
+#[allow(clippy::large_enum_variant)] // There is one for each run.
 pub enum Sockets {
     /// The kernel, in the namespace of the calling thread.
     Kernel,

@@ -168,7 +168,12 @@ impl Default for Tcp {
             rto_min_ms: 200,
             rto_max_ms: 60_000,
             delayed_ack_ms: 40,
+            //= docs/specs/rfc9293.txt#section-3.8.3
+            //# The value of R2 SHOULD correspond to at least 100 seconds (SHLD-11).
             give_up_ms: 900_000,
+            //= docs/specs/rfc9293.txt#section-3.8.3
+            //# In particular, R2 for a SYN segment MUST be set large enough to provide retransmission of the
+            //# segment for at least 3 minutes (MUST-23).
             give_up_syn_ms: 180_000,
             repeat_fin: false,
             syn_ack_retries: 5,
@@ -281,6 +286,8 @@ impl Profile {
         range("tcp.initial_window_segments", initial_window_segments, 1, 64)?;
         range("tcp.rto_min_ms", rto_min_ms, 1, 60_000)?;
         range("tcp.rto_max_ms", rto_max_ms, rto_min_ms.max(1000), 3_600_000)?;
+        //= docs/specs/rfc9293.txt#section-3.8.6.3
+        //# in particular, the delay MUST be less than 0.5 seconds (MUST-40).
         range("tcp.delayed_ack_ms", delayed_ack_ms, 0, 499)?;
         range("tcp.give_up_ms", give_up_ms, 1000, 86_400_000)?;
         range("tcp.give_up_syn_ms", give_up_syn_ms, 1000, 86_400_000)?;
@@ -321,6 +328,9 @@ mod tests {
         assert_eq!(Profile::built_in("huge"), None);
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.6.3
+    //= type=test
+    //# in particular, the delay MUST be less than 0.5 seconds (MUST-40).
     #[test]
     fn a_field_out_of_range_is_named_with_its_range() {
         let mut p = Profile::default();

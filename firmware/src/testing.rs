@@ -130,7 +130,7 @@ fn said(text: &str) -> Said {
 
 /// What the octet at an offset of any stream is.
 pub fn octet(offset: u64) -> u8 {
-    (offset * 31 % 251) as u8
+    (offset.wrapping_mul(31) % 251) as u8
 }
 
 impl Bench {
@@ -423,7 +423,7 @@ impl Bench {
         let length = headers.write(&mut frame, text_bytes, |b| {
             // Text in a SYN stands behind it.
             let first = u64::from(seq) + u64::from(s.flags & Flags::SYN.0 != 0);
-            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet(first + i as u64 - 1));
+            b.iter_mut().enumerate().for_each(|(i, b)| *b = octet((first + i as u64).wrapping_sub(1)));
         });
         frame.truncate(length);
         frame
@@ -619,6 +619,12 @@ impl Bench {
         self.firmware.counters().find(|c| c.name == name).unwrap_or_else(|| panic!("no counter {name}")).value
     }
 
+    /// The frames from the wire of which it is known what became of them: all of them, always.
+    pub fn accounted(&self) -> u64 {
+        let counted = |name: &str| matches!(name, "wire-taken" | "wire-passed") || name.starts_with("wire-drop-");
+        self.firmware.counters().filter(|c| counted(c.name)).map(|c| c.value).sum()
+    }
+
     /// How many of a pool are in use.
     pub fn in_use(&self, pool: &str) -> u64 {
         self.firmware.limits().find(|l| l.name == pool).unwrap_or_else(|| panic!("no pool {pool}")).in_use
@@ -630,6 +636,13 @@ impl Bench {
         assert_eq!(self.received.len(), n);
         assert!(self.received.iter().enumerate().all(|(i, b)| *b == octet(i as u64)));
     }
+}
+
+/// Makes the header checksum of an IPv4 frame without IP options right.
+pub fn repair_header(frame: &mut [u8]) {
+    frame[24..26].fill(0);
+    let sum = Sum::default().bytes(&frame[14..34]).finish();
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// Makes the TCP checksum of an IPv4 frame without IP options right.

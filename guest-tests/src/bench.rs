@@ -268,6 +268,8 @@ fn is_of_an_ordinary_life(counter: &str) -> bool {
         "wire-in",
         "wire-taken",
         "wire-passed",
+        // ARP and neighbour solicitations.
+        "wire-passed-group",
         "wire-out",
         "guest-in",
         "guest-taken",

@@ -231,6 +231,10 @@ impl Surroundings for Kernel {
         }
         // Before the next hop: where there is no card, nobody shall wait for one.
         self.context(route.interface)?;
+        //= docs/specs/rfc9293.txt#section-3.9.1.1
+        //# If an application on a multihomed host does not specify the local IP address when actively opening a TCP
+        //# connection, then the TCP implementation MUST ask the IP layer to select a local IP address before
+        //# sending the (first) SYN (MUST-44).
         let local = route.source.ok_or(FallbackReason::NoRoute)?;
         let next_hop = next_hop(route.interface, route.gateway.unwrap_or(remote))?;
         let mtu = route.mtu.unwrap_or(link.mtu).min(link.mtu);

@@ -60,6 +60,11 @@ fn run_card(card: &Mutex<MockCard>, stop: &AtomicBool) {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.1
+//= type=test
+//# If an application on a multihomed host does not specify the local IP address when actively opening a TCP
+//# connection, then the TCP implementation MUST ask the IP layer to select a local IP address before sending the
+//# (first) SYN (MUST-44).
 #[test]
 fn a_guest_reaches_its_card_and_falls_back_with_reasons() {
     in_namespace(|| {

@@ -168,6 +168,10 @@ impl Surroundings for Station {
 
 impl StationConfig {
     /// The source address and the next hop for a destination.
+    //= docs/specs/rfc9293.txt#section-3.9.1.1
+    //# If an application on a multihomed host does not specify the local IP address when actively opening a TCP
+    //# connection, then the TCP implementation MUST ask the IP layer to select a local IP address before sending
+    //# the (first) SYN (MUST-44).
     fn way_to(&self, remote: IpAddr) -> Result<(IpAddr, IpAddr), FallbackReason> {
         if self.addresses.iter().any(|(ip, _)| *ip == remote) {
             return Err(FallbackReason::Local);

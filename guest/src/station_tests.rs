@@ -94,6 +94,11 @@ fn nobody_there_is_a_reason() {
     assert_eq!(wire.sent.lock().unwrap().len(), RESOLVE_TRIES as usize);
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.1
+//= type=test
+//# If an application on a multihomed host does not specify the local IP address when actively opening a TCP
+//# connection, then the TCP implementation MUST ask the IP layer to select a local IP address before sending the
+//# (first) SYN (MUST-44).
 #[test]
 fn destinations_have_a_way_or_a_reason() {
     let (_wire, a) = station(1);

@@ -30,7 +30,7 @@ impl Firmware {
     /// # Errors
     /// The flags make no sense; why is said on standard error.
     pub fn new(flags: &[String]) -> io::Result<Self> {
-        let mut all = String::from("local=192.0.2.1,local=2001:db8::1,idle_s=2");
+        let mut all = String::from("local=192.0.2.1,local=2001:db8::1,idle_s=2,tcp.repeat_fin=false");
         for flag in flags {
             all.push(',');
             all.push_str(flag);

@@ -11,6 +11,9 @@ use crate::wire::icmp::IcmpError;
 
 impl Firmware {
     /// MUST-54: an error goes to the connection whose segment caused it.
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //# TCP implementations MUST act on an ICMP error message passed up from the IP layer, directing it to the
+    //# connection that created the error (MUST-54).
     pub(super) fn icmp_error(&mut self, error: &IcmpError, now: Instant) -> Verdict {
         let tuple = Tuple {
             local: Endpoint::new(error.source, error.source_port),

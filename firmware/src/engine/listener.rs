@@ -9,7 +9,7 @@ use crate::engine::{Firmware, Owner, Verdict};
 use crate::profile::Refusal;
 use crate::store::slab::Slot;
 use crate::tcp::half_open::HalfOpen;
-use crate::tcp::tcb::{Agreed, Guest, Link, State, Tuple, address_words};
+use crate::tcp::tcb::{Agreed, CHALLENGES, Guest, Link, State, Tuple, address_words};
 use crate::time::Instant;
 use crate::wire::frame::Ethernet;
 use crate::wire::ip;
@@ -102,6 +102,9 @@ impl Firmware {
 
     /// The listener that a SYN to `local` is for: the one of that address, else one of any address whose context has
     /// named the address as the guest's.
+    //= docs/specs/rfc9293.txt#section-3.9.1.1
+    //# The optional "local IP address" parameter MUST be supported to allow the specification of the local IP
+    //# address (MUST-43).
     pub(super) fn listener_for(&self, local: &Endpoint) -> Option<Slot> {
         if let Some(slot) = self.listener_at(local) {
             return Some(slot);
@@ -121,6 +124,12 @@ impl Firmware {
     ) -> Verdict {
         let listener = &self.listeners[slot];
         // The kernel drops these, and counts them as a NIC's user expects.
+        //= docs/specs/rfc9293.txt#section-3.9.2.3
+        //# A TCP implementation MUST silently discard an incoming SYN segment that is addressed to a broadcast or
+        //# multicast address [(MUST-57)].
+        //= docs/specs/rfc9293.txt#section-3.9.2.3
+        //# An incoming SYN with an invalid source address MUST be ignored either by TCP or by the IP layer
+        //# [(MUST-63)]
         if !ip::is_unicast(tuple.local.ip)
             || !ip::is_unicast(tuple.remote.ip)
             || ethernet.source.is_group()
@@ -176,6 +185,7 @@ impl Firmware {
             window: self.store.config.receive_bytes_max.min(self.store.receive.available()).min(65_535) as u16,
             mtu: listener.mtu,
             transmissions: 0,
+            challenges_left: CHALLENGES,
             sent_at: now,
         };
         self.listeners[slot].half_open += 1;

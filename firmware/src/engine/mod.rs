@@ -8,6 +8,8 @@
 mod context;
 mod events;
 mod icmp;
+#[cfg(test)]
+pub(crate) mod inspect;
 mod listener;
 mod requests;
 mod timers;
@@ -318,6 +320,9 @@ impl Firmware {
             self.time_wait[id.slot] = entry;
             self.own(&entry.tuple, Owner::TimeWait(id.slot));
             self.time_wait_order.push(&mut self.time_wait_links, id.slot);
+            //= docs/specs/rfc9293.txt#section-3.6.1
+            //# When a connection is closed actively, it MUST linger in the TIME-WAIT state for a time 2xMSL
+            //# (Maximum Segment Lifetime) (MUST-13).
             self.wheel.arm(self.timers.time_wait(id.slot), now + self.store.config.time_wait);
         }
     }

@@ -331,6 +331,9 @@ impl Firmware {
     fn open(&mut self, context: Slot, m: &Connect, now: Instant) -> Result<Slot, Reason> {
         let tuple = Tuple { local: m.local, remote: m.remote };
         // MUST-46, and what no frame could be written for.
+        //= docs/specs/rfc9293.txt#section-3.9.1.1
+        //# A TCP implementation MUST reject as an error a local OPEN call for an invalid remote IP address (e.g., a
+        //# broadcast or multicast address) (MUST-46).
         if !ip::is_unicast(m.local.ip)
             || !ip::is_unicast(m.remote.ip)
             || m.local.ip.is_ipv4() != m.remote.ip.is_ipv4()
@@ -354,6 +357,11 @@ impl Firmware {
             // The kernel that chose the port does not know of our TIME-WAIT. A sequence number beyond the old ones makes
             // it safe (RFC 9293, 3.4.3).
             Some(Owner::TimeWait(slot)) if self.connections.gauge.free() > 0 => {
+                //= docs/specs/rfc9293.txt#section-3.6.1
+                //# However, it MAY accept a new SYN from the remote TCP endpoint to reopen the connection directly
+                //# from TIME-WAIT state (MAY-2), if it: (1) assigns its initial sequence number for the new
+                //# connection to be larger than the largest sequence number it used on the previous connection
+                //# incarnation, and (2) returns to TIME-WAIT state if the SYN turns out to be an old duplicate.
                 iss = Position::initial(self.time_wait[slot].snd_nxt + 65_537);
                 self.store.counters.add(Counter::TcpTimeWaitReused);
                 self.forget_time_wait(slot);
@@ -401,10 +409,20 @@ impl Firmware {
     }
 
     /// OPEN, passive (RFC 9293, 3.10.1).
+    //= docs/specs/rfc9293.txt#section-3.9.1.1
+    //# A TCP implementation that supports multiple concurrent connections MUST provide an OPEN call that will
+    //# functionally allow an application to LISTEN on a port while a connection block with the same local port is
+    //# in SYN-SENT or SYN-RECEIVED state (MUST-42).
+    //= docs/specs/rfc9293.txt#section-3.9.1.1
+    //# The optional "local IP address" parameter MUST be supported to allow the specification of the local IP
+    //# address (MUST-43).
     fn open_listener(&mut self, context: Slot, m: &Listen) -> Result<u64, Reason> {
         if m.local.port == 0 || !(m.local.ip.is_unspecified() || ip::is_unicast(m.local.ip)) {
             return Err(Reason::AddressInvalid);
         }
+        //= docs/specs/rfc9293.txt#section-3.9.1.1
+        //# Every passive OPEN call either creates a new connection record in LISTEN state, or it returns an error;
+        //# it MUST NOT affect any previously created connection record (MUST-41).
         if let Some(slot) = self.listener_at(&m.local) {
             let listener = &self.listeners[slot];
             let again = listener.context == context && listener.cookie == m.cookie;

@@ -29,6 +29,9 @@ impl Firmware {
         if ethernet.ethertype == ETHERTYPE {
             return self.drop_from_wire(Counter::WireDropChannel);
         }
+        //= docs/specs/rfc9293.txt#section-3.9.2.3
+        //# A TCP implementation MUST silently discard an incoming SYN segment that is addressed to a broadcast or
+        //# multicast address [(MUST-57)].
         if ethernet.destination.is_group() {
             self.store.counters.add(Counter::WirePassedGroup);
             return self.pass_from_wire();
@@ -157,18 +160,26 @@ impl Firmware {
         if reply == Reply::Reset {
             self.send_reset(&tuple, link, segment);
         }
+        //= docs/specs/rfc9293.txt#section-3.10.7.4
+        //# For example, if the TCP endpoint is processing a series of queued segments, it MUST process them all
+        //# before sending any ACK segments (MUST-59).
         self.settle(slot, now);
     }
 
     fn at_half_open(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
-        let entry = &self.half_open[slot];
+        let entry = &mut self.half_open[slot];
         match entry.arrives(segment) {
             half_open::Outcome::Ignore => {}
             half_open::Outcome::SynAck => {
                 let headers = entry.syn_ack(&self.store.config, now);
                 self.send_segment(headers);
             }
+            half_open::Outcome::Challenge if entry.challenges_left == 0 => {
+                self.store.counters.add(Counter::TcpChallengeLimited);
+            }
             half_open::Outcome::Challenge => {
+                entry.challenges_left -= 1;
+                self.store.counters.add(Counter::TcpChallengeAcks);
                 let headers = entry.challenge(&self.store.config, now);
                 self.send_segment(headers);
             }
@@ -229,6 +240,17 @@ impl Firmware {
     }
 
     /// RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 microseconds.
+    //= docs/specs/rfc9293.txt#section-3.4.1
+    //# A TCP implementation MUST use the above type of "clock" for clock-driven selection of initial sequence
+    //# numbers (MUST-8)
+    //= docs/specs/rfc9293.txt#section-3.4.1
+    //# SHOULD generate its initial sequence numbers with the expression: ISN = M + F(localip, localport, remoteip,
+    //# remoteport, secretkey) where M is the 4 microsecond timer, and F() is a pseudorandom function (PRF) of the
+    //# connection's identifying parameters ("localip, localport, remoteip, remoteport") and a secret key
+    //# ("secretkey") (SHLD-1).
+    //= docs/specs/rfc9293.txt#section-3.4.1
+    //# F() MUST NOT be computable from the outside (MUST-9), or an attacker could still guess at sequence numbers
+    //# from the ISN used for some other connection.
     pub(super) fn initial_sequence_number(&self, tuple: &Tuple, now: Instant) -> Seq {
         Seq(((now.as_us() / 4) as u32).wrapping_add(self.keys.sequence.hash(&tuple.words()) as u32))
     }

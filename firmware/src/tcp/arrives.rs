@@ -34,7 +34,6 @@ enum Check {
 /// Processes a segment of this connection.
 pub fn segment_arrives(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
     t.figures.segments_in += 1;
-    (t.heard_at, t.keep_alives) = (now, 0);
     match t.state {
         State::SynSent => syn_sent(t, store, segment, now),
         State::Closed => Reply::Reset,
@@ -85,6 +84,8 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         sixth_to_eighth(t, store, segment, t.receive.nxt, now);
     } else {
         // Simultaneous open: the state that it came from is known by its having no listener (MUST-11).
+        //= docs/specs/rfc9293.txt#section-3.5
+        //# A TCP implementation MUST support simultaneous open attempts (MUST-10).
         t.state = State::SynReceived;
         // "If there are other controls or text in the segment, queue them for processing after the ESTABLISHED state has
         // been reached": the SYN-ACK acknowledges the SYN alone.
@@ -209,21 +210,36 @@ fn answer_unacceptable(t: &mut Tcb, store: &mut Store, length: u64, now: Instant
 }
 
 /// Second, the RST bit (with RFC 5961, section 3): only the very next number resets.
+//= docs/specs/rfc9293.txt#section-3.5.3
+//# TCP implementations SHOULD allow a received RST segment to include data (SHLD-2).
 fn second_reset(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Check {
     if !segment.flags.has(Flags::RST) {
         return Check::Go;
     }
+    //= docs/specs/rfc5961.txt#section-3.2
+    //# If the RST bit is set and the sequence number does not exactly match the next expected sequence value, yet is
+    //# within the current receive window (RCV.NXT < SEG.SEQ < RCV.NXT+RCV.WND), TCP MUST send an acknowledgment
+    //# (challenge ACK):
     if seq != t.receive.nxt {
         store.counters.add(Counter::TcpResetChallenged);
         challenge(t, store, now);
         return Check::Drop;
     }
+    //= docs/specs/rfc5961.txt#section-3.2
+    //# If the RST bit is set and the sequence number exactly matches the next expected sequence number (RCV.NXT),
+    //# then TCP MUST reset the connection.
     store.counters.add(Counter::TcpResets);
+    //= docs/specs/rfc9293.txt#section-3.5
+    //# Note that a TCP implementation MUST keep track of whether a connection has reached SYN-RECEIVED state as the
+    //# result of a passive OPEN or an active OPEN (MUST-11).
     t.end(if t.state == State::SynReceived { Reason::Refused } else { Reason::Reset });
     Check::Drop
 }
 
 /// Fourth, the SYN bit (with RFC 5961, section 4): never believed, always challenged.
+//= docs/specs/rfc5961.txt#section-4.2
+//# If the SYN bit is set, irrespective of the sequence number, TCP MUST send an ACK (also referred to as challenge
+//# ACK) to the remote peer:
 fn fourth_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Check {
     if !segment.flags.has(Flags::SYN) {
         return Check::Go;
@@ -234,6 +250,8 @@ fn fourth_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instan
 }
 
 /// Sends a challenge ACK, if the connection's budget allows (RFC 5961, section 7).
+//= docs/specs/rfc5961.txt#section-7
+//# An implementation SHOULD include an ACK throttling mechanism to be conservative.
 fn challenge(t: &mut Tcb, store: &mut Store, now: Instant) {
     if now.since(t.challenges_at) >= CHALLENGE_PERIOD {
         t.challenges_at = now;
@@ -268,16 +286,24 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
         t.send.wl1 = Position::default();
     }
     // RFC 5961, 5.2: neither of what was never sent, nor older than the peer's largest window.
+    //= docs/specs/rfc5961.txt#section-5.2
+    //# The ACK value is considered acceptable only if it is in the range of ((SND.UNA - MAX.SND.WND) <= SEG.ACK <=
+    //# SND.NXT).
     if ack > t.send.max {
         store.counters.add(Counter::TcpAckUnsent);
         challenge(t, store, now);
         return Err(Reply::Nothing);
     }
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# RFC 5961 [9], Section 5 describes a potential blind data injection attack, and mitigation that
+    //# implementations MAY choose to include (MAY-12).
     if ack + u64::from(t.send.window_max) < t.send.una {
         store.counters.add(Counter::TcpAckOld);
         challenge(t, store, now);
         return Err(Reply::Nothing);
     }
+    // Only now it is the peer who was heard of, and not somebody who guesses.
+    (t.heard_at, t.keep_alives) = (now, 0);
     acknowledge(t, store, segment, seq, ack, now);
     after_our_fin(t, store, now);
     Ok(())
@@ -303,6 +329,11 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
     recovery.acknowledged(&mut around, &event, now);
     t.after_probe_fate(store, before, now);
     // A peer that answers is there, even if its window is closed (MUST-37).
+    //= docs/specs/rfc9293.txt#section-3.8.6
+    //# SHOULD NOT time out the connection if data beyond the right window edge is not acknowledged (SHLD-17).
+    //= docs/specs/rfc9293.txt#section-3.8.6.1
+    //# As long as the receiving TCP peer continues to send acknowledgments in response to the probe segments, the
+    //# sending TCP peer MUST allow the connection to stay open (MUST-37).
     if progress || t.send.window == 0 {
         t.progress_at = now;
     }
@@ -357,6 +388,13 @@ fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: P
 }
 
 /// Sixth, the URG bit: "RCV.UP <- max(RCV.UP,SEG.UP), and signal the user".
+//= docs/specs/rfc9293.txt#section-3.8.5
+//# A TCP implementation MUST (MUST-32) inform the application layer asynchronously whenever it receives an urgent
+//# pointer and there was previously no pending urgent data, or whenever the urgent pointer advances in the data
+//# stream.
+//= docs/specs/rfc9293.txt#section-3.4
+//# A TCP receiver MUST process the RST and URG fields of all incoming segments, even when the receive window is
+//# zero (MUST-66).
 fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position) {
     if !segment.flags.has(Flags::URG) {
         return;
@@ -372,6 +410,10 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         return;
     }
     let end = seq + segment.text.len() as u64;
+    //= docs/specs/rfc9293.txt#section-3.6.1
+    //# If such a host issues a CLOSE call while received data is still pending in the TCP connection, or if new
+    //# data is received after CLOSE is called, its TCP implementation SHOULD send a RST to show that data was lost
+    //# (SHLD-3).
     if t.guest.context.is_none() && end > t.receive.nxt {
         // RFC 9293, 3.6.1: nobody will ever read this; the peer is to know (SHLD-3).
         store.counters.add(Counter::TcpDataAfterClose);
@@ -393,6 +435,9 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
             t.receive.grow(now, t.rtt.smoothed());
         }
         Arrival::OutOfOrder => {
+            //= docs/specs/rfc9293.txt#section-3.10.7.4
+            //# A TCP implementation MAY send an ACK segment acknowledging RCV.NXT when a valid segment arrives that
+            //# is in the window but not at the left window edge (MAY-13).
             store.counters.add(Counter::TcpOutOfOrder);
             t.receive.ack = AckNeed::Now;
         }
@@ -422,6 +467,9 @@ fn eighth_fin(t: &mut Tcb, store: &Store, segment: &Segment<'_>, seq: Position) 
     if !t.receive.is_finished() {
         return;
     }
+    //= docs/specs/rfc9293.txt#section-3.6
+    //# If the local TCP connection is closed by the remote side due to a FIN or RST received from the remote side,
+    //# then the local application MUST be informed whether it closed normally or was aborted (MUST-12).
     t.guest.bits |= state::PEER_CLOSED;
     t.receive.ack = AckNeed::Now;
     match t.state {

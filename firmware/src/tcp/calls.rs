@@ -177,6 +177,9 @@ impl Tcb {
     }
 
     /// RELEASE: nobody will ask for this connection again.
+    //= docs/specs/rfc9293.txt#section-3.6.1
+    //# A host MAY implement a "half-duplex" TCP close sequence, so that an application that has called CLOSE cannot
+    //# continue to read data from the connection (MAY-1).
     pub fn call_release(&mut self, store: &mut Store, now: Instant) {
         self.guest.context = None;
         self.guest.repeat_at = None;
@@ -184,6 +187,10 @@ impl Tcb {
             State::Closed => {}
             State::SynSent => self.abort(store, Reason::AbortedByGuest),
             // RFC 2525, 2.17; RFC 9293, 3.6.1: the peer is told that data was not read.
+            //= docs/specs/rfc9293.txt#section-3.6.1
+            //# If such a host issues a CLOSE call while received data is still pending in the TCP connection, or if
+            //# new data is received after CLOSE is called, its TCP implementation SHOULD send a RST to show that
+            //# data was lost (SHLD-3).
             _ if self.unread() > 0 || self.receive.has_gap() => self.abort(store, Reason::AbortedByGuest),
             _ => {
                 if !self.send.fin {

@@ -106,6 +106,9 @@ pub struct NewReno {
 
 impl Controller for NewReno {
     fn acked(&mut self, window: &mut Window, ack: &Acked) {
+        //= docs/specs/rfc9293.txt#section-3.8.2
+        //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance,
+        //# and exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
         if window.in_slow_start() {
             self.slow_start.acked(window, ack);
             return;
@@ -162,12 +165,20 @@ pub(crate) mod tests {
         seen
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //= type=test
+    //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance, and
+    //# exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
     #[test]
     fn slow_start_doubles_and_ends_at_the_threshold() {
         let mut w = Window { congestion: 10 * MSS, threshold: 70 * MSS };
         assert_eq!(rounds(&mut NewReno::default(), &mut w, 0, 3), [20_000, 40_000, 70_000]);
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //= type=test
+    //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance, and
+    //# exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
     #[test]
     fn reno_adds_a_segment_per_round_and_halves() {
         let mut w = Window { congestion: 20 * MSS, threshold: 20 * MSS };

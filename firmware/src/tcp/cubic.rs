@@ -53,6 +53,9 @@ impl Cubic {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.2
+//# An endpoint MAY implement such alternative algorithms provided that the algorithms are conformant with the TCP
+//# specifications from the IETF Standards Track as described in RFC 2914, RFC 5033 [7], and RFC 8961 [15] (MAY-18).
 impl Controller for Cubic {
     fn acked(&mut self, window: &mut Window, ack: &Acked) {
         if window.in_slow_start() {
@@ -123,6 +126,11 @@ mod tests {
     use super::*;
     use crate::tcp::congestion::tests::{MSS, rounds};
 
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //= type=test
+    //# An endpoint MAY implement such alternative algorithms provided that the algorithms are conformant with the
+    //# TCP specifications from the IETF Standards Track as described in RFC 2914, RFC 5033 [7], and RFC 8961 [15]
+    //# (MAY-18).
     #[test]
     fn cubic_is_back_at_its_plateau_after_k_and_then_probes() {
         let mut c = Cubic::default();

@@ -43,6 +43,8 @@ pub struct HalfOpen {
     pub mtu: u32,
     /// How often the SYN-ACK was sent.
     pub transmissions: u32,
+    /// Challenge ACKs that may still be sent.
+    pub challenges_left: u32,
     /// When it was first sent.
     pub sent_at: Instant,
 }
@@ -84,11 +86,15 @@ impl HalfOpen {
             window: 0,
             mtu: 0,
             transmissions: 0,
+            challenges_left: 0,
             sent_at: Instant::default(),
         }
     }
 
     /// RFC 9293, 3.10.7.4, for SYN-RECEIVED that came from LISTEN (MUST-11).
+    //= docs/specs/rfc9293.txt#section-3.5
+    //# Note that a TCP implementation MUST keep track of whether a connection has reached SYN-RECEIVED state as the
+    //# result of a passive OPEN or an active OPEN (MUST-11).
     pub fn arrives(&self, segment: &Segment<'_>) -> Outcome {
         let flags = segment.flags;
         let nxt = Position::initial(self.irs) + 1;
@@ -128,6 +134,11 @@ impl HalfOpen {
     pub fn syn_ack(&self, config: &Config, now: Instant) -> Headers {
         let value = ((now.as_us() / 1000) as u32).wrapping_add(self.timestamp_offset);
         let options = Options {
+            //= docs/specs/rfc9293.txt#section-3.7.1
+            //# TCP endpoints MUST implement both sending and receiving the MSS Option (MUST-14).
+            //= docs/specs/rfc9293.txt#section-3.7.1
+            //# TCP implementations SHOULD send an MSS Option in every SYN segment when its receive MSS differs from
+            //# the default 536 for IPv4 or 1220 for IPv6 (SHLD-5)
             mss: Some(mss_of(self.mtu, self.tuple.local.ip) as u16),
             window_scale: self.shift(config),
             sack_permitted: self.agreed.sack,

@@ -25,6 +25,8 @@ use crate::wire::icmp::{IcmpError, Kind};
 
 /// An ICMP error quotes a segment of this connection.
 pub fn error_arrives(t: &mut Tcb, store: &mut Store, error: &IcmpError, now: Instant) {
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //# TCP implementations MUST silently discard any received ICMP Source Quench messages (MUST-55).
     if error.kind == Kind::SourceQuench {
         store.counters.add(Counter::IcmpSourceQuench);
         return;
@@ -37,10 +39,17 @@ pub fn error_arrives(t: &mut Tcb, store: &mut Store, error: &IcmpError, now: Ins
     }
     match error.kind {
         Kind::SourceQuench => {}
+        //= docs/specs/rfc9293.txt#section-3.9.2.2
+        //# Since these Unreachable messages indicate soft error conditions, a TCP implementation MUST NOT abort the
+        //# connection (MUST-56)
+        //= docs/specs/rfc9293.txt#section-3.9.2.2
+        //# it SHOULD make the information available to the application (SHLD-25).
         Kind::Soft(reason) => {
             store.counters.add(Counter::IcmpSoft);
             report(t, reason);
         }
+        //= docs/specs/rfc9293.txt#section-3.9.2.2
+        //# These are hard error conditions, so TCP implementations SHOULD abort the connection (SHLD-26).
         Kind::Hard(reason) => {
             store.counters.add(Counter::IcmpHard);
             report(t, reason);
@@ -55,6 +64,11 @@ pub fn error_arrives(t: &mut Tcb, store: &mut Store, error: &IcmpError, now: Ins
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.8
+//# There MUST be a mechanism for reporting soft TCP error conditions to the application (MUST-47).
+//= docs/specs/rfc9293.txt#section-3.9.1.8
+//# an application program that does not want to receive such ERROR_REPORT calls SHOULD be able to effectively
+//# disable these calls (SHLD-20).
 fn report(t: &mut Tcb, reason: Reason) {
     if t.settings.report_errors {
         t.guest.notice.network_error(reason);
@@ -85,6 +99,31 @@ mod tests {
         (b, frame)
     }
 
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //= type=test
+    //# TCP implementations MUST act on an ICMP error message passed up from the IP layer, directing it to the
+    //# connection that created the error (MUST-54).
+    //= docs/specs/rfc9293.txt#section-3.9.1.8
+    //= type=test
+    //# There MUST be a mechanism for reporting soft TCP error conditions to the application (MUST-47).
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //= type=test
+    //# it SHOULD make the information available to the application (SHLD-25).
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //= type=test
+    //= feature=unreachable
+    //# Since these Unreachable messages indicate soft error conditions, a TCP implementation MUST NOT abort the
+    //# connection (MUST-56)
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //= type=test
+    //= feature=time-exceeded
+    //# Since these Unreachable messages indicate soft error conditions, a TCP implementation MUST NOT abort the
+    //# connection (MUST-56)
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //= type=test
+    //= feature=parameter-problem
+    //# Since these Unreachable messages indicate soft error conditions, a TCP implementation MUST NOT abort the
+    //# connection (MUST-56)
     #[test]
     fn soft_errors_are_told_and_end_nothing() {
         // MUST-54, MUST-56, SHLD-25.
@@ -106,6 +145,11 @@ mod tests {
         b.nothing();
     }
 
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //= type=test
+    //= feature=unreachable
+    //# Since these Unreachable messages indicate soft error conditions, a TCP implementation MUST NOT abort the
+    //# connection (MUST-56)
     #[test]
     fn soft_errors_do_not_end_an_opening_connection_either() {
         let mut b = Bench::new();
@@ -117,6 +161,9 @@ mod tests {
         b.expect("A 1:1");
     }
 
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //= type=test
+    //# These are hard error conditions, so TCP implementations SHOULD abort the connection (SHLD-26).
     #[test]
     fn a_hard_error_ends_an_opening_connection() {
         // SHLD-26.
@@ -131,6 +178,9 @@ mod tests {
         }
     }
 
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //= type=test
+    //# These are hard error conditions, so TCP implementations SHOULD abort the connection (SHLD-26).
     #[test]
     fn a_hard_error_ends_an_open_connection_only_if_the_peer_is_silent_until_r1() {
         let (mut b, frame) = in_flight();
@@ -158,6 +208,9 @@ mod tests {
         assert!(b.count("tcp-path-advice") > 0);
     }
 
+    //= docs/specs/rfc9293.txt#section-3.9.2.2
+    //= type=test
+    //# TCP implementations MUST silently discard any received ICMP Source Quench messages (MUST-55).
     #[test]
     fn a_source_quench_is_discarded_in_silence() {
         // MUST-55.
@@ -214,6 +267,10 @@ mod tests {
         assert_eq!((b.count("icmp-no-connection"), b.in_use("time-wait"), b.reason), (2, 1, 0));
     }
 
+    //= docs/specs/rfc9293.txt#section-3.9.1.8
+    //= type=test
+    //# an application program that does not want to receive such ERROR_REPORT calls SHOULD be able to effectively
+    //# disable these calls (SHLD-20).
     #[test]
     fn the_program_can_do_without_reports() {
         // SHLD-20.

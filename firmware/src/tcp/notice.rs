@@ -101,6 +101,10 @@ impl Tcb {
         Message {
             connection,
             serial: notice.serial,
+            //= docs/specs/rfc9293.txt#section-3.8.5
+            //# The TCP implementation MUST (MUST-33) provide a way for the application to learn how much urgent
+            //# data remains to be read from the connection, or at least to determine whether more urgent data
+            //# remains to be read [19].
             urgent_received: self.receive.urgent.position().map_or(0, |up| self.receive_offset(up)),
             urgent_sent: if sent == Position::default() { 0 } else { self.send_offset(sent) },
             network_errors: notice.network_errors,

@@ -91,6 +91,10 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     };
     t.receive.shift = window_scale.unwrap_or(0);
     let options = Options {
+        //= docs/specs/rfc9293.txt#section-3.7.1
+        //# TCP endpoints MUST implement both sending and receiving the MSS Option (MUST-14).
+        //= docs/specs/rfc9293.txt#section-3.7.1
+        //# MAY send it always (MAY-3).
         mss: Some(t.receive_mss() as u16),
         window_scale,
         sack_permitted: first || t.agreed.sack,
@@ -150,6 +154,9 @@ fn acknowledging(t: &mut Tcb, store: &mut Store, segment: Outgoing) -> Outgoing 
 }
 
 /// The options of a segment that is no SYN.
+//= docs/specs/rfc9293.txt#section-3.2
+//# This field may be sent in the initial connection request (i.e., in segments with the SYN control bit set) and
+//# MUST NOT be sent in other segments (MUST-65).
 fn data_options(t: &Tcb, now: Instant) -> Options {
     let timestamps =
         t.agreed.timestamps.then(|| Timestamps { value: t.timestamp_value(now), echo: t.receive.timestamp });
@@ -193,6 +200,12 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
     if fin {
         flags = flags | Flags::FIN;
     }
+    //= docs/specs/rfc9293.txt#section-3.9.1.2
+    //# MUST set the PSH bit in the last buffered segment (i.e., when there is no more queued data to be sent)
+    //# (MUST-61).
+    //= docs/specs/rfc9293.txt#section-3.9.1.2
+    //# The transmitter SHOULD collapse successive bits when it packetizes data, to send the largest possible
+    //# segment (SHLD-27).
     if text_end == t.send.end && text_end > start {
         // RFC 9293, 3.9.1.2, MUST-61: the last of what is queued is pushed.
         flags = flags | Flags::PSH;
@@ -234,6 +247,14 @@ fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
         return None;
     }
     // The peer may have drawn its window back (SHLD-16): only the first octets may then go, as a probe.
+    //= docs/specs/rfc9293.txt#section-3.8.6
+    //# SHOULD retransmit normally the old unacknowledged data between SND.UNA and SND.UNA+SND.WND (SHLD-16).
+    //= docs/specs/rfc9293.txt#section-3.8.6
+    //# However, a sending TCP peer MUST be robust against window shrinking, which may cause the "usable window"
+    //# (see Section 3.8.6.2.1) to become negative (MUST-34).
+    //= docs/specs/rfc9293.txt#section-3.8.6
+    //# If the window shrinks to zero, the TCP implementation MUST probe it in the standard way (described below)
+    //# (MUST-35).
     if record.start >= t.send.edge() && record.start > t.send.una {
         return None;
     }
@@ -296,6 +317,11 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     }
     let mss = text_max(t, &data_options(t, now));
     let allowed = t.send.edge().since(start);
+    //= docs/specs/rfc9293.txt#section-3.9.1.2
+    //# However, a TCP implementation SHOULD send a maximum-sized segment whenever possible (SHLD-28) to improve
+    //# performance (see Section 3.8.6.2.1).
+    //= docs/specs/rfc9293.txt#section-3.8.6
+    //# If this happens, the sender SHOULD NOT send new data (SHLD-15)
     let mut length = queued.min(mss).min(allowed);
     // The FIN takes a number but no room.
     if length + 1 == queued && t.send.fin && length == mss && allowed > length {
@@ -323,6 +349,13 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     let at_once = alone || t.send.nodelay || t.send.fin || t.send.urgent.is_ahead_of(start);
     let everything = length == queued && at_once;
     let half_the_window = length >= u64::from(t.send.window_max / 2) && length == allowed;
+    //= docs/specs/rfc9293.txt#section-3.9.1.2
+    //# When an application issues a series of SEND calls without setting the PUSH flag, the TCP implementation MAY
+    //# aggregate the data internally without sending it (MAY-16).
+    //= docs/specs/rfc9293.txt#section-3.8.6.2.1
+    //# A TCP implementation MUST include a SWS avoidance algorithm in the sender (MUST-38).
+    //= docs/specs/rfc9293.txt#section-3.7.4
+    //# A TCP implementation SHOULD implement the Nagle algorithm to coalesce short segments (SHLD-7).
     if !(full || everything || half_the_window || probe) {
         return None;
     }
@@ -347,6 +380,10 @@ fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Opti
 }
 
 /// RFC 9293, 3.8.6.1: what a window too small for anything else must let in, or one octet beyond a closed one.
+//= docs/specs/rfc9293.txt#section-3.8.6.1
+//# Probing of zero (offered) windows MUST be supported (MUST-36).
+//= docs/specs/rfc9293.txt#section-3.9.1.2
+//# If PUSH flags are not implemented, then the sending TCP peer: (1) MUST NOT buffer data indefinitely (MUST-60)
 fn window_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if t.due != Due::WindowProbe {
         return None;
@@ -374,6 +411,11 @@ fn urgent_mark(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing>
 }
 
 /// A segment without data whose number the peer has acknowledged already, so that it must answer (SHLD-12).
+//= docs/specs/rfc9293.txt#section-3.8.4
+//# Implementers MAY include "keep-alives" in their TCP implementations (MAY-5), although this practice is not
+//# universally accepted.
+//= docs/specs/rfc9293.txt#section-3.8.4
+//# An implementation SHOULD send a keep-alive segment with no data (SHLD-12)
 fn keep_alive(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if t.due != Due::KeepAlive {
         return None;

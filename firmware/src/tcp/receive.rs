@@ -260,6 +260,8 @@ impl Receiver {
     }
 
     /// Notes data beyond a gap; `None` if there is no range left for it.
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# Segments with higher beginning sequence numbers SHOULD be held for later processing (SHLD-31).
     fn note(&mut self, start: Position, end: Position) -> Option<Arrival> {
         let ranges = &self.ranges[..self.range_count];
         // Those from `first` to before `last` touch the new one.
@@ -313,6 +315,15 @@ impl Receiver {
 
     /// Owes an acknowledgement for `bytes` in order: at once for every second full-sized segment (SHLD-19), else
     /// within `delay`.
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# In general, the processing of received segments MUST be implemented to aggregate ACK segments whenever
+    //# possible (MUST-58).
+    //= docs/specs/rfc9293.txt#section-3.8.6.3
+    //# A TCP endpoint SHOULD implement a delayed ACK (SHLD-18)
+    //= docs/specs/rfc9293.txt#section-3.8.6.3
+    //# An ACK SHOULD be generated for at least every second full-sized segment or 2*RMSS bytes of new data (where
+    //# RMSS is the MSS specified by the TCP endpoint receiving the segments to be acknowledged, or the default
+    //# value if not specified) (SHLD-19).
     pub fn owe_ack(&mut self, now: Instant, delay: Duration) {
         let owed = self.nxt.since(self.last_ack_sent);
         self.ack = match self.ack {
@@ -330,8 +341,14 @@ impl Receiver {
     /// connection always has must be of use to it even if its peer's segments are larger.
     fn next_edge(&mut self, pages: &mut Pages) -> Position {
         let start = self.stream.start();
+        //= docs/specs/rfc9293.txt#section-3.8.6
+        //# A TCP receiver SHOULD NOT shrink the window, i.e., move the right window edge to the left (SHLD-14).
         let wanted = (start + self.buffer).max(self.edge);
+        //= docs/specs/rfc9293.txt#section-3.8.6.1
+        //# A TCP implementation MAY keep its offered receive window closed indefinitely (MAY-8).
         let granted = self.stream.grant(pages, wanted);
+        //= docs/specs/rfc9293.txt#section-3.8.6.2.2
+        //# A TCP implementation MUST include a SWS avoidance algorithm in the receiver (MUST-39).
         let mut step = u64::from(self.segment_bytes.max(536)).min(self.buffer / 2);
         if granted < wanted {
             step = step.min(pages.page_bytes());
@@ -462,6 +479,12 @@ mod tests {
         assert_eq!(r.ack, AckNeed::Now);
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.6
+    //= type=test
+    //# A TCP receiver SHOULD NOT shrink the window, i.e., move the right window edge to the left (SHLD-14).
+    //= docs/specs/rfc9293.txt#section-3.8.6.2.2
+    //= type=test
+    //# A TCP implementation MUST include a SWS avoidance algorithm in the receiver (MUST-39).
     #[test]
     fn the_window_closes_without_shrinking_and_opens_in_steps() {
         let (mut pages, mut r) = receiver(4);

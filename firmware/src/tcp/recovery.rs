@@ -356,6 +356,9 @@ impl Recovery {
     ) {
         let took = now.since(record.sent_at);
         let once = record.transmissions == 1;
+        //= docs/specs/rfc9293.txt#section-3.8.1
+        //# The RTO MUST be computed according to the algorithm in [10], including Karn's algorithm for taking RTT
+        //# samples (MUST-18).
         if once {
             // Karn's algorithm: only of what was sent once; of several, the one sent last.
             *rtt_sample = Some(rtt_sample.map_or(took, |s| s.min(took)));

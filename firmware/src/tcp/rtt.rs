@@ -73,6 +73,9 @@ impl RttEstimator {
     }
 
     /// A timeout happened: the next is twice as long (rule 5.5).
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance, and
+    //# exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
     pub fn back_off(&mut self) {
         self.backoff = (self.backoff + 1).min(31);
     }
@@ -117,6 +120,10 @@ mod tests {
         RttEstimator::new(Duration::from_ms(200), Duration::from_s(60))
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //= type=test
+    //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance, and
+    //# exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
     #[test]
     fn before_any_measurement_one_second_doubling_to_the_maximum() {
         let mut e = estimator();

@@ -21,6 +21,9 @@ pub struct Sender {
     /// The program will give no more: a FIN stands at `end`.
     pub fin: bool,
     /// SND.WND, in bytes.
+    //= docs/specs/rfc9293.txt#section-3.1
+    //# It is RECOMMENDED that implementations will reserve 32-bit fields for the send and receive window sizes in
+    //# the connection record and do all window computations with 32 bits (REC-1).
     pub window: u32,
     /// The largest window the peer ever offered.
     pub window_max: u32,
@@ -121,6 +124,9 @@ impl Sender {
     /// last that was believed.
     pub fn update_window(&mut self, seq: Position, ack: Position, field: u16) {
         if self.wl1 < seq || (self.wl1 == seq && self.wl2 <= ack) {
+            //= docs/specs/rfc9293.txt#section-3.1
+            //# The window size MUST be treated as an unsigned number, or else large window sizes will appear like
+            //# negative windows and TCP will not work (MUST-1).
             self.window = u32::from(field) << self.shift;
             self.window_max = self.window_max.max(self.window);
             self.wl1 = seq;
@@ -143,6 +149,10 @@ mod tests {
     use crate::seq::Seq;
     use crate::store::gauge::Gauge;
 
+    //= docs/specs/rfc9293.txt#section-3.1
+    //= type=test
+    //# It is RECOMMENDED that implementations will reserve 32-bit fields for the send and receive window sizes in
+    //# the connection record and do all window computations with 32 bits (REC-1).
     #[test]
     fn the_largest_window_is_a_gigabyte_and_lies_ahead() {
         let mut pages = Pages::new(Gauge::new("p", "deny", 8), 8, 512, 1, 8);

@@ -40,6 +40,10 @@ impl Settings {
     /// Of a new connection.
     pub fn new(congestion: CongestionControl) -> Self {
         Self {
+            //= docs/specs/rfc9293.txt#section-3.8.4
+            //# they MUST default to off (MUST-25).
+            //= docs/specs/rfc9293.txt#section-3.8.4
+            //# MUST default to no less than two hours (MUST-28).
             keep_alive_idle: None,
             keep_alive_interval: Duration::from_s(75),
             keep_alive_probes: 9,
@@ -62,8 +66,16 @@ impl Tcb {
             |min: u64, max: u64| if (min..=max).contains(&value) { Ok(value) } else { Err(Reason::OptionValue) };
         let optional_ms = || in_range(0, MS_MAX).map(|ms| (ms > 0).then_some(Duration::from_ms(ms)));
         match option {
+            //= docs/specs/rfc9293.txt#section-3.7.4
+            //# However, there MUST be a way for an application to disable the Nagle algorithm on an individual
+            //# connection (MUST-17).
             option::NODELAY => self.send.nodelay = in_range(0, 1)? == 1,
             option::NEXT_HOP => self.link.remote = station(value)?,
+            //= docs/specs/rfc9293.txt#section-3.8.4
+            //# If keep-alives are included, the application MUST be able to turn them on or off for each TCP
+            //# connection (MUST-24)
+            //= docs/specs/rfc9293.txt#section-3.8.4
+            //# This interval MUST be configurable (MUST-27)
             option::KEEP_ALIVE_IDLE_MS => {
                 self.settings.keep_alive_idle = optional_ms()?;
                 self.heard_at = now;
@@ -74,7 +86,15 @@ impl Tcb {
             }
             option::KEEP_ALIVE_PROBES => self.settings.keep_alive_probes = in_range(2, 255)? as u32,
             option::USER_TIMEOUT_MS => self.settings.user_timeout = optional_ms()?,
+            //= docs/specs/rfc9293.txt#section-3.9.2
+            //# The TTL value used to send TCP segments MUST be configurable (MUST-49).
             option::HOP_LIMIT => self.settings.hop_limit = in_range(1, 255)? as u8,
+            //= docs/specs/rfc9293.txt#section-3.9.1.9
+            //# The application layer MUST be able to specify the Differentiated Services field for segments that
+            //# are sent on a connection (MUST-48).
+            //= docs/specs/rfc9293.txt#section-3.9.1.9
+            //# It is not required, but the application SHOULD be able to change the Differentiated Services field
+            //# during the connection lifetime (SHLD-21).
             option::TRAFFIC_CLASS if value & 3 == 0 => self.settings.traffic_class = in_range(0, 255)? as u8,
             option::TRAFFIC_CLASS => return Err(Reason::OptionValue),
             option::CONGESTION => {

@@ -36,6 +36,12 @@ pub struct Tuple {
 
 impl Tuple {
     /// The headers of a segment between these ends.
+    //= docs/specs/rfc9293.txt#section-3.9.1.1
+    //# At all other times, a previous segment has either been sent or received on this connection, and TCP
+    //# implementations MUST use the same local address that was used in those previous segments (MUST-45).
+    //= docs/specs/rfc9293.txt#section-3.9.1.9
+    //# TCP implementations SHOULD pass the current Differentiated Services field value without change to the IP
+    //# layer, when it sends segments on the connection (SHLD-22).
     pub fn headers(&self, link: Link, settings: &Settings, tcp: segment::Header) -> Headers {
         let ip = ip::Header {
             source: self.local.ip,
@@ -326,6 +332,8 @@ pub struct Tcb {
 
 /// Challenge ACKs that a connection may send in [`CHALLENGE_PERIOD`] (RFC 5961, section 7; of each connection's own, so
 /// that no other can see how many are left).
+//= docs/specs/rfc5961.txt#section-7
+//# in any 5 second window, no more than 10 challenge ACKs should be sent.
 pub const CHALLENGES: u32 = 10;
 
 /// See [`CHALLENGES`].
@@ -340,6 +348,9 @@ pub fn initial_window(segments: u32, mss: u32) -> u32 {
 }
 
 /// The largest segment (text) of an interface: its MTU less the fixed headers.
+//= docs/specs/rfc9293.txt#section-3.7.1
+//# The MSS value to be sent in an MSS Option must be less than or equal to: MMS_R - 20 where MMS_R is the maximum
+//# size for a transport-layer message that can be received (and reassembled at the IP layer) (MUST-67).
 pub fn mss_of(mtu: u32, local: IpAddr) -> u32 {
     let headers = match local {
         IpAddr::V4(_) => ip::V4_HEADER_BYTES,
@@ -353,6 +364,9 @@ const MTU_MIN: u32 = 256;
 const MTU_MAX: u32 = 65_535;
 
 /// RFC 9293, 3.7.1: the peer's MSS if it said none.
+//= docs/specs/rfc9293.txt#section-3.7.1
+//# If an MSS Option is not received at connection setup, TCP implementations MUST assume a default send MSS of 536
+//# (576 - 40) for IPv4 or 1220 (1280 - 60) for IPv6 (MUST-15).
 pub fn default_mss(local: IpAddr) -> u16 {
     match local {
         IpAddr::V4(_) => 536,
@@ -471,6 +485,9 @@ impl Tcb {
     }
 
     /// Our MSS, as our SYN says it.
+    //= docs/specs/rfc9293.txt#section-3.7.3
+    //# As a result, when the effective MTU of an interface varies packet-to-packet, TCP implementations SHOULD use
+    //# the smallest effective MTU of the interface to calculate the value to advertise in the MSS Option (SHLD-6).
     pub fn receive_mss(&self) -> u32 {
         mss_of(self.mtu, self.tuple.local.ip)
     }
@@ -479,6 +496,10 @@ impl Tcb {
     pub fn agree_mss(&mut self, peer: Option<u16>) {
         let peer = u32::from(peer.unwrap_or(default_mss(self.tuple.local.ip)));
         let options = if self.agreed.timestamps { TIMESTAMP_BYTES } else { 0 };
+        //= docs/specs/rfc9293.txt#section-3.7.1
+        //# The maximum size of a segment that a TCP endpoint really sends, the "effective send MSS", MUST be the
+        //# smaller (MUST-16) of the send MSS (that reflects the available reassembly buffer size at the remote
+        //# host, the EMTU_R [19]) and the largest transmission size permitted by the IP layer (EMTU_S [19])
         self.send.mss = peer.min(self.receive_mss()).max(SEND_MSS_MIN + options) - options;
         self.open_path();
     }
@@ -511,6 +532,9 @@ impl Tcb {
     }
 
     /// The connection is broken: the guest is told why. What was received and not fetched is lost.
+    //= docs/specs/rfc9293.txt#section-3.6
+    //# If the local TCP connection is closed by the remote side due to a FIN or RST received from the remote side,
+    //# then the local application MUST be informed whether it closed normally or was aborted (MUST-12).
     pub fn end(&mut self, reason: Reason) {
         self.state = State::Closed;
         if self.guest.bits & state::ABORTED == 0 {

@@ -6,14 +6,31 @@ use crate::testing::Bench;
 
 mod acknowledging;
 mod addresses;
+mod bad_input;
+mod blind;
+mod channel;
 mod closing;
+mod failures;
 mod opening;
 mod options;
 mod spurious;
+mod syn_cache;
 mod window;
 
 // Opening (RFC 9293, 3.5).
 
+//= docs/specs/rfc9293.txt#section-3.7.1
+//= type=test
+//= feature=IPv4
+//# TCP implementations SHOULD send an MSS Option in every SYN segment when its receive MSS differs from the default
+//# 536 for IPv4 or 1220 for IPv6 (SHLD-5)
+//= docs/specs/rfc9293.txt#section-3.7.1
+//= type=test
+//# TCP endpoints MUST implement both sending and receiving the MSS Option (MUST-14).
+//= docs/specs/rfc9293.txt#section-3.7.1
+//= type=test
+//# The MSS value to be sent in an MSS Option must be less than or equal to: MMS_R - 20 where MMS_R is the maximum
+//# size for a transport-layer message that can be received (and reassembled at the IP layer) (MUST-67).
 #[test]
 fn an_active_open() {
     let mut b = Bench::new();
@@ -25,6 +42,11 @@ fn an_active_open() {
     b.nothing();
 }
 
+//= docs/specs/rfc9293.txt#section-3.7.1
+//= type=test
+//= feature=IPv4
+//# If an MSS Option is not received at connection setup, TCP implementations MUST assume a default send MSS of 536
+//# (576 - 40) for IPv4 or 1220 (1280 - 60) for IPv6 (MUST-15).
 #[test]
 fn a_passive_open_without_options() {
     let mut b = Bench::new();
@@ -64,6 +86,9 @@ fn data_with_the_last_segment_of_the_handshake_is_taken() {
     b.received(100);
 }
 
+//= docs/specs/rfc9293.txt#section-3.5
+//= type=test
+//# A TCP implementation MUST support simultaneous open attempts (MUST-10).
 #[test]
 fn syns_that_cross_open_one_connection() {
     // RFC 9293, 3.5, figure 7.
@@ -117,6 +142,14 @@ fn a_refused_connection() {
     assert_eq!(b.in_use("connections"), 0);
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.3
+//= type=test
+//# SYN retransmissions MUST be handled in the general way just described for data retransmissions, including
+//# notification of the application layer.
+//= docs/specs/rfc9293.txt#section-3.8.3
+//= type=test
+//# In particular, R2 for a SYN segment MUST be set large enough to provide retransmission of the segment for at
+//# least 3 minutes (MUST-23).
 #[test]
 fn a_syn_is_sent_again_at_doubling_intervals_and_given_up() {
     let mut b = Bench::new();
@@ -165,6 +198,17 @@ fn what_is_not_the_cards_is_passed_on() {
 
 // Data (RFC 9293, 3.7 and 3.8).
 
+//= docs/specs/rfc9293.txt#section-3.9.1.2
+//= type=test
+//# MUST set the PSH bit in the last buffered segment (i.e., when there is no more queued data to be sent)
+//# (MUST-61).
+//= docs/specs/rfc9293.txt#section-3.9.1.2
+//= type=test
+//# However, a TCP implementation SHOULD send a maximum-sized segment whenever possible (SHLD-28) to improve
+//# performance (see Section 3.8.6.2.1).
+//= docs/specs/rfc9293.txt#section-3.7.1
+//= type=test
+//# TCP endpoints MUST implement both sending and receiving the MSS Option (MUST-14).
 #[test]
 fn a_stream_is_cut_into_segments_of_the_peers_mss() {
     let mut b = Bench::established();
@@ -177,6 +221,17 @@ fn a_stream_is_cut_into_segments_of_the_peers_mss() {
     b.nothing();
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.2
+//= type=test
+//# When an application issues a series of SEND calls without setting the PUSH flag, the TCP implementation MAY
+//# aggregate the data internally without sending it (MAY-16).
+//= docs/specs/rfc9293.txt#section-3.9.1.2
+//= type=test
+//# The transmitter SHOULD collapse successive bits when it packetizes data, to send the largest possible segment
+//# (SHLD-27).
+//= docs/specs/rfc9293.txt#section-3.7.4
+//= type=test
+//# A TCP implementation SHOULD implement the Nagle algorithm to coalesce short segments (SHLD-7).
 #[test]
 fn nagle_holds_a_small_segment_until_what_is_out_is_acknowledged() {
     let mut b = Bench::established_with(0, "mss 1000");
@@ -194,6 +249,18 @@ fn nagle_holds_a_small_segment_until_what_is_out_is_acknowledged() {
     b.nothing();
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# In general, the processing of received segments MUST be implemented to aggregate ACK segments whenever possible
+//# (MUST-58).
+//= docs/specs/rfc9293.txt#section-3.8.6.3
+//= type=test
+//# A TCP endpoint SHOULD implement a delayed ACK (SHLD-18)
+//= docs/specs/rfc9293.txt#section-3.8.6.3
+//= type=test
+//# An ACK SHOULD be generated for at least every second full-sized segment or 2*RMSS bytes of new data (where RMSS
+//# is the MSS specified by the TCP endpoint receiving the segments to be acknowledged, or the default value if not
+//# specified) (SHLD-19).
 #[test]
 fn acknowledgements_are_delayed_but_not_for_two_segments() {
     let mut b = Bench::established();
@@ -219,6 +286,13 @@ fn an_acknowledgement_rides_on_data() {
     b.nothing();
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# Segments with higher beginning sequence numbers SHOULD be held for later processing (SHLD-31).
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# A TCP implementation MAY send an ACK segment acknowledging RCV.NXT when a valid segment arrives that is in the
+//# window but not at the left window edge (MAY-13).
 #[test]
 fn data_out_of_order_is_kept_and_reported() {
     let mut b = Bench::established_sack();
@@ -234,6 +308,13 @@ fn data_out_of_order_is_kept_and_reported() {
     b.received(4000);
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.6.1
+//= type=test
+//# Probing of zero (offered) windows MUST be supported (MUST-36).
+//= docs/specs/rfc9293.txt#section-3.8.6.1
+//= type=test
+//# As long as the receiving TCP peer continues to send acknowledgments in response to the probe segments, the
+//# sending TCP peer MUST allow the connection to stay open (MUST-37).
 #[test]
 fn a_closed_window_is_probed_with_one_octet_at_doubling_intervals() {
     let mut b = Bench::established();
@@ -281,6 +362,9 @@ fn a_peer_that_does_not_answer_window_probes_is_given_up() {
     assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::TimedOut as u32));
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.6.2.1
+//= type=test
+//# A TCP implementation MUST include a SWS avoidance algorithm in the sender (MUST-38).
 #[test]
 fn small_windows_are_not_filled_with_small_segments() {
     let mut b = Bench::established();
@@ -296,6 +380,9 @@ fn small_windows_are_not_filled_with_small_segments() {
     b.nothing();
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.6.2.1
+//= type=test
+//# A TCP implementation MUST include a SWS avoidance algorithm in the sender (MUST-38).
 #[test]
 fn half_of_the_largest_window_is_worth_a_segment() {
     let mut b = Bench::new();
@@ -346,6 +433,9 @@ fn a_segment_is_no_longer_than_half_the_largest_window() {
     b.expect("A 3301:4601");
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.6.1
+//= type=test
+//# A TCP implementation MAY keep its offered receive window closed indefinitely (MAY-8).
 #[test]
 fn a_guest_that_does_not_read_closes_the_window_and_nothing_beyond_it_is_taken() {
     let mut b = Bench::established();
@@ -458,6 +548,10 @@ fn a_peer_that_forgets_what_it_reported_gets_it_again() {
     assert!(again.iter().any(|s| s.contains(" 1001:2001")), "{again:?}");
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.3
+//= type=test
+//= feature=R2
+//# The following procedure MUST be used to handle excessive retransmissions of data segments (MUST-20)
 #[test]
 fn a_connection_is_given_up_after_r2() {
     let mut b = Bench::with(|p| p.tcp.give_up_ms = 100_000);
@@ -475,6 +569,10 @@ fn a_connection_is_given_up_after_r2() {
 
 // Closing (RFC 9293, 3.6).
 
+//= docs/specs/rfc9293.txt#section-3.6.1
+//= type=test
+//# When a connection is closed actively, it MUST linger in the TIME-WAIT state for a time 2xMSL (Maximum Segment
+//# Lifetime) (MUST-13).
 #[test]
 fn a_close_from_this_side_goes_through_fin_wait_to_time_wait() {
     // RFC 9293, 3.6, figure 12.
@@ -551,6 +649,10 @@ fn a_fin_waits_for_the_data_before_it_and_rides_on_the_last() {
     assert_ne!(b.bits & state::ALL_ACKNOWLEDGED, 0);
 }
 
+//= docs/specs/rfc9293.txt#section-3.6.1
+//= type=test
+//# If such a host issues a CLOSE call while received data is still pending in the TCP connection, or if new data is
+//# received after CLOSE is called, its TCP implementation SHOULD send a RST to show that data was lost (SHLD-3).
 #[test]
 fn a_release_with_unread_data_resets() {
     // RFC 9293, 3.6.1, SHLD-3.
@@ -562,6 +664,14 @@ fn a_release_with_unread_data_resets() {
     assert_eq!(b.in_use("connections"), 0);
 }
 
+//= docs/specs/rfc9293.txt#section-3.6.1
+//= type=test
+//# If such a host issues a CLOSE call while received data is still pending in the TCP connection, or if new data is
+//# received after CLOSE is called, its TCP implementation SHOULD send a RST to show that data was lost (SHLD-3).
+//= docs/specs/rfc9293.txt#section-3.6.1
+//= type=test
+//# A host MAY implement a "half-duplex" TCP close sequence, so that an application that has called CLOSE cannot
+//# continue to read data from the connection (MAY-1).
 #[test]
 fn data_for_a_program_that_has_left_resets() {
     let mut b = Bench::established();
@@ -595,6 +705,12 @@ fn an_abort_sends_a_reset() {
     assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::AbortedByGuest as u32));
 }
 
+//= docs/specs/rfc9293.txt#section-3.6.1
+//= type=test
+//# However, it MAY accept a new SYN from the remote TCP endpoint to reopen the connection directly from TIME-WAIT
+//# state (MAY-2), if it: (1) assigns its initial sequence number for the new connection to be larger than the
+//# largest sequence number it used on the previous connection incarnation, and (2) returns to TIME-WAIT state if
+//# the SYN turns out to be an old duplicate.
 #[test]
 fn a_new_syn_may_take_over_a_time_wait() {
     // MAY-2.
@@ -618,6 +734,10 @@ fn a_new_syn_may_take_over_a_time_wait() {
 
 // SEGMENT ARRIVES (RFC 9293, 3.10.7.4, with RFC 5961 and 7323).
 
+//= docs/specs/rfc5961.txt#section-3.2
+//= type=test
+//# If the RST bit is set and the sequence number exactly matches the next expected sequence number (RCV.NXT), then
+//# TCP MUST reset the connection.
 #[test]
 fn a_reset_counts_only_at_the_very_next_number() {
     let mut b = Bench::established();
@@ -631,6 +751,10 @@ fn a_reset_counts_only_at_the_very_next_number() {
     b.nothing();
 }
 
+//= docs/specs/rfc5961.txt#section-4.2
+//= type=test
+//# If the SYN bit is set, irrespective of the sequence number, TCP MUST send an ACK (also referred to as challenge
+//# ACK) to the remote peer:
 #[test]
 fn a_syn_within_a_connection_is_challenged() {
     let mut b = Bench::established();
@@ -641,6 +765,9 @@ fn a_syn_within_a_connection_is_challenged() {
     assert_eq!(b.bits, state::ESTABLISHED);
 }
 
+//= docs/specs/rfc5961.txt#section-7
+//= type=test
+//# in any 5 second window, no more than 10 challenge ACKs should be sent.
 #[test]
 fn challenges_are_limited_for_each_connection() {
     let mut b = Bench::established();
@@ -654,6 +781,14 @@ fn challenges_are_limited_for_each_connection() {
     b.expect("A 1:1");
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# RFC 5961 [9], Section 5 describes a potential blind data injection attack, and mitigation that implementations
+//# MAY choose to include (MAY-12).
+//= docs/specs/rfc5961.txt#section-5.2
+//= type=test
+//# The ACK value is considered acceptable only if it is in the range of ((SND.UNA - MAX.SND.WND) <= SEG.ACK <=
+//# SND.NXT).
 #[test]
 fn an_ack_of_what_was_never_sent_or_long_ago_is_answered_and_not_believed() {
     let mut b = Bench::established();
@@ -819,6 +954,9 @@ fn the_timestamp_echoed_is_of_the_earliest_segment_not_acknowledged() {
     assert!(ack.contains(" 5010>"), "{ack}");
 }
 
+//= docs/specs/rfc9293.txt#section-3.1
+//= type=test
+//# the receiver MUST check it (MUST-3).
 #[test]
 fn a_checksum_that_is_wrong_is_counted_and_nothing_else() {
     let mut b = Bench::established();
@@ -835,6 +973,30 @@ fn a_checksum_that_is_wrong_is_counted_and_nothing_else() {
 
 // What a program may set (RFC 9293, 3.8.3, 3.8.4, 3.9.1 and 3.9.2).
 
+//= docs/specs/rfc9293.txt#section-3.8.4
+//= type=test
+//# Implementers MAY include "keep-alives" in their TCP implementations (MAY-5), although this practice is not
+//# universally accepted.
+//= docs/specs/rfc9293.txt#section-3.8.4
+//= type=test
+//# If keep-alives are included, the application MUST be able to turn them on or off for each TCP connection
+//# (MUST-24)
+//= docs/specs/rfc9293.txt#section-3.8.4
+//= type=test
+//# they MUST default to off (MUST-25).
+//= docs/specs/rfc9293.txt#section-3.8.4
+//= type=test
+//# This interval MUST be configurable (MUST-27)
+//= docs/specs/rfc9293.txt#section-3.8.4
+//= type=test
+//# MUST default to no less than two hours (MUST-28).
+//= docs/specs/rfc9293.txt#section-3.8.4
+//= type=test
+//# Consequently, if a keep-alive mechanism is implemented it MUST NOT interpret failure to respond to any specific
+//# probe as a dead connection (MUST-29).
+//= docs/specs/rfc9293.txt#section-3.8.4
+//= type=test
+//# An implementation SHOULD send a keep-alive segment with no data (SHLD-12)
 #[test]
 fn keep_alives_are_off_until_asked_for_and_give_up_only_after_several() {
     let mut b = Bench::established();
@@ -859,6 +1021,10 @@ fn keep_alives_are_off_until_asked_for_and_give_up_only_after_several() {
     assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::TimedOut as u32));
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.4
+//= type=test
+//# Keep-alive packets MUST only be sent when no sent data is outstanding, and no data or acknowledgment packets
+//# have been received for the connection within an interval (MUST-26).
 #[test]
 fn keep_alives_wait_while_data_is_out() {
     let mut b = Bench::established();
@@ -870,6 +1036,9 @@ fn keep_alives_wait_while_data_is_out() {
     assert_eq!(b.count("tcp-keep-alives"), 0);
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.3
+//= type=test
+//# (d) An application MUST (MUST-21) be able to set the value for R2 for a particular connection.
 #[test]
 fn the_program_sets_r2() {
     let mut b = Bench::established();
@@ -881,6 +1050,21 @@ fn the_program_sets_r2() {
     assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::TimedOut as u32));
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.2
+//= type=test
+//# The TTL value used to send TCP segments MUST be configurable (MUST-49).
+//= docs/specs/rfc9293.txt#section-3.9.1.9
+//= type=test
+//# The application layer MUST be able to specify the Differentiated Services field for segments that are sent on a
+//# connection (MUST-48).
+//= docs/specs/rfc9293.txt#section-3.9.1.9
+//= type=test
+//# It is not required, but the application SHOULD be able to change the Differentiated Services field during the
+//# connection lifetime (SHLD-21).
+//= docs/specs/rfc9293.txt#section-3.9.1.9
+//= type=test
+//# TCP implementations SHOULD pass the current Differentiated Services field value without change to the IP layer,
+//# when it sends segments on the connection (SHLD-22).
 #[test]
 fn the_program_sets_hop_limit_and_traffic_class_and_they_can_change() {
     let mut b = Bench::established();

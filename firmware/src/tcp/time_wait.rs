@@ -87,6 +87,15 @@ impl TimeWait {
         }
         if flags.has(Flags::SYN) && !flags.has(Flags::ACK) {
             // RFC 6191: a larger timestamp, or a sequence number beyond the old ones (RFC 1122, 4.2.2.13).
+            //= docs/specs/rfc9293.txt#section-3.6.1
+            //# This algorithm for reducing TIME-WAIT is a Best Current Practice that SHOULD be implemented since
+            //# Timestamp Options are commonly used, and using them to reduce TIME-WAIT provides benefits for busy
+            //# Internet servers (SHLD-4).
+            //= docs/specs/rfc9293.txt#section-3.6.1
+            //# However, it MAY accept a new SYN from the remote TCP endpoint to reopen the connection directly from
+            //# TIME-WAIT state (MAY-2), if it: (1) assigns its initial sequence number for the new connection to be
+            //# larger than the largest sequence number it used on the previous connection incarnation, and (2)
+            //# returns to TIME-WAIT state if the SYN turns out to be an old duplicate.
             let newer = match (self.timestamps, segment.options.timestamps) {
                 (Some((recent, _)), Some(new)) if new.value != recent => new.value.wrapping_sub(recent) as i32 > 0,
                 _ => seq > self.rcv_nxt,
@@ -96,6 +105,10 @@ impl TimeWait {
             }
         }
         let fin_again = flags.has(Flags::FIN) && seq + u64::from(segment.sequence_length()) == self.rcv_nxt;
+        if fin_again {
+            // The peer may lack our last acknowledgement, whatever others have used the budget up.
+            return Outcome::Restart;
+        }
         if segment.sequence_length() == 0 && seq == self.rcv_nxt {
             return Outcome::Ignore;
         }
@@ -103,7 +116,7 @@ impl TimeWait {
             return Outcome::Ignore;
         }
         self.answers_left -= 1;
-        if fin_again { Outcome::Restart } else { Outcome::Acknowledge }
+        Outcome::Acknowledge
     }
 
     /// The acknowledgement.

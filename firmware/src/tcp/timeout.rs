@@ -66,6 +66,9 @@ fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
     }
     if t.send.in_flight() == 0 {
         let blocked = t.send.last() > t.send.nxt && t.due == Due::None;
+        //= docs/specs/rfc9293.txt#section-3.8.6.1
+        //# The transmitting host SHOULD send the first zero-window probe when a zero window has existed for the
+        //# retransmission timeout period (SHLD-29)
         return blocked.then_some((rto_at, Waiting::Window));
     }
     if let Some(at) = t.recovery.reorder_at
@@ -120,10 +123,16 @@ pub fn fired(t: &mut Tcb, store: &mut Store, kind: Kind, now: Instant) {
 
 fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
     // A peer that has answered since something was last sent is not silent, however long the timer had backed off.
+    //= docs/specs/rfc9293.txt#section-3.8.6.1
+    //# As long as the receiving TCP peer continues to send acknowledgments in response to the probe segments, the
+    //# sending TCP peer MUST allow the connection to stay open (MUST-37).
     let silent = if t.progress_at > t.timer_from { Duration::ZERO } else { now.since(t.progress_at) };
     match waiting {
         Waiting::Handshake => {
             // MUST-22 and MUST-23: SYNs are given up like data, and not before R2 of their own.
+            //= docs/specs/rfc9293.txt#section-3.8.3
+            //# SYN retransmissions MUST be handled in the general way just described for data retransmissions,
+            //# including notification of the application layer.
             if silent >= store.config.give_up_syn {
                 give_up(t, store);
                 return;
@@ -134,6 +143,8 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
         }
         Waiting::Acknowledgement => {
             // R2 (RFC 9293, 3.8.3).
+            //= docs/specs/rfc9293.txt#section-3.8.3
+            //# The following procedure MUST be used to handle excessive retransmissions of data segments (MUST-20)
             if silent >= r2(t, store) {
                 give_up(t, store);
                 return;
@@ -163,16 +174,27 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
             }
             t.rtt.back_off();
             t.timer_from = now;
+            //= docs/specs/rfc9293.txt#section-3.8.6.1
+            //# SHOULD increase exponentially the interval between successive probes (SHLD-30).
             t.due = Due::WindowProbe;
         }
     }
 }
 
 /// R1 (RFC 9293, 3.8.3; SHLD-10: at least three retransmissions), counted in timeouts without progress.
+//= docs/specs/rfc9293.txt#section-3.8.3
+//# The value of R1 SHOULD correspond to at least 3 retransmissions, at the current RTO (SHLD-10).
 pub const R1_TIMEOUTS: u32 = 3;
 
 /// From R1 on, every timeout is a hint that the next hop may be gone: the guest, who owns routes and neighbours, is
 /// told (MUST-20, SHLD-9). Whether the connection is over, because ICMP had said that the peer cannot be reached.
+//= docs/specs/rfc9293.txt#section-3.8.3
+//= feature=R1
+//# The following procedure MUST be used to handle excessive retransmissions of data segments (MUST-20)
+//= docs/specs/rfc9293.txt#section-3.8.3
+//# (e) TCP implementations SHOULD inform the application of the delivery problem (unless such information has been
+//# disabled by the application; see the "Asynchronous Reports" section (Section 3.9.1.8)), when R1 is reached and
+//# before R2 (SHLD-9).
 fn advise(t: &mut Tcb, store: &mut Store) -> bool {
     if t.rtt.backoff() < R1_TIMEOUTS {
         return false;
@@ -188,6 +210,8 @@ fn advise(t: &mut Tcb, store: &mut Store) -> bool {
 }
 
 /// R2 of this connection (MUST-21: the program can set it).
+//= docs/specs/rfc9293.txt#section-3.8.3
+//# (d) An application MUST (MUST-21) be able to set the value for R2 for a particular connection.
 fn r2(t: &Tcb, store: &Store) -> Duration {
     t.settings.user_timeout.unwrap_or(store.config.give_up)
 }
@@ -197,6 +221,9 @@ fn r2(t: &Tcb, store: &Store) -> Duration {
 fn keep_alive_at(t: &Tcb) -> Option<Instant> {
     let idle = t.settings.keep_alive_idle?;
     let open = matches!(t.state, State::Established | State::FinWait2 | State::CloseWait);
+    //= docs/specs/rfc9293.txt#section-3.8.4
+    //# Keep-alive packets MUST only be sent when no sent data is outstanding, and no data or acknowledgment packets
+    //# have been received for the connection within an interval (MUST-26).
     if !open || t.send.last() > t.send.una || t.due == Due::KeepAlive {
         return None;
     }
@@ -208,6 +235,9 @@ fn keep_alive(t: &mut Tcb, store: &mut Store, now: Instant) {
     if keep_alive_at(t).is_none_or(|at| at > now) {
         return;
     }
+    //= docs/specs/rfc9293.txt#section-3.8.4
+    //# Consequently, if a keep-alive mechanism is implemented it MUST NOT interpret failure to respond to any
+    //# specific probe as a dead connection (MUST-29).
     if t.keep_alives >= t.settings.keep_alive_probes {
         give_up(t, store);
         return;

@@ -16,6 +16,8 @@
 use crate::seq::Position;
 
 /// The mark of the stream that we send.
+//= docs/specs/rfc9293.txt#section-3.8.5
+//# However, TCP implementations MUST still include support for the urgent mechanism (MUST-30).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SendMark {
     /// SND.UP.
@@ -50,6 +52,10 @@ impl SendMark {
     }
 
     /// The pointer of a segment that begins here and is sent now; `None`: no URG.
+    //= docs/specs/rfc9293.txt#section-3.8.5
+    //# The urgent pointer MUST point to the sequence number of the octet following the urgent data (MUST-62).
+    //= docs/specs/rfc9293.txt#section-3.8.5
+    //# A TCP implementation MUST support a sequence of urgent data of any length (MUST-31) [19].
     pub fn say(&mut self, start: Position) -> Option<u16> {
         let ahead = self.up.since(start);
         (ahead > 0).then(|| {
@@ -107,6 +113,12 @@ mod tests {
         assert_eq!(mark.position(), Some(at(11)));
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.5
+    //= type=test
+    //# However, TCP implementations MUST still include support for the urgent mechanism (MUST-30).
+    //= docs/specs/rfc9293.txt#section-3.8.5
+    //= type=test
+    //# The urgent pointer MUST point to the sequence number of the octet following the urgent data (MUST-62).
     #[test]
     fn the_pointer_points_to_the_octet_behind_the_urgent_data() {
         // MUST-30, MUST-62.
@@ -131,6 +143,9 @@ mod tests {
         b.expect("PA 2513:2514");
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.5
+    //= type=test
+    //# A TCP implementation MUST support a sequence of urgent data of any length (MUST-31) [19].
     #[test]
     fn urgent_data_of_any_length_is_announced_at_once_and_marked_exactly_in_the_end() {
         // MUST-31.
@@ -205,6 +220,16 @@ mod tests {
         assert_eq!(b.notice.urgent_sent, 10);
     }
 
+    //= docs/specs/rfc9293.txt#section-3.8.5
+    //= type=test
+    //# A TCP implementation MUST (MUST-32) inform the application layer asynchronously whenever it receives an
+    //# urgent pointer and there was previously no pending urgent data, or whenever the urgent pointer advances in
+    //# the data stream.
+    //= docs/specs/rfc9293.txt#section-3.8.5
+    //= type=test
+    //# The TCP implementation MUST (MUST-33) provide a way for the application to learn how much urgent data
+    //# remains to be read from the connection, or at least to determine whether more urgent data remains to be read
+    //# [19].
     #[test]
     fn the_program_is_told_of_urgent_data_at_once_and_of_every_advance() {
         // MUST-32, MUST-33: the data itself is far from here.
@@ -233,6 +258,10 @@ mod tests {
         assert_eq!(b.notice.urgent_received, 5);
     }
 
+    //= docs/specs/rfc9293.txt#section-3.4
+    //= type=test
+    //# A TCP receiver MUST process the RST and URG fields of all incoming segments, even when the receive window is
+    //# zero (MUST-66).
     #[test]
     fn the_mark_is_looked_at_while_the_window_is_closed() {
         // MUST-66.

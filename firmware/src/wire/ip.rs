@@ -110,6 +110,9 @@ fn find_v4(packet: &[u8], protocol: u8) -> Result<Located<'_>, Foreign> {
     Ok(Located {
         source: v4(packet, 12),
         destination: v4(packet, 16),
+        //= docs/specs/rfc9293.txt#section-3.9.2
+        //# When received options are passed up to TCP from the IP layer, a TCP implementation MUST ignore options
+        //# that it does not understand (MUST-50).
         tcp: &packet[header_bytes..total],
         fragment: fragment_field & 0x2000 != 0,
         ecn: Ecn(packet[1] & 3),
@@ -213,6 +216,11 @@ impl Header {
                 b[1] = self.traffic_class;
                 b[2..4].copy_from_slice(&((V4_HEADER_BYTES + payload_bytes) as u16).to_be_bytes());
                 // Never fragmented, so the identification says nothing (RFC 6864, 4.1).
+                //= docs/specs/rfc9293.txt#section-3.8.1
+                //# RFC 1122 allows that if a retransmitted packet is identical to the original packet (which
+                //# implies not only that the data boundaries have not changed, but also that none of the headers
+                //# have changed), then the same IPv4 Identification field MAY be used (see Section 3.2.1.5 of RFC
+                //# 1122) (MAY-4).
                 b[4..8].copy_from_slice(&[0, 0, 0x40, 0]);
                 b[8..12].copy_from_slice(&[self.hop_limit, PROTOCOL_TCP, 0, 0]);
                 b[12..16].copy_from_slice(&source.octets());
@@ -284,6 +292,10 @@ mod tests {
         }
     }
 
+    //= docs/specs/rfc9293.txt#section-3.9.2
+    //= type=test
+    //# When received options are passed up to TCP from the IP layer, a TCP implementation MUST ignore options that
+    //# it does not understand (MUST-50).
     #[test]
     fn options_and_extension_headers_are_skipped() {
         let h = header("192.0.2.1", "192.0.2.2");

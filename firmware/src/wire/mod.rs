@@ -8,3 +8,6 @@ pub mod icmp;
 pub mod ip;
 pub mod options;
 pub mod segment;
+
+#[cfg(test)]
+mod tests;

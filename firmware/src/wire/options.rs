@@ -63,6 +63,13 @@ impl Options {
     /// Reads the bytes between the fixed header and the text; and whether all lengths in them are legal.
     ///
     /// Unknown options are skipped by their length; at an illegal length reading stops, and what was read before counts.
+    //= docs/specs/rfc9293.txt#section-3.1
+    //# the following options MUST be supported (MUST-4
+    //= docs/specs/rfc9293.txt#section-3.1
+    //# A TCP implementation MUST be able to receive a TCP Option in any segment (MUST-5).
+    //= docs/specs/rfc9293.txt#section-3.2
+    //# There is no guarantee that senders will use this option, so receivers MUST be prepared to process options
+    //# even if they do not begin on a word boundary (MUST-64).
     pub fn parse(mut b: &[u8]) -> (Self, bool) {
         let mut options = Self::default();
         while let Some(&kind) = b.first() {
@@ -75,6 +82,9 @@ impl Options {
                 _ => {}
             }
             let length = b.get(1).map_or(0, |length| usize::from(*length));
+            //= docs/specs/rfc9293.txt#section-3.1
+            //# TCP implementations MUST be prepared to handle an illegal option length (e.g., zero); a suggested
+            //# procedure is to reset the connection and log the error cause (MUST-7).
             if length < 2 || length > b.len() {
                 return (options, false);
             }
@@ -91,6 +101,9 @@ impl Options {
                     }
                 }
                 (8, 8) => options.timestamps = Some(Timestamps { value: be32(body, 0), echo: be32(body, 4) }),
+                //= docs/specs/rfc9293.txt#section-3.1
+                //# A TCP implementation MUST (MUST-6) ignore without error any TCP Option it does not implement,
+                //# assuming that the option has a length field.
                 _ => {}
             }
             b = rest;
@@ -101,6 +114,11 @@ impl Options {
     /// Writes them, padded to four bytes; gives their length. SACK blocks fill the room that is left.
     ///
     /// The order is that of Linux, whose habits middleboxes expect.
+    //= docs/specs/rfc9293.txt#section-3.1
+    //# All TCP Options except End of Option List Option (EOL) and No-Operation (NOP) MUST have length fields,
+    //# including all future options (MUST-68).
+    //= docs/specs/rfc9293.txt#section-3.1
+    //# The content of the header beyond the End of Option List Option MUST be header padding of zeros (MUST-69).
     pub fn write(&self, b: &mut [u8; OPTION_BYTES_MAX]) -> usize {
         let mut w = OptionWriter { b, at: 0 };
         if let Some(mss) = self.mss {
@@ -189,6 +207,21 @@ mod tests {
         assert_eq!(read(&b).sack.as_slice(), &options.sack.as_slice()[..3]);
     }
 
+    //= docs/specs/rfc9293.txt#section-3.1
+    //= type=test
+    //# the following options MUST be supported (MUST-4
+    //= docs/specs/rfc9293.txt#section-3.1
+    //= type=test
+    //# A TCP implementation MUST (MUST-6) ignore without error any TCP Option it does not implement, assuming that
+    //# the option has a length field.
+    //= docs/specs/rfc9293.txt#section-3.1
+    //= type=test
+    //# TCP implementations MUST be prepared to handle an illegal option length (e.g., zero); a suggested procedure
+    //# is to reset the connection and log the error cause (MUST-7).
+    //= docs/specs/rfc9293.txt#section-3.2
+    //= type=test
+    //# There is no guarantee that senders will use this option, so receivers MUST be prepared to process options
+    //# even if they do not begin on a word boundary (MUST-64).
     #[test]
     fn unknown_options_are_skipped_and_illegal_lengths_end_the_list() {
         let mss = [2, 4, 5, 0xb4];

@@ -120,6 +120,8 @@ pub fn ports(b: &[u8]) -> Option<(u16, u16)> {
 }
 
 /// Whether the checksum of a segment is right (MUST-3).
+//= docs/specs/rfc9293.txt#section-3.1
+//# the receiver MUST check it (MUST-3).
 pub fn checksum_is_right(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> bool {
     Sum::default().pseudo_header(source, destination, tcp.len()).bytes(tcp).is_right()
 }
@@ -172,6 +174,8 @@ impl Header {
         b[18..20].copy_from_slice(&self.urgent.unwrap_or(0).to_be_bytes());
         b[TCP_HEADER_BYTES..offset].copy_from_slice(&options[..option_bytes]);
         fill(&mut b[offset..]);
+        //= docs/specs/rfc9293.txt#section-3.1
+        //# The sender MUST generate it (MUST-2)
         let sum = Sum::default().pseudo_header(source, destination, length).bytes(b).finish();
         b[16..18].copy_from_slice(&sum.to_be_bytes());
         length
@@ -196,6 +200,12 @@ mod tests {
         }
     }
 
+    //= docs/specs/rfc9293.txt#section-3.1
+    //= type=test
+    //# The sender MUST generate it (MUST-2)
+    //= docs/specs/rfc9293.txt#section-3.1
+    //= type=test
+    //# the receiver MUST check it (MUST-3).
     #[test]
     fn what_is_written_is_read() {
         let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());

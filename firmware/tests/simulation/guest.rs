@@ -10,7 +10,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use toe_abi::{
     Abort, Accepted, Addresses, CARD_MAC, Caps, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message,
-    Parsed, Reason, ReceiveCredit, Release, Send, SendCredit, Shutdown, State, Taken, Writer, flags, state,
+    Notice, Noticed, Parsed, Reason, ReceiveCredit, Release, Send, SendCredit, Shutdown, State, Taken, Writer, flags,
+    state,
 };
 use toe_impair::Random;
 
@@ -325,6 +326,9 @@ impl Guest {
             Message::Error(m) => {
                 let reason = Reason::from_u32(m.reason).expect("a reason that the guest knows");
                 self.errors.push((reason, m.kind));
+            }
+            Message::Notice(Notice { connection, serial, .. }) => {
+                self.pending.push_back(Out::Fixed(Message::Noticed(Noticed { connection, serial })));
             }
             Message::FirmwareEvent(_) => self.firmware_events += 1,
             other => panic!("the card said {other:?}, which was not asked for"),

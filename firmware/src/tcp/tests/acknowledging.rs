@@ -5,6 +5,10 @@ use toe_abi::{Reason, flags, option, state};
 use crate::engine::{Checksum, Verdict};
 use crate::testing::Bench;
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# For example, if the TCP endpoint is processing a series of queued segments, it MUST process them all before
+//# sending any ACK segments (MUST-59).
 #[test]
 fn segments_that_arrive_together_get_one_acknowledgement() {
     let mut b = Bench::established();
@@ -18,6 +22,9 @@ fn segments_that_arrive_together_get_one_acknowledgement() {
     b.nothing();
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.6.3
+//= type=test
+//# in particular, the delay MUST be less than 0.5 seconds (MUST-40).
 #[test]
 fn an_acknowledgement_is_never_delayed_by_half_a_second() {
     let mut b = Bench::with(|p| p.tcp.delayed_ack_ms = 499);
@@ -30,6 +37,10 @@ fn an_acknowledgement_is_never_delayed_by_half_a_second() {
     b.expect("A 1:1 ack 2");
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.1
+//= type=test
+//# The RTO MUST be computed according to the algorithm in [10], including Karn's algorithm for taking RTT samples
+//# (MUST-18).
 #[test]
 fn a_round_trip_is_not_measured_by_what_was_sent_again() {
     let mut b = Bench::established();
@@ -45,6 +56,11 @@ fn a_round_trip_is_not_measured_by_what_was_sent_again() {
     assert_eq!(b.wait_for_segment(), 210);
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.1
+//= type=test
+//# RFC 1122 allows that if a retransmitted packet is identical to the original packet (which implies not only that
+//# the data boundaries have not changed, but also that none of the headers have changed), then the same IPv4
+//# Identification field MAY be used (see Section 3.2.1.5 of RFC 1122) (MAY-4).
 #[test]
 fn what_is_sent_again_has_the_identification_that_it_had() {
     let mut b = Bench::established();
@@ -55,6 +71,13 @@ fn what_is_sent_again_has_the_identification_that_it_had() {
     assert_eq!(first[18..20], [0, 0]);
 }
 
+//= docs/specs/rfc9293.txt#section-3.7.4
+//= type=test
+//# A TCP implementation SHOULD implement the Nagle algorithm to coalesce short segments (SHLD-7).
+//= docs/specs/rfc9293.txt#section-3.7.4
+//= type=test
+//# However, there MUST be a way for an application to disable the Nagle algorithm on an individual connection
+//# (MUST-17).
 #[test]
 fn nagles_algorithm_is_on_until_the_program_turns_it_off() {
     let mut b = Bench::established_with(0, "mss 1000");
@@ -73,6 +96,9 @@ fn nagles_algorithm_is_on_until_the_program_turns_it_off() {
     b.expect("PA 31:41");
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.2
+//= type=test
+//# If PUSH flags are not implemented, then the sending TCP peer: (1) MUST NOT buffer data indefinitely (MUST-60)
 #[test]
 fn small_data_leaves_without_a_push_of_the_program_and_is_pushed() {
     // Nagle's algorithm holds it no longer than an acknowledgement takes to come, be it after a timeout.
@@ -92,6 +118,9 @@ fn small_data_leaves_without_a_push_of_the_program_and_is_pushed() {
     b.expect("A 3:8");
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.3
+//= type=test
+//# The value of R2 SHOULD correspond to at least 100 seconds (SHLD-11).
 #[test]
 fn r2_is_at_least_a_hundred_seconds_unless_somebody_asks_for_less() {
     let mut b = Bench::established();

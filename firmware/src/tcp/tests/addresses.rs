@@ -23,6 +23,11 @@ fn refused(mut b: Bench, remote: &str) {
     assert_eq!(b.in_use("connections"), 0);
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.1
+//= type=test
+//= feature=broadcast
+//# A TCP implementation MUST reject as an error a local OPEN call for an invalid remote IP address (e.g., a
+//# broadcast or multicast address) (MUST-46).
 #[test]
 fn an_open_to_a_broadcast_or_multicast_address_is_an_error() {
     for remote in ["255.255.255.255", "224.0.0.1", "239.255.255.250"] {
@@ -33,6 +38,11 @@ fn an_open_to_a_broadcast_or_multicast_address_is_an_error() {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.1
+//= type=test
+//= feature=invalid
+//# A TCP implementation MUST reject as an error a local OPEN call for an invalid remote IP address (e.g., a
+//# broadcast or multicast address) (MUST-46).
 #[test]
 fn an_open_to_an_address_that_is_nobodys_is_an_error() {
     for remote in INVALID {
@@ -48,6 +58,9 @@ fn an_open_to_an_address_that_is_nobodys_is_an_error() {
     refused(b, "192.0.2.2");
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.2.3
+//= type=test
+//# An incoming SYN with an invalid source address MUST be ignored either by TCP or by the IP layer [(MUST-63)]
 #[test]
 fn a_syn_from_an_address_that_is_nobodys_is_ignored() {
     for (make, sources) in [(Bench::new as fn() -> Bench, &INVALID[..]), (Bench::over_ipv6, &INVALID_V6[..])] {
@@ -61,6 +74,11 @@ fn a_syn_from_an_address_that_is_nobodys_is_ignored() {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.2.3
+//= type=test
+//= feature=SYN
+//# A TCP implementation MUST silently discard an incoming SYN segment that is addressed to a broadcast or multicast
+//# address [(MUST-57)].
 #[test]
 fn a_syn_to_a_broadcast_or_multicast_address_is_ignored_in_silence() {
     for (make, addresses) in [(Bench::new as fn() -> Bench, &INVALID[1..4]), (Bench::over_ipv6, &INVALID_V6[..2])] {
@@ -84,6 +102,11 @@ fn a_syn_to_a_broadcast_or_multicast_address_is_ignored_in_silence() {
     assert_eq!((b.in_use("half-open"), b.count("wire-passed-group")), (0, 1));
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.2.3
+//= type=test
+//= feature=segment
+//# A TCP implementation MUST silently discard an incoming SYN segment that is addressed to a broadcast or multicast
+//# address [(MUST-57)].
 #[test]
 fn a_segment_to_everyone_on_the_link_is_ignored_in_silence_by_a_connection() {
     let mut b = Bench::established();

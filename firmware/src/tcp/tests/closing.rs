@@ -4,6 +4,9 @@ use toe_abi::{Reason, flags, state};
 
 use crate::testing::Bench;
 
+//= docs/specs/rfc9293.txt#section-3.5.3
+//= type=test
+//# TCP implementations SHOULD allow a received RST segment to include data (SHLD-2).
 #[test]
 fn a_reset_may_carry_text() {
     let mut b = Bench::established();
@@ -19,6 +22,10 @@ fn a_reset_may_carry_text() {
     assert_eq!((b.bits, b.reason), (state::ABORTED, Reason::Refused as u32));
 }
 
+//= docs/specs/rfc9293.txt#section-3.6
+//= type=test
+//# If the local TCP connection is closed by the remote side due to a FIN or RST received from the remote side, then
+//# the local application MUST be informed whether it closed normally or was aborted (MUST-12).
 #[test]
 fn a_program_learns_whether_its_peer_closed_or_aborted() {
     let mut b = Bench::established();
@@ -68,6 +75,11 @@ fn time_wait() -> Bench {
     b
 }
 
+//= docs/specs/rfc9293.txt#section-3.6.1
+//= type=test
+//# This algorithm for reducing TIME-WAIT is a Best Current Practice that SHOULD be implemented since Timestamp
+//# Options are commonly used, and using them to reduce TIME-WAIT provides benefits for busy Internet servers
+//# (SHLD-4).
 #[test]
 fn a_larger_timestamp_ends_time_wait_early() {
     // RFC 6191, section 2: with a larger timestamp the sequence number does not matter.
@@ -78,6 +90,11 @@ fn a_larger_timestamp_ends_time_wait_early() {
     assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 1));
 }
 
+//= docs/specs/rfc9293.txt#section-3.6.1
+//= type=test
+//# This algorithm for reducing TIME-WAIT is a Best Current Practice that SHOULD be implemented since Timestamp
+//# Options are commonly used, and using them to reduce TIME-WAIT provides benefits for busy Internet servers
+//# (SHLD-4).
 #[test]
 fn an_old_timestamp_does_not_end_time_wait() {
     let mut b = time_wait();

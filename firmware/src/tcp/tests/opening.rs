@@ -27,6 +27,10 @@ fn initial(b: &mut Bench) -> Seq {
     iss
 }
 
+//= docs/specs/rfc9293.txt#section-3.4.1
+//= type=test
+//# A TCP implementation MUST use the above type of "clock" for clock-driven selection of initial sequence numbers
+//# (MUST-8)
 #[test]
 fn initial_numbers_follow_a_clock_of_four_microseconds() {
     let mut b = Bench::new();
@@ -38,6 +42,12 @@ fn initial_numbers_follow_a_clock_of_four_microseconds() {
     assert_eq!(initial(&mut b), first + wanted);
 }
 
+//= docs/specs/rfc9293.txt#section-3.4.1
+//= type=test
+//# SHOULD generate its initial sequence numbers with the expression: ISN = M + F(localip, localport, remoteip,
+//# remoteport, secretkey) where M is the 4 microsecond timer, and F() is a pseudorandom function (PRF) of the
+//# connection's identifying parameters ("localip, localport, remoteip, remoteport") and a secret key ("secretkey")
+//# (SHLD-1).
 #[test]
 fn initial_numbers_of_different_ends_have_nothing_to_do_with_each_other() {
     let mut b = Bench::new();
@@ -55,6 +65,10 @@ fn initial_numbers_of_different_ends_have_nothing_to_do_with_each_other() {
     assert!((0..32).all(|bit| (12..=52).contains(&set(bit))), "a bit that hardly changes");
 }
 
+//= docs/specs/rfc9293.txt#section-3.4.1
+//= type=test
+//# F() MUST NOT be computable from the outside (MUST-9), or an attacker could still guess at sequence numbers from
+//# the ISN used for some other connection.
 #[test]
 fn initial_numbers_depend_on_a_key_that_the_wire_does_not_show() {
     let first = initial(&mut Bench::new());
@@ -66,6 +80,10 @@ fn initial_numbers_depend_on_a_key_that_the_wire_does_not_show() {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.5
+//= type=test
+//# Note that a TCP implementation MUST keep track of whether a connection has reached SYN-RECEIVED state as the
+//# result of a passive OPEN or an active OPEN (MUST-11).
 #[test]
 fn an_active_open_that_was_crossed_and_reset_is_refused_and_a_passive_one_is_as_if_it_had_not_been() {
     let mut b = Bench::new();
@@ -90,6 +108,10 @@ fn listen(b: &mut Bench, cookie: u64, local: Endpoint) {
     b.tell(&Message::Listen(Listen { cookie, local, backlog: 4, flags: 0, receive_limit: 1 << 40, mtu: 1500 }));
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.1
+//= type=test
+//# Every passive OPEN call either creates a new connection record in LISTEN state, or it returns an error; it MUST
+//# NOT affect any previously created connection record (MUST-41).
 #[test]
 fn a_passive_open_leaves_earlier_ones_alone() {
     let mut b = Bench::new();
@@ -113,6 +135,11 @@ fn a_passive_open_leaves_earlier_ones_alone() {
     b.expect("SA 0 ack 1");
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.1
+//= type=test
+//# A TCP implementation that supports multiple concurrent connections MUST provide an OPEN call that will
+//# functionally allow an application to LISTEN on a port while a connection block with the same local port is in
+//# SYN-SENT or SYN-RECEIVED state (MUST-42).
 #[test]
 fn a_port_can_be_listened_on_while_connections_of_it_are_being_opened() {
     let mut b = Bench::new();
@@ -137,6 +164,10 @@ fn a_port_can_be_listened_on_while_connections_of_it_are_being_opened() {
     assert_ne!(b.remote, peer);
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.1
+//= type=test
+//# The optional "local IP address" parameter MUST be supported to allow the specification of the local IP address
+//# (MUST-43).
 #[test]
 fn the_local_address_of_an_open_is_the_one_that_the_program_names() {
     let mut b = Bench::new();
@@ -155,6 +186,10 @@ fn the_local_address_of_an_open_is_the_one_that_the_program_names() {
     assert_eq!(b.next_frame().unwrap()[26..30], [192, 0, 2, 99]);
 }
 
+//= docs/specs/rfc9293.txt#section-3.9.1.1
+//= type=test
+//# At all other times, a previous segment has either been sent or received on this connection, and TCP
+//# implementations MUST use the same local address that was used in those previous segments (MUST-45).
 #[test]
 fn every_segment_of_a_connection_comes_from_one_address() {
     let mut b = Bench::new();

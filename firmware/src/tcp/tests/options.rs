@@ -7,6 +7,9 @@ use crate::wire::frame::Ethernet;
 use crate::wire::ip;
 use crate::wire::segment::{Flags, Segment};
 
+//= docs/specs/rfc9293.txt#section-3.1
+//= type=test
+//# A TCP implementation MUST be able to receive a TCP Option in any segment (MUST-5).
 #[test]
 fn options_are_taken_in_any_segment() {
     let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 10 1, sackOK");
@@ -24,6 +27,14 @@ fn options_are_taken_in_any_segment() {
     assert_ne!(b.bits & state::PEER_CLOSED, 0);
 }
 
+//= docs/specs/rfc9293.txt#section-3.1
+//= type=test
+//# TCP implementations MUST be prepared to handle an illegal option length (e.g., zero); a suggested procedure is
+//# to reset the connection and log the error cause (MUST-7).
+//= docs/specs/rfc9293.txt#section-3.2
+//= type=test
+//# There is no guarantee that senders will use this option, so receivers MUST be prepared to process options even
+//# if they do not begin on a word boundary (MUST-64).
 #[test]
 fn options_at_odd_places_and_of_illegal_length_are_survived_by_a_connection() {
     let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 10 1");
@@ -52,6 +63,16 @@ fn options_at_odd_places_and_of_illegal_length_are_survived_by_a_connection() {
     b.received(20);
 }
 
+//= docs/specs/rfc9293.txt#section-3.7.1
+//= type=test
+//= feature=IPv6
+//# TCP implementations SHOULD send an MSS Option in every SYN segment when its receive MSS differs from the default
+//# 536 for IPv4 or 1220 for IPv6 (SHLD-5)
+//= docs/specs/rfc9293.txt#section-3.7.1
+//= type=test
+//= feature=IPv6
+//# If an MSS Option is not received at connection setup, TCP implementations MUST assume a default send MSS of 536
+//# (576 - 40) for IPv4 or 1220 (1280 - 60) for IPv6 (MUST-15).
 #[test]
 fn over_ipv6_the_mss_is_sent_and_1220_is_assumed() {
     let mut b = Bench::over_ipv6();
@@ -68,6 +89,9 @@ fn over_ipv6_the_mss_is_sent_and_1220_is_assumed() {
     b.expect("SA 0 <mss 1440>");
 }
 
+//= docs/specs/rfc9293.txt#section-3.7.1
+//= type=test
+//# MAY send it always (MAY-3).
 #[test]
 fn the_mss_is_sent_even_if_it_is_the_default() {
     for (mut b, mtu, mss) in [(Bench::new(), 576, 536), (Bench::over_ipv6(), 1280, 1220)] {
@@ -82,6 +106,14 @@ fn the_mss_is_sent_even_if_it_is_the_default() {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.7.3
+//= type=test
+//# As a result, when the effective MTU of an interface varies packet-to-packet, TCP implementations SHOULD use the
+//# smallest effective MTU of the interface to calculate the value to advertise in the MSS Option (SHLD-6).
+//= docs/specs/rfc9293.txt#section-3.7.1
+//= type=test
+//# The MSS value to be sent in an MSS Option must be less than or equal to: MMS_R - 20 where MMS_R is the maximum
+//# size for a transport-layer message that can be received (and reassembled at the IP layer) (MUST-67).
 #[test]
 fn the_mss_offered_follows_the_interface_and_never_exceeds_what_fits() {
     for (mtu, mss) in [(1500, 1460), (1400, 1360), (9000, 8960), (65_535, 65_495), (4_000_000, 65_495)] {
@@ -92,6 +124,11 @@ fn the_mss_offered_follows_the_interface_and_never_exceeds_what_fits() {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.7.1
+//= type=test
+//# The maximum size of a segment that a TCP endpoint really sends, the "effective send MSS", MUST be the smaller
+//# (MUST-16) of the send MSS (that reflects the available reassembly buffer size at the remote host, the EMTU_R
+//# [19]) and the largest transmission size permitted by the IP layer (EMTU_S [19])
 #[test]
 fn the_smaller_of_both_mss_is_sent_and_options_count() {
     for (mtu, options, text) in [
@@ -111,6 +148,10 @@ fn the_smaller_of_both_mss_is_sent_and_options_count() {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.2
+//= type=test
+//# This field may be sent in the initial connection request (i.e., in segments with the SYN control bit set) and
+//# MUST NOT be sent in other segments (MUST-65).
 #[test]
 fn only_syns_carry_an_mss() {
     let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 10 1, sackOK, ws 4");

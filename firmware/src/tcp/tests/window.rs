@@ -4,6 +4,10 @@ use toe_abi::{Reason, flags, state};
 
 use crate::testing::Bench;
 
+//= docs/specs/rfc9293.txt#section-3.1
+//= type=test
+//# The window size MUST be treated as an unsigned number, or else large window sizes will appear like negative
+//# windows and TCP will not work (MUST-1).
 #[test]
 fn a_window_is_unsigned() {
     // As a signed number of 16 bits, this window is negative.
@@ -27,6 +31,16 @@ fn shrunk_to(window: u32) -> Bench {
     b
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.6
+//= type=test
+//# If this happens, the sender SHOULD NOT send new data (SHLD-15)
+//= docs/specs/rfc9293.txt#section-3.8.6
+//= type=test
+//# SHOULD retransmit normally the old unacknowledged data between SND.UNA and SND.UNA+SND.WND (SHLD-16).
+//= docs/specs/rfc9293.txt#section-3.8.6
+//= type=test
+//# However, a sending TCP peer MUST be robust against window shrinking, which may cause the "usable window" (see
+//# Section 3.8.6.2.1) to become negative (MUST-34).
 #[test]
 fn a_window_that_shrinks_lets_old_data_be_sent_again_and_no_new() {
     let mut b = shrunk_to(1000);
@@ -44,6 +58,10 @@ fn a_window_that_shrinks_lets_old_data_be_sent_again_and_no_new() {
     b.expect("PA 3001:4001");
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.6
+//= type=test
+//# If the window shrinks to zero, the TCP implementation MUST probe it in the standard way (described below)
+//# (MUST-35).
 #[test]
 fn a_window_that_shrinks_to_nothing_is_probed_with_what_is_out() {
     let mut b = shrunk_to(0);
@@ -62,6 +80,9 @@ fn a_window_that_shrinks_to_nothing_is_probed_with_what_is_out() {
     assert!(ends.iter().any(|s| s.contains(" 2001:3001")) && ends.iter().any(|s| s.contains(" 3001:4001")), "{ends:?}");
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.6
+//= type=test
+//# SHOULD NOT time out the connection if data beyond the right window edge is not acknowledged (SHLD-17).
 #[test]
 fn a_peer_that_answers_is_not_given_up_for_data_beyond_its_window() {
     let mut b = Bench::with(|p| p.tcp.give_up_ms = 5_000);
@@ -86,6 +107,13 @@ fn a_peer_that_answers_is_not_given_up_for_data_beyond_its_window() {
     assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::TimedOut as u32));
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.6.1
+//= type=test
+//# The transmitting host SHOULD send the first zero-window probe when a zero window has existed for the
+//# retransmission timeout period (SHLD-29)
+//= docs/specs/rfc9293.txt#section-3.8.6.1
+//= type=test
+//# SHOULD increase exponentially the interval between successive probes (SHLD-30).
 #[test]
 fn the_first_probe_of_a_closed_window_comes_after_the_retransmission_timeout() {
     let mut b = Bench::established();
