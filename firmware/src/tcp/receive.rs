@@ -6,6 +6,7 @@
 
 use crate::seq::Position;
 use crate::store::pages::{Pages, Stream};
+use crate::tcp::ecn::Echo;
 use crate::tcp::urgent::ReceiveMark;
 use crate::time::{Duration, Instant};
 use crate::wire::options::SackBlocks;
@@ -81,6 +82,8 @@ pub struct Receiver {
     ranges: Box<[Range]>,
     range_count: usize,
     age: u32,
+    /// Marks to be echoed (RFC 3168).
+    pub echo: Echo,
     /// Octets of the segment last received that were there already: to be reported once (RFC 2883).
     pub twice: Option<(Position, Position)>,
 }
@@ -113,6 +116,7 @@ impl Receiver {
             range_count: 0,
             age: 0,
             twice: None,
+            echo: Echo::default(),
         }
     }
 
@@ -146,6 +150,7 @@ impl Receiver {
         self.range_count = 0;
         self.age = 0;
         self.twice = None;
+        self.echo = Echo::default();
     }
 
     /// RCV.WND, in bytes.

@@ -10,6 +10,7 @@ mod bad_input;
 mod blind;
 mod channel;
 mod closing;
+mod ecn;
 mod failures;
 mod opening;
 mod options;
@@ -1088,7 +1089,8 @@ fn what_cannot_be_set_is_refused_and_changes_nothing() {
         (option::HOP_LIMIT, 0, 64),
         (option::HOP_LIMIT, 256, 64),
         (option::TRAFFIC_CLASS, 1, 0),
-        (option::CONGESTION, 3, 2),
+        (option::CONGESTION, 0, 2),
+        (option::CONGESTION, 5, 2),
         (option::USER_TIMEOUT_MS, u64::MAX, 0),
         (option::NEXT_HOP, 0, 0x0100_0000_0002),
         (option::NEXT_HOP, 1, 0x0100_0000_0002),
