@@ -122,6 +122,9 @@ impl HalfOpen {
             return if seq == nxt { Outcome::Forget } else { Outcome::Challenge };
         }
         // Fourth, the SYN bit: back to LISTEN.
+        //= docs/specs/rfc9293.txt#section-3.10.7.4
+        //# If the connection was initiated with a passive OPEN, then return this connection to the LISTEN state and
+        //# return.
         if flags.has(Flags::SYN) {
             return Outcome::Forget;
         }
@@ -152,7 +155,8 @@ impl HalfOpen {
             timestamps: self.agreed.timestamps.then_some(Timestamps { value, echo: self.timestamp }),
             ..Options::default()
         };
-        self.headers(self.iss, Flags::SYN | Flags::ACK, config, options)
+        let echo = if self.agreed.ecn { Flags::ECE } else { Flags(0) };
+        self.headers(self.iss, Flags::SYN | Flags::ACK | echo, config, options)
     }
 
     /// The answer to what is not acceptable.

@@ -120,6 +120,9 @@ impl TimeWait {
             }
         }
         let fin_again = flags.has(Flags::FIN) && seq + u64::from(segment.sequence_length()) == self.rcv_nxt;
+        //= docs/specs/rfc9293.txt#section-3.10.7.4
+        //# The only thing that can arrive in this state is a retransmission of the remote FIN. Acknowledge it, and
+        //# restart the 2 MSL timeout.
         if fin_again {
             // The peer may lack our last acknowledgement, whatever others have used the budget up.
             return Outcome::Restart;

@@ -93,6 +93,7 @@ fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
 
 /// A timer fired.
 pub fn fired(t: &mut Tcb, store: &mut Store, kind: Kind, now: Instant) {
+    t.send.burst = 0;
     match kind {
         Kind::Retransmit => {
             if let Some((at, waiting)) = waiting(t)

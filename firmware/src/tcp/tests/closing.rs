@@ -128,3 +128,14 @@ fn a_new_connection_out_of_time_wait_begins_beyond_the_old_numbers() {
     let number: u32 = syn.strip_prefix("S ").unwrap().split(':').next().unwrap().parse().unwrap();
     assert!((103..1 << 31).contains(&number), "{syn}");
 }
+
+#[test]
+fn a_fin_by_itself_does_not_wait_for_the_congestion_window() {
+    let mut b = Bench::established();
+    b.send(10_000);
+    for at in 0..10 {
+        b.expect(&format!("{} {}:{}", if at < 9 { "A" } else { "PA" }, 1 + at * 1000, 1001 + at * 1000));
+    }
+    b.shutdown();
+    b.expect("FA 10001:10001");
+}
