@@ -218,9 +218,24 @@ impl Neighbourhood for Neighbours {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    fn renew_next_hop(&self, remote: IpAddr) -> Option<Mac> {
+        let (local, hop) = self.config.way_to(remote).ok()?;
+        self.send(&self.question(local, hop)?);
+        let table = self.table.lock().unwrap_or_else(|e| e.into_inner());
+        table.get(&hop).map(|(mac, _)| *mac)
+    }
 }
 
 impl Neighbours {
+    fn question(&self, local: IpAddr, hop: IpAddr) -> Option<Vec<u8>> {
+        match (local, hop) {
+            (IpAddr::V4(local), IpAddr::V4(hop)) => Some(arp(ARP_REQUEST, (self.mac(), local), (BROADCAST, hop))),
+            (IpAddr::V6(local), IpAddr::V6(hop)) => Some(solicitation(self.mac(), local, hop)),
+            _ => None,
+        }
+    }
+
     fn is_ours(&self, ip: IpAddr) -> bool {
         self.config.addresses.iter().any(|(ours, _)| *ours == ip)
     }
@@ -249,11 +264,7 @@ impl Neighbours {
                 return Ok(mac);
             }
             drop(table);
-            let question = match (local, hop) {
-                (IpAddr::V4(local), IpAddr::V4(hop)) => arp(ARP_REQUEST, (self.mac(), local), (BROADCAST, hop)),
-                (IpAddr::V6(local), IpAddr::V6(hop)) => solicitation(self.mac(), local, hop),
-                _ => return Err(FallbackReason::NoRoute),
-            };
+            let question = self.question(local, hop).ok_or(FallbackReason::NoRoute)?;
             self.send(&question);
             table = self.table.lock().unwrap_or_else(|e| e.into_inner());
             let deadline = Instant::now() + RESOLVE_INTERVAL;

@@ -243,3 +243,25 @@ fn a_segment_for_nobody_is_reset_but_a_listener_without_room_stays_silent() {
     station.foreign_frame(&frame);
     assert_eq!(wire.sent.lock().unwrap().len(), 1);
 }
+
+#[test]
+fn a_next_hop_that_has_moved_is_found_without_waiting() {
+    let (a, _b, wire_a, wire_b) = pair();
+    assert_eq!(a.resolve(ip("192.0.2.1"), ip("192.0.2.2")).unwrap(), wire_b.mac);
+    let asked = wire_a.sent.lock().unwrap().len();
+    // Another station has the address now.
+    let (wire_c, c) = station(2);
+    let moved = Mac([2, 0, 0, 0, 0, 0x99]);
+    let c = Neighbours {
+        transport: Arc::new(Wire { mac: moved, sent: Mutex::default(), other: Mutex::new(Some(a.clone())) }),
+        ..Arc::into_inner(c).unwrap()
+    };
+    drop(wire_c);
+    *wire_a.other.lock().unwrap() = Some(Arc::new(c));
+    assert_eq!(a.renew_next_hop(ip("192.0.2.2")), Some(moved));
+    assert_eq!(wire_a.sent.lock().unwrap().len(), asked + 1);
+    // Nobody answers: what was known is still the best there is.
+    *wire_a.other.lock().unwrap() = None;
+    assert_eq!(a.renew_next_hop(ip("192.0.2.2")), Some(moved));
+    assert_eq!(a.renew_next_hop(ip("198.51.100.1")), None, "the gateway is not known");
+}

@@ -123,7 +123,7 @@ impl Firmware {
         if !syn {
             return self.pass_from_wire();
         }
-        self.listen_syn(listener, ethernet, tuple, &segment, now)
+        self.listen_syn(listener, ethernet, tuple, &segment, None, now)
     }
 
     fn owned(
@@ -141,9 +141,7 @@ impl Firmware {
             Owner::TimeWait(slot) => {
                 if self.at_time_wait(slot, segment, now) {
                     if let Some(listener) = self.listener_for(&tuple.local) {
-                        self.store.counters.add(Counter::TcpTimeWaitReused);
-                        self.forget_time_wait(slot);
-                        return self.listen_syn(listener, ethernet, *tuple, segment, now);
+                        return self.listen_syn(listener, ethernet, *tuple, segment, Some(slot), now);
                     }
                     let headers = self.time_wait[slot].acknowledgement(now);
                     self.send_segment(headers);
@@ -192,7 +190,7 @@ impl Firmware {
                 self.forget_half_open(slot);
             }
             half_open::Outcome::Establish => {
-                if let Some(connection) = self.establish(slot, now) {
+                if let Some(connection) = self.establish(slot, None, now) {
                     self.at_connection(connection, segment, now);
                 }
             }

@@ -75,10 +75,17 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     take_syn(t, store, segment, now);
     if acknowledged {
         let syn_sent_at = t.timer_from;
-        t.send.una = ack;
+        t.send.una = t.send.iss + 1;
         t.established(store, now);
+        t.fast_open_answered(store, segment, ack > t.send.una);
         if t.syn_transmissions == 1 {
             t.rtt.measured(now, now.since(syn_sent_at));
+        }
+        if ack > t.send.una {
+            // The window of a SYN-ACK is not scaled; `take_syn` has it.
+            let window = t.send.window;
+            acknowledge(t, store, segment, t.receive.irs, ack, now);
+            (t.send.window, t.send.window_max) = (window, window);
         }
         t.send.wl2 = ack;
         t.receive.ack = AckNeed::Now;
@@ -136,9 +143,13 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
         && !segment.flags.has(Flags::RST)
     {
         segment.seq = segment.seq + 1;
+        segment.urgent = segment.urgent.saturating_sub(1);
         segment.flags.0 &= !Flags::SYN.0;
         // It is still the window of a SYN, which is not scaled (RFC 7323, 2.2).
         segment.window >>= t.send.shift;
+    }
+    if t.state == State::SynReceived && t.fast_open_syn_again(&segment) {
+        return Reply::Nothing;
     }
     let seq = segment.seq.near(t.receive.nxt);
     if let Check::Drop = first_sequence(t, store, &segment, seq, now) {
@@ -293,8 +304,12 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
             store.counters.add(Counter::TcpAckUnsent);
             return Err(Reply::Reset);
         }
-        t.send.una = t.send.iss + 1;
-        t.established(store, now);
+        if t.fast_open.is_pending() {
+            t.fast_open_established(store, now);
+        } else {
+            t.send.una = t.send.iss + 1;
+            t.established(store, now);
+        }
         if t.receive.take_held() {
             t.receive.owe_ack(now, store.config.delayed_ack);
         }
@@ -323,6 +338,9 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
     }
     // Only now it is the peer who was heard of, and not somebody who guesses.
     (t.heard_at, t.keep_alives) = (now, 0);
+    if let Some(field) = segment.options.user_timeout {
+        t.user_timeout.heard(field);
+    }
     acknowledge(t, store, segment, seq, ack, now);
     after_our_fin(t, store, now);
     Ok(())
@@ -419,7 +437,9 @@ fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         return;
     }
     store.counters.add(Counter::TcpUrgentIn);
-    if t.receive.urgent.take(seq + u64::from(segment.urgent), t.receive.stream.start()) {
+    // "A positive offset from the sequence number in this segment": of a SYN, not of the text behind it.
+    let from = if segment.flags.has(Flags::SYN) { seq.back(1) } else { seq };
+    if t.receive.urgent.take(from + u64::from(segment.urgent), t.receive.stream.start()) {
         t.guest.notice.changed();
     }
 }

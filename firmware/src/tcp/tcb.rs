@@ -13,6 +13,7 @@ use crate::profile::Tcp;
 use crate::seq::Position;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
+use crate::tcp::fast_open::FastOpen;
 use crate::tcp::notice::Notice;
 use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::{AckNeed, Receiver};
@@ -21,6 +22,7 @@ use crate::tcp::recovery::{Around, Recovery};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
 use crate::tcp::settings::Settings;
+use crate::tcp::user_timeout::UserTimeout;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
 use crate::wire::{ip, segment};
@@ -200,6 +202,8 @@ pub struct Config {
     pub repeat_fin: bool,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
+    /// Fast Open is allowed, and of a listener so many may be pending.
+    pub fast_open: Option<u32>,
     /// What new connections are set to.
     pub settings: Settings,
     /// The most send buffer of a connection, in bytes.
@@ -224,6 +228,7 @@ impl Config {
             initial_window: tcp.initial_window_segments,
             repeat_fin: tcp.repeat_fin,
             syn_ack_retries: tcp.syn_ack_retries,
+            fast_open: tcp.fast_open.then_some(tcp.fast_open_pending),
             settings: Settings::new(tcp.congestion),
             send_bytes_max,
             receive_bytes_max,
@@ -311,6 +316,10 @@ pub struct Tcb {
     pub progress_at: Instant,
     /// What the program has set.
     pub settings: Settings,
+    /// RFC 5482's option.
+    pub user_timeout: UserTimeout,
+    /// Fast Open.
+    pub fast_open: FastOpen,
     /// When the peer was last heard of.
     pub heard_at: Instant,
     /// Keep-alives sent since.
@@ -401,6 +410,8 @@ impl Tcb {
             timer_from: Instant::default(),
             progress_at: Instant::default(),
             settings: config.settings,
+            user_timeout: UserTimeout::default(),
+            fast_open: FastOpen::default(),
             heard_at: Instant::default(),
             keep_alives: 0,
             linger_until: None,
@@ -433,6 +444,8 @@ impl Tcb {
             timer_from,
             progress_at,
             settings,
+            user_timeout,
+            fast_open,
             heard_at,
             keep_alives,
             linger_until,
@@ -454,6 +467,8 @@ impl Tcb {
         *due = Due::None;
         (*timer_from, *progress_at, *challenges_at) = (now, now, now);
         *settings = store.config.settings;
+        *user_timeout = UserTimeout::default();
+        *fast_open = FastOpen::default();
         (*heard_at, *keep_alives) = (now, 0);
         *linger_until = None;
         *challenges = CHALLENGES;

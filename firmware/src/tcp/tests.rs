@@ -13,6 +13,7 @@ mod closing;
 mod failures;
 mod opening;
 mod options;
+mod segments;
 mod spurious;
 mod syn_cache;
 mod window;
@@ -739,9 +740,72 @@ fn a_new_syn_may_take_over_a_time_wait() {
     assert_eq!((b.in_use("time-wait"), b.in_use("connections")), (1, 0));
     b.peer("S 1");
     b.expect("A 2:2 ack 2");
+    // Condition 2: if the SYN turns out to be an old duplicate, TIME-WAIT goes on.
     b.peer("S 100");
-    assert!(b.next().unwrap().starts_with("SA"));
+    let (seq, _) = b.next_syn_ack();
+    b.peer("R 101");
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (1, 0));
+    b.peer("FA 1 ack 2");
+    b.expect("A 2:2 ack 2");
+    b.peer("S 100");
+    let (again, _) = b.next_syn_ack();
+    // Condition 1: numbers beyond all that was used.
+    assert!(seq > 2 && again > 2, "{seq} {again}");
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open"), b.count("tcp-time-wait-reused")), (1, 1, 0));
+    b.peer(&format!("A 101 ack {}", again + 1));
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open"), b.in_use("connections")), (0, 0, 1));
+    assert_eq!(b.count("tcp-time-wait-reused"), 1);
+}
+
+/// A listener's connection that ended in TIME-WAIT, the peer's FIN at 1.
+fn in_time_wait(options: &str) -> Bench {
+    let mut b = Bench::new();
+    b.listen();
+    b.peer(&format!("S 0 <mss 1000, {options}>"));
+    b.expect("SA 0");
+    b.peer(&format!("A 1 ack 1 <{options}>"));
+    b.shutdown();
+    b.expect("FA 1");
+    b.peer(&format!("FA 1 ack 2 <{options}>"));
+    b.expect("A 2:2 ack 2");
+    b.release();
+    assert_eq!((b.in_use("time-wait"), b.in_use("connections")), (1, 0));
+    b
+}
+
+#[test]
+fn timestamps_decide_whether_a_syn_takes_a_time_wait_over() {
+    // RFC 6191, section 2, in its order. Sequence numbers below 2 are old.
+    for (before, syn, accepted) in [
+        ("ts 5000 1", "S 0 <ts 5001 0>", true),
+        ("ts 5000 1", "S 0 <ts 5000 0>", false),
+        ("ts 5000 1", "S 3 <ts 5000 0>", true),
+        ("ts 5000 1", "S 3 <ts 4999 0>", false),
+        ("ts 5000 1", "S 3", true),
+        ("ts 5000 1", "S 0", false),
+        ("", "S 0 <ts 1 0>", true),
+        ("", "S 3", true),
+        ("", "S 0", false),
+    ] {
+        let mut b = in_time_wait(before);
+        b.peer(syn);
+        let answer = b.next().unwrap();
+        assert_eq!(answer.starts_with("SA"), accepted, "{before} {syn}: {answer}");
+        assert_eq!(b.in_use("half-open"), u64::from(accepted));
+    }
+}
+
+#[test]
+fn a_time_wait_that_ends_while_a_syn_is_answered_does_not_come_back() {
+    let mut b = in_time_wait("");
+    b.wait_ms(59_990);
+    b.peer("S 100");
+    b.next_syn_ack();
+    b.wait_ms(20);
     assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 1));
+    b.peer("R 101");
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 0));
+    b.peer_passes("A 101 ack 1");
 }
 
 // SEGMENT ARRIVES (RFC 9293, 3.10.7.4, with RFC 5961 and 7323).
@@ -1138,4 +1202,49 @@ fn what_cannot_be_set_is_refused_and_changes_nothing() {
     }
     assert_eq!(b.set(999, 0), (Reason::OptionUnknown as u32, 0));
     assert_eq!(b.set(option::CONGESTION, 1), (Reason::None as u32, 1));
+}
+
+#[test]
+fn from_r1_on_the_guest_is_told_to_look_for_another_way() {
+    // RFC 9293, 3.8.3: MUST-20, SHLD-9, SHLD-10 (three retransmissions at least).
+    let mut b = Bench::established();
+    b.send(10);
+    b.expect("PA 1:11");
+    for _ in 0..2 {
+        b.wait_for_segment();
+        b.expect("PA 1:11");
+    }
+    assert_eq!((b.notice.path_advice, b.count("tcp-path-advice")), (0, 0));
+    for n in 1..4 {
+        b.wait_for_segment();
+        b.expect("PA 1:11");
+        assert_eq!(b.notice.path_advice, n);
+    }
+    // The guest has found one.
+    let elsewhere = [2, 0, 0, 0, 0, 9];
+    b.set(option::NEXT_HOP, 0x0900_0000_0002);
+    b.wait_for_segment();
+    assert_eq!(b.next_frame().unwrap()[..6], elsewhere);
+    b.peer("A 1 ack 11");
+    let advice = b.notice.path_advice;
+    b.set(option::NEXT_HOP, 0x0100_0000_0002);
+    b.send(10);
+    b.expect("PA 11:21");
+    b.wait_for_segment();
+    b.expect("PA 11:21");
+    assert_eq!(b.notice.path_advice, advice, "it counts from anew");
+}
+
+#[test]
+fn r1_counts_for_a_syn_too() {
+    // MUST-22.
+    let mut b = Bench::new();
+    b.connect(0);
+    for _ in 0..3 {
+        b.wait_for_segment();
+        b.expect("S 0");
+    }
+    assert_eq!(b.notice.path_advice, 0);
+    b.wait_for_segment();
+    assert_eq!(b.notice.path_advice, 1);
 }
