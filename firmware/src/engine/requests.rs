@@ -19,6 +19,7 @@ use crate::profile::Refusal;
 use crate::seq::Position;
 use crate::store::slab::Slot;
 use crate::tcp::calls::Sent;
+use crate::tcp::ecn::EcnPolicy;
 use crate::tcp::fast_open::FastOpen;
 use crate::tcp::tcb::{Due, Guest, Link, Tuple};
 use crate::time::{Duration, Instant};
@@ -383,6 +384,9 @@ impl Firmware {
             t.fast_open = FastOpen::active(self.cookies.client(&tuple, now), now);
         }
         let mss = t.receive_mss();
+        if m.flags & flags::ECN != 0 {
+            t.settings.ecn = EcnPolicy::On;
+        }
         let nodelay = m.flags & flags::NODELAY != 0;
         t.send.open(&mut self.store.send, iss, mss, self.store.config.send_bytes_max, nodelay);
         t.send.records.open(&mut self.store.records);
