@@ -373,6 +373,8 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
     let sack = t.agreed.sack.then_some(blocks.as_slice());
     let dsack = sack.and_then(|blocks| spurious::dsack(blocks, ack));
     let echo = segment.options.timestamps.filter(|_| t.agreed.timestamps).map(|t| t.echo);
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).
     let echoes = t.agreed.ecn && segment.flags.has(Flags::ECE);
     let event = Ack { ack: ack.max(t.send.una), sack, dsack, echoes, echo, duplicate };
     let before = t.before_probe_fate();

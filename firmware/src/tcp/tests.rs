@@ -17,6 +17,7 @@ mod options;
 mod segments;
 mod spurious;
 mod syn_cache;
+mod time_wait;
 mod window;
 
 // Opening (RFC 9293, 3.5).
