@@ -30,6 +30,8 @@ pub mod state {
 pub mod flags {
     /// Nagle's algorithm is off from the start.
     pub const NODELAY: u32 = 1 << 0;
+    /// Of CONNECT: the SYN asks for explicit congestion notification (RFC 3168), whatever the card's default.
+    pub const ECN: u32 = 1 << 1;
 }
 
 /// Options of [`SetOption`] and [`GetOption`]. An unknown one is refused.
@@ -51,7 +53,7 @@ pub mod option {
     pub const HOP_LIMIT: u32 = 7;
     /// The type of service or traffic class of segments; its two lowest bits, those of ECN, are zero.
     pub const TRAFFIC_CLASS: u32 = 8;
-    /// The congestion controller: 1 for NewReno, 2 for CUBIC. Another is refused.
+    /// The congestion controller: 1 for NewReno, 2 for CUBIC, 3 for DCTCP, 4 for BBR. Another is refused.
     pub const CONGESTION: u32 = 9;
     /// 1, as at first: ICMP errors are told by NOTICE. 0: they are not (RFC 9293, 3.9.1.8).
     pub const REPORT_ERRORS: u32 = 10;

@@ -221,6 +221,10 @@ counters! {
     TcpDsacksIn = "tcp-dsacks-in",
     /// Windows that were not used for longer than a timeout, and begun again (RFC 5681, 4.1).
     TcpIdleRestarts = "tcp-idle-restarts",
+    /// Segments with data that arrived with a mark of congestion (RFC 3168).
+    TcpMarksIn = "tcp-marks-in",
+    /// Windows reduced because the peer echoed a mark.
+    TcpMarksAnswered = "tcp-marks-answered",
     /// Keep-alives sent.
     TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::tcp::ecn::EcnPolicy;
+
 /// Everything about the card that its operator decides.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -128,6 +130,8 @@ pub enum CongestionControl {
     NewReno,
     /// RFC 8312 and its successor.
     Cubic,
+    /// RFC 8257; connections that the card opens ask for ECN, whatever `ecn` says but `off`.
+    Dctcp,
 }
 
 /// TCP's parameters.
@@ -136,6 +140,8 @@ pub enum CongestionControl {
 pub struct Tcp {
     /// The controller of new connections.
     pub congestion: CongestionControl,
+    /// Explicit congestion notification (RFC 3168).
+    pub ecn: EcnPolicy,
     /// Maximum segment lifetime; TIME-WAIT lasts twice as long (RFC 9293, 3.4.2). In milliseconds.
     pub msl_ms: u32,
     /// The first congestion window, in segments (RFC 6928).
@@ -166,6 +172,7 @@ impl Default for Tcp {
     fn default() -> Self {
         Self {
             congestion: CongestionControl::Cubic,
+            ecn: EcnPolicy::WhenAsked,
             msl_ms: 30_000,
             initial_window_segments: 10,
             rto_min_ms: 200,
@@ -275,6 +282,7 @@ impl Profile {
         range("limits.receive_fifo_frames", receive_fifo_frames, 1, 65_536)?;
         let Tcp {
             congestion: _,
+            ecn: _,
             msl_ms,
             initial_window_segments,
             rto_min_ms,

@@ -57,6 +57,8 @@ pub struct Bench {
     out: VecDeque<Vec<u8>>,
     /// The peer uses timestamps: its TSval is the time in milliseconds.
     pub timestamps: Option<u32>,
+    /// The peer's packets are marked on their way: congestion experienced.
+    pub marks: bool,
     option: (u32, u64),
     info: Option<InfoResult>,
     /// The last NOTICE.
@@ -81,6 +83,7 @@ struct Said {
     mss: Option<u16>,
     scale: Option<u8>,
     sack_permitted: bool,
+    ecn_capable: bool,
     timestamps: Option<(u32, u32)>,
     sack: Vec<(u32, u32)>,
 }
@@ -98,6 +101,8 @@ fn said(text: &str) -> Said {
             'P' => Flags::PSH.0,
             'A' => Flags::ACK.0,
             'U' => Flags::URG.0,
+            'E' => Flags::ECE.0,
+            'W' => Flags::CWR.0,
             '.' => 0,
             other => panic!("no such flag: {other}"),
         };
@@ -115,6 +120,7 @@ fn said(text: &str) -> Said {
             "mss" => said.mss = Some(number(words.next()) as u16),
             "ws" => said.scale = Some(number(words.next()) as u8),
             "sackOK" => said.sack_permitted = true,
+            "ect" => said.ecn_capable = true,
             "ts" => said.timestamps = Some((number(words.next()), number(words.next()))),
             "sack" => in_sack = true,
             w if in_sack => said.sack.push(range(w)),
@@ -163,6 +169,7 @@ impl Bench {
             reading: true,
             out: VecDeque::new(),
             timestamps: None,
+            marks: false,
             option: (0, 0),
             info: None,
             notice: Notice {
@@ -403,7 +410,12 @@ impl Bench {
         let headers = Headers {
             source: PEER_MAC,
             destination: GUEST_MAC,
-            ip: ip::Header { source: self.remote.ip, destination: self.local.ip, hop_limit: 64, traffic_class: 0 },
+            ip: ip::Header {
+                source: self.remote.ip,
+                destination: self.local.ip,
+                hop_limit: 64,
+                traffic_class: if self.marks { 3 } else { 0 },
+            },
             tcp: segment::Header {
                 source_port: self.remote.port,
                 destination_port: self.local.port,
@@ -471,10 +483,15 @@ impl Bench {
             (Flags::RST, 'R'),
             (Flags::PSH, 'P'),
             (Flags::ACK, 'A'),
+            (Flags::ECE, 'E'),
+            (Flags::CWR, 'W'),
         ] {
             if s.flags.has(flag) {
                 text.push(letter);
             }
+        }
+        if congestion_bits(frame) != 0 {
+            text.push_str(" ect");
         }
         let seq = s.seq.distance(iss) as u32;
         write!(text, " {seq}:{}", seq + s.text.len() as u32).unwrap();
@@ -512,6 +529,7 @@ impl Bench {
         let found = self.describe(&frame);
         let (s, f) = (said(text), said(&found));
         let same = s.flags == f.flags
+            && s.ecn_capable == f.ecn_capable
             && s.seq.is_none_or(|x| f.seq == Some(x))
             && s.end.is_none_or(|x| f.end == Some(x))
             && s.ack.is_none_or(|x| f.ack == Some(x))
@@ -658,6 +676,12 @@ pub fn repair(frame: &mut [u8]) {
 
 fn ipv4_at(frame: &[u8], at: usize) -> IpAddr {
     IpAddr::from([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]])
+}
+
+/// The congestion bits of the card's frame.
+fn congestion_bits(frame: &[u8]) -> u8 {
+    let (ethernet, packet) = Ethernet::split(frame).unwrap();
+    ip::find_tcp(ethernet.ethertype, packet).unwrap().ecn.0
 }
 
 fn parse(frame: &[u8]) -> Segment<'_> {

@@ -8,6 +8,7 @@ use crate::counters::Counter;
 use crate::engine::{Firmware, Owner, Verdict};
 use crate::profile::Refusal;
 use crate::store::slab::Slot;
+use crate::tcp::ecn::{self, EcnPolicy};
 use crate::tcp::half_open::HalfOpen;
 use crate::tcp::tcb::{Agreed, CHALLENGES, Guest, Link, State, Tuple, address_words};
 use crate::time::Instant;
@@ -177,6 +178,7 @@ impl Firmware {
                 timestamps: options.timestamps.is_some(),
                 sack: options.sack_permitted,
                 window_scale: options.window_scale.is_some(),
+                ecn: self.store.config.settings.ecn != EcnPolicy::Off && ecn::is_setup_syn(segment.flags),
             },
             peer_mss: options.mss,
             peer_shift: options.window_scale.unwrap_or(0),

@@ -19,6 +19,7 @@ use crate::profile::Refusal;
 use crate::seq::Position;
 use crate::store::slab::Slot;
 use crate::tcp::calls::Sent;
+use crate::tcp::ecn::EcnPolicy;
 use crate::tcp::tcb::{Due, Guest, Link, Tuple};
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Ethernet;
@@ -379,6 +380,9 @@ impl Firmware {
         t.guest.limit = Position::default() + m.receive_limit.min(u64::MAX / 2);
         t.timestamp_offset = self.keys.timestamp.hash(&tuple.words()) as u32;
         let mss = t.receive_mss();
+        if m.flags & flags::ECN != 0 {
+            t.settings.ecn = EcnPolicy::On;
+        }
         let nodelay = m.flags & flags::NODELAY != 0;
         t.send.open(&mut self.store.send, iss, mss, self.store.config.send_bytes_max, nodelay);
         t.send.records.open(&mut self.store.records);

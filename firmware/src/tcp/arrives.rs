@@ -4,7 +4,9 @@
 use toe_abi::{Reason, state};
 
 use crate::counters::Counter;
+use crate::profile::CongestionControl;
 use crate::seq::Position;
+use crate::tcp::ecn::{self, EcnPolicy};
 use crate::tcp::receive::{AckNeed, Arrival};
 use crate::tcp::recovery::Ack;
 use crate::tcp::spurious;
@@ -103,6 +105,7 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         timestamps: options.timestamps.is_some(),
         sack: options.sack_permitted,
         window_scale: options.window_scale.is_some(),
+        ecn: agrees_on_ecn(t, segment.flags),
     };
     let shift = if t.agreed.window_scale { t.receive.shift } else { 0 };
     // RFC 7323, 2.3: a shift above 14 counts as 14. The window of the SYN itself is not scaled.
@@ -121,6 +124,16 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     t.send.wl1 = t.receive.irs;
     t.send.shift = if t.agreed.window_scale { options.window_scale.unwrap_or(0).min(14) } else { 0 };
     t.send.wl2 = t.send.una;
+}
+
+/// RFC 3168, 6.1.1: a SYN-ACK agrees to what our first SYN asked for (a SYN that was sent again asks for nothing); a SYN
+/// that crosses ours asks.
+fn agrees_on_ecn(t: &Tcb, flags: Flags) -> bool {
+    if flags.has(Flags::ACK) {
+        t.asks_for_ecn() && t.syn_transmissions == 1 && ecn::is_setup_syn_ack(flags)
+    } else {
+        t.settings.ecn != EcnPolicy::Off && ecn::is_setup_syn(flags)
+    }
 }
 
 /// 3.10.7.4.
@@ -326,7 +339,8 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
     let sack = t.agreed.sack.then_some(blocks.as_slice());
     let dsack = sack.and_then(|blocks| spurious::dsack(blocks, ack));
     let echo = segment.options.timestamps.filter(|_| t.agreed.timestamps).map(|t| t.echo);
-    let event = Ack { ack: ack.max(t.send.una), sack, dsack, echo, duplicate };
+    let echoes = t.agreed.ecn && segment.flags.has(Flags::ECE);
+    let event = Ack { ack: ack.max(t.send.una), sack, dsack, echoes, echo, duplicate };
     let before = t.before_probe_fate();
     let (recovery, mut around) = t.around(store);
     recovery.acknowledged(&mut around, &event, now);
@@ -408,6 +422,15 @@ fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     }
 }
 
+/// What a segment's mark and CWR mean; whether it is to be acknowledged at once.
+fn ecn_arrived(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>) -> bool {
+    if segment.marked {
+        store.counters.add(Counter::TcpMarksIn);
+    }
+    let exact = t.settings.congestion == CongestionControl::Dctcp;
+    t.receive.echo.arrived(segment.flags, segment.marked, exact)
+}
+
 fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) {
     if segment.text.is_empty() {
         return;
@@ -425,12 +448,13 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     }
     let full = (segment.text.len() as u32).min(t.receive_mss());
     t.receive.segment_bytes = t.receive.segment_bytes.max(full);
+    let marked_now = t.agreed.ecn && ecn_arrived(t, store, segment);
     let had_gap = t.receive.has_gap();
     match t.receive.text(&mut store.receive, seq, segment.text) {
         Arrival::InOrder => {
             // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.
             // RFC 2883, section 4: what came twice is reported with the segment that brought it.
-            if had_gap || t.receive.twice.is_some() {
+            if had_gap || t.receive.twice.is_some() || marked_now {
                 t.receive.ack = AckNeed::Now;
             } else {
                 t.receive.owe_ack(now, store.config.delayed_ack);

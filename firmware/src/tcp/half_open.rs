@@ -145,7 +145,8 @@ impl HalfOpen {
             timestamps: self.agreed.timestamps.then_some(Timestamps { value, echo: self.timestamp }),
             sack: SackBlocks::default(),
         };
-        self.headers(self.iss, Flags::SYN | Flags::ACK, config, options)
+        let echo = if self.agreed.ecn { Flags::ECE } else { Flags(0) };
+        self.headers(self.iss, Flags::SYN | Flags::ACK | echo, config, options)
     }
 
     /// The answer to what is not acceptable.

@@ -9,6 +9,8 @@ pub mod arrives;
 pub mod calls;
 pub mod congestion;
 pub mod cubic;
+pub mod dctcp;
+pub mod ecn;
 pub mod half_open;
 pub mod hystart;
 pub mod icmp;

@@ -32,6 +32,8 @@ pub struct Outgoing {
     pub text_bytes: usize,
     /// The urgent pointer.
     pub urgent: Option<u16>,
+    /// Its packet may be marked instead of dropped (RFC 3168).
+    pub ecn_capable: bool,
 }
 
 /// The next segment, as if it were sent now.
@@ -39,6 +41,10 @@ pub fn next_segment(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outg
     let mut segment = choose(t, store, now)?;
     if segment.flags.0 & (Flags::SYN | Flags::RST).0 == 0 {
         segment.urgent = t.send.urgent.say(segment.text_at);
+        // RFC 3168, 6.1.3: "in the TCP header of all ACK packets", bare ones and data.
+        if t.agreed.ecn && t.receive.echo.is_on {
+            segment.flags = segment.flags | Flags::ECE;
+        }
     }
     t.figures.segments_out += 1;
     t.figures.bytes_sent += segment.text_bytes as u64;
@@ -102,12 +108,15 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
             .then(|| Timestamps { value: t.timestamp_value(now), echo: if first { 0 } else { t.receive.timestamp } }),
         sack: SackBlocks::default(),
     };
+    // A SYN that is not answered asks for no ECN when it is sent again: something on the way may drop it for that.
+    let setup = if t.asks_for_ecn() && t.syn_transmissions == 1 { Flags::ECE | Flags::CWR } else { Flags(0) };
     let (ack, flags) = if first {
-        (Seq(0), Flags::SYN)
+        (Seq(0), Flags::SYN | setup)
     } else {
         t.receive.last_ack_sent = t.receive.nxt;
         t.receive.ack = AckNeed::None;
-        (t.receive.nxt.seq(), Flags::SYN | Flags::ACK)
+        let echo = if t.agreed.ecn { Flags::ECE } else { Flags(0) };
+        (t.receive.nxt.seq(), Flags::SYN | Flags::ACK | echo)
     };
     let window = syn_window(t, store, first);
     Some(Outgoing {
@@ -119,6 +128,7 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
         text_at: t.send.una,
         text_bytes: 0,
         urgent: None,
+        ecn_capable: false,
     })
 }
 
@@ -138,7 +148,17 @@ fn bare(t: &mut Tcb, store: &mut Store, now: Instant, seq: Position, flags: Flag
     acknowledging(
         t,
         store,
-        Outgoing { seq: seq.seq(), ack: Seq(0), flags, window: 0, options, text_at: seq, text_bytes: 0, urgent: None },
+        Outgoing {
+            seq: seq.seq(),
+            ack: Seq(0),
+            flags,
+            window: 0,
+            options,
+            text_at: seq,
+            text_bytes: 0,
+            urgent: None,
+            ecn_capable: false,
+        },
     )
 }
 
@@ -222,6 +242,7 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
             text_at: start,
             text_bytes: text_end.since(start) as usize,
             urgent: None,
+            ecn_capable: false,
         },
     );
     if is_silent {
@@ -393,7 +414,15 @@ fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Opti
     t.send.nxt = end;
     t.send.max = t.send.max.max(end);
     t.recovery.sent(end.since(start), now);
-    Some(data(t, store, now, start, end))
+    let mut segment = data(t, store, now, start, end);
+    if t.agreed.ecn && segment.text_bytes > 0 {
+        segment.ecn_capable = true;
+        // 6.1.2: "the first new data packet sent after the window reduction".
+        if t.recovery.take_reduced() {
+            segment.flags = segment.flags | Flags::CWR;
+        }
+    }
+    Some(segment)
 }
 
 /// RFC 9293, 3.8.6.1: what a window too small for anything else must let in, or one octet beyond a closed one.

@@ -6,6 +6,7 @@
 
 use crate::seq::Position;
 use crate::store::pages::{Pages, Stream};
+use crate::tcp::ecn::Echo;
 use crate::tcp::urgent::ReceiveMark;
 use crate::time::{Duration, Instant};
 use crate::wire::options::SackBlocks;
@@ -84,6 +85,8 @@ pub struct Receiver {
     ranges: Box<[Range]>,
     range_count: usize,
     age: u32,
+    /// Marks to be echoed (RFC 3168).
+    pub echo: Echo,
     /// Octets of the segment last received that were there already: to be reported once (RFC 2883).
     pub twice: Option<(Position, Position)>,
 }
@@ -117,6 +120,7 @@ impl Receiver {
             range_count: 0,
             age: 0,
             twice: None,
+            echo: Echo::default(),
         }
     }
 
@@ -150,6 +154,7 @@ impl Receiver {
         self.range_count = 0;
         self.age = 0;
         self.twice = None;
+        self.echo = Echo::default();
     }
 
     /// RCV.WND, in bytes.

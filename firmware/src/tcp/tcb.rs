@@ -9,10 +9,11 @@ use std::net::IpAddr;
 use toe_abi::{Endpoint, Mac, Reason, state};
 
 use crate::counters::{Counter, Counters};
-use crate::profile::Tcp;
+use crate::profile::{CongestionControl, Tcp};
 use crate::seq::Position;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
+use crate::tcp::ecn::EcnPolicy;
 use crate::tcp::notice::Notice;
 use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::{AckNeed, Receiver};
@@ -136,6 +137,8 @@ pub struct Agreed {
     pub sack: bool,
     /// RFC 7323 window scaling.
     pub window_scale: bool,
+    /// RFC 3168.
+    pub ecn: bool,
 }
 
 /// The connection as its program sees it.
@@ -224,7 +227,7 @@ impl Config {
             initial_window: tcp.initial_window_segments,
             repeat_fin: tcp.repeat_fin,
             syn_ack_retries: tcp.syn_ack_retries,
-            settings: Settings::new(tcp.congestion),
+            settings: Settings::new(tcp.congestion, tcp.ecn),
             send_bytes_max,
             receive_bytes_max,
         }
@@ -476,6 +479,16 @@ impl Tcb {
                 counters: &mut store.counters,
             },
         )
+    }
+
+    /// Whether our SYN asks for ECN.
+    pub fn asks_for_ecn(&self) -> bool {
+        match self.settings.ecn {
+            EcnPolicy::Off => false,
+            EcnPolicy::On => true,
+            // It is of no use without.
+            EcnPolicy::WhenAsked => self.settings.congestion == CongestionControl::Dctcp,
+        }
     }
 
     /// Our timestamp clock: milliseconds and this connection's offset.
