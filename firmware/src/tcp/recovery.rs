@@ -660,7 +660,8 @@ impl Recovery {
         let lost_before = self.lost;
         self.detect(a, now);
         self.change_phase(a, lost_before);
-        let news = News { delivered: 0, acknowledged: 0, flight_before: a.sender.in_flight(), sample: None, losing: true };
+        let news =
+            News { delivered: 0, acknowledged: 0, flight_before: a.sender.in_flight(), sample: None, losing: true };
         self.set_window(a, &news, now);
     }
 
