@@ -162,10 +162,9 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
         return Reply::Nothing;
     }
     match fifth_ack(t, store, &segment, seq, now) {
-        Ok(()) => return sixth_to_eighth(t, store, &segment, seq, now),
-        Err(reply) => return reply,
+        Ok(()) => sixth_to_eighth(t, store, &segment, seq, now),
+        Err(reply) => reply,
     }
-    Reply::Nothing
 }
 
 /// First, the sequence number, and with it RFC 7323's protection against wrapped ones (5.3).
@@ -295,7 +294,8 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
         t.send.una = t.send.iss + 1;
         t.established(store, now);
         if t.receive.take_held() {
-            t.receive.owe_ack(now, store.config.delayed_ack);
+            // There is no hurry: what is said of the handshake is said, and the program has yet to speak.
+            t.receive.ack = AckNeed::Delayed(now + store.config.delayed_ack);
         }
         t.send.wl1 = Position::default();
     }
