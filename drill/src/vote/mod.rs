@@ -36,7 +36,7 @@ const WAIT_REAL_US: u64 = 20_000;
 /// The same when its vote is looked at again, lest a busy machine be taken for a difference.
 const WAIT_PATIENT_US: u64 = 120_000;
 /// Threads with a namespace each: they mostly wait.
-const WORKERS: usize = 12;
+const WORKERS: usize = 24;
 /// The peer's port.
 const PEER_PORT: u16 = 40_000;
 /// The stack's port of the first case in a namespace.
@@ -343,6 +343,13 @@ pub struct Tally {
     pub known: BTreeMap<usize, u64>,
     /// Other splits: kind, who stood alone, how often, and the shortest case found.
     pub unknown: BTreeMap<(Alone, String), (u64, u64, String)>,
+}
+
+impl Tally {
+    /// Whether every split was of a known kind.
+    pub fn is_known(&self) -> bool {
+        self.unknown.is_empty()
+    }
 }
 
 /// Votes on the cases of `seeds`.

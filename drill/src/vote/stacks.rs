@@ -99,13 +99,13 @@ impl Staged {
     }
 
     fn ready(&mut self) {
-        if let (Some(listener), None) = (self.listener, self.connection) {
-            if let (Ok(fd), _) = self.sockets.accept(listener) {
-                let fd = fd as i32;
-                let _ = self.sockets.fcntl(fd, libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK);
-                let _ = self.sockets.set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32.to_ne_bytes());
-                self.connection = Some(fd);
-            }
+        if let (Some(listener), None) = (self.listener, self.connection)
+            && let (Ok(fd), _) = self.sockets.accept(listener)
+        {
+            let fd = fd as i32;
+            let _ = self.sockets.fcntl(fd, libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK);
+            let _ = self.sockets.set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32.to_ne_bytes());
+            self.connection = Some(fd);
         }
         if let (Some(fd), true) = (self.connection, self.real) {
             // What is only delayed is no difference. The card's delay is short by its profile.

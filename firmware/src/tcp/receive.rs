@@ -306,6 +306,10 @@ impl Receiver {
 
     /// The blocks to report: what came twice (RFC 2883, section 4), and (RFC 2018, section 4) the range of the segment
     /// last received first, then by age.
+    //= docs/specs/rfc2018.txt#section-4
+    //# The first SACK block (i.e., the one immediately following the kind and length fields in the option) MUST
+    //# specify the contiguous block of data containing the segment which triggered this ACK, unless that segment
+    //# advanced the Acknowledgment Number field in the header.
     pub fn sack_blocks(&self) -> SackBlocks {
         let mut blocks = SackBlocks::default();
         if let Some((start, end)) = self.twice {
@@ -438,6 +442,11 @@ mod tests {
         assert!(!r.is_acceptable(n, 1));
     }
 
+    //= docs/specs/rfc2018.txt#section-4
+    //= type=test
+    //# The first SACK block (i.e., the one immediately following the kind and length fields in the option) MUST
+    //# specify the contiguous block of data containing the segment which triggered this ACK, unless that segment
+    //# advanced the Acknowledgment Number field in the header.
     #[test]
     fn sack_blocks_are_the_youngest_first() {
         let (mut pages, mut r) = receiver(8);
