@@ -694,8 +694,19 @@ fn data_for_a_program_that_has_left_resets() {
     b.expect("FA 1:1 ack 1");
     b.peer("A 1 ack 2");
     b.peer("PA 1:11 ack 2");
-    b.expect("RA 2:2");
+    b.expect("R 2:2");
     assert_eq!((b.in_use("connections"), b.count("tcp-data-after-close")), (0, 1));
+}
+
+#[test]
+fn that_reset_has_the_number_that_the_peer_expects() {
+    // It has not our FIN: a reset behind that would only be challenged.
+    let mut b = Bench::established();
+    b.release();
+    b.expect("FA 1:1 ack 1");
+    b.peer("PA 1:11 ack 1");
+    b.expect("R 1:1");
+    assert_eq!(b.in_use("connections"), 0);
 }
 
 #[test]
