@@ -123,6 +123,8 @@ impl Sockets {
             congestion: match flags.profile.tcp.congestion {
                 toe_firmware::CongestionControl::NewReno => "reno",
                 toe_firmware::CongestionControl::Cubic => "cubic",
+                toe_firmware::CongestionControl::Dctcp => "dctcp",
+                toe_firmware::CongestionControl::Bbr => "bbr",
             },
             sockets: HashMap::new(),
             local_v4: flags.local_v4,

@@ -6,16 +6,19 @@
 //! guest) stands in its fields, where the engine looks after each of these calls.
 
 pub mod arrives;
+pub mod bbr;
 pub mod calls;
 pub mod congestion;
 pub mod cubic;
 pub mod dctcp;
+pub mod delivery;
 pub mod ecn;
 pub mod half_open;
 pub mod hystart;
 pub mod icmp;
 pub mod notice;
 pub mod output;
+pub mod pacing;
 pub mod path_mtu;
 pub mod receive;
 pub mod records;

@@ -14,7 +14,9 @@
 use crate::counters::{Counter, Counters};
 use crate::profile::CongestionControl;
 use crate::seq::{Position, Seq};
-use crate::tcp::congestion::{Acked, AnyController, Controller, Window};
+use crate::tcp::congestion::{Acked, AnyController, Controller, Seen, Window};
+use crate::tcp::delivery::{Delivery, Stamp};
+use crate::tcp::pacing::Pacing;
 use crate::tcp::records::{Record, RecordSlot, Records};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
@@ -104,6 +106,12 @@ pub struct Recovery {
     pub phase: Phase,
     /// The window that is allowed.
     pub window: Window,
+    /// How fast data is delivered.
+    delivery: Delivery,
+    /// When segments may go.
+    pub pacing: Pacing,
+    /// Bytes ever deemed lost.
+    lost_total: u64,
     controller: AnyController,
     /// RFC 6582's `recover`: where the present or last recovery ends.
     until: Position,
@@ -178,6 +186,9 @@ impl Recovery {
         Self {
             phase: Phase::Open,
             window: Window { congestion: window, threshold: u32::MAX },
+            delivery: Delivery::default(),
+            pacing: Pacing::default(),
+            lost_total: 0,
             controller: AnyController::new(controller),
             until: iss,
             sacked: 0,
@@ -224,6 +235,7 @@ impl Recovery {
     /// Takes an acknowledgement. The sender's stream is not touched.
     pub fn acknowledged(&mut self, a: &mut Around<'_>, ack: &Ack<'_>, now: Instant) {
         let flight_before = a.sender.in_flight();
+        let lost_total_before = self.lost_total;
         let mut delivered = 0;
         let mut rtt_sample = None;
         let progress = ack.ack > a.sender.una;
@@ -270,7 +282,23 @@ impl Recovery {
         let answers = ack.echoes && self.answer_mark(a);
         let acknowledged = if answers { 0 } else { acknowledged };
         let news = News { delivered, acknowledged, flight_before, sample: rtt_sample };
-        self.set_window(a, &news, now);
+        let rate = self.delivery.acknowledged(delivered, a.rtt.min().unwrap_or_default(), now);
+        if self.controller.rules() {
+            let seen = Seen {
+                now,
+                mss: a.sender.mss,
+                delivered,
+                delivered_total: self.delivery.delivered,
+                lost: self.lost_total - lost_total_before,
+                in_network: self.in_network(a.sender),
+                is_recovering: self.phase != Phase::Open,
+                rate,
+                sample: rtt_sample,
+            };
+            self.controller.seen(&mut self.window, &seen);
+        } else {
+            self.set_window(a, &news, now);
+        }
     }
 
     /// Removes what is acknowledged; gives the bytes newly delivered.
@@ -365,6 +393,7 @@ impl Recovery {
         now: Instant,
         rtt_sample: &mut Option<Duration>,
     ) {
+        self.delivery.segment(record.stamp, record.sent_at);
         let took = now.since(record.sent_at);
         let once = record.transmissions == 1;
         //= docs/specs/rfc9293.txt#section-3.8.1
@@ -437,6 +466,7 @@ impl Recovery {
             if deadline <= now {
                 record.lost = true;
                 self.lost += record.len();
+                self.lost_total += record.len();
             } else {
                 self.reorder_at = Some(self.reorder_at.map_or(deadline, |d| d.max(deadline)));
             }
@@ -557,17 +587,24 @@ impl Recovery {
             // The probe repaired a loss that nothing else will show.
             self.probe = None;
             if self.phase == Phase::Open {
-                self.window.threshold = self.controller.lost(&self.window, a.sender.mss);
-                self.window.congestion = self.window.threshold;
+                self.reduce(a.sender.mss);
             }
         } else if ack.duplicate && ack.sack.is_none_or(<[_]>::is_empty) {
             self.probe = None;
         }
     }
 
+    /// The window is reduced at once.
+    fn reduce(&mut self, mss: u32) {
+        let threshold = self.controller.lost(&self.window, mss);
+        if !self.controller.rules() {
+            (self.window.threshold, self.window.congestion) = (threshold, threshold);
+        }
+    }
+
     fn change_phase(&mut self, a: &mut Around<'_>, lost_before: u64) {
         if self.phase != Phase::Open && a.sender.una >= self.until {
-            if self.phase == Phase::Fast {
+            if self.phase == Phase::Fast && !self.controller.rules() {
                 self.window.congestion = self.window.threshold;
             }
             self.widened.recovered();
@@ -594,8 +631,10 @@ impl Recovery {
             return false;
         }
         a.counters.add(Counter::TcpMarksAnswered);
-        self.window.threshold = self.controller.marked(&self.window, a.sender.mss);
-        self.window.congestion = self.window.threshold;
+        let threshold = self.controller.marked(&self.window, a.sender.mss);
+        if !self.controller.rules() {
+            (self.window.threshold, self.window.congestion) = (threshold, threshold);
+        }
         (self.answered, self.reduced) = (a.sender.nxt, true);
         true
     }
@@ -649,8 +688,10 @@ impl Recovery {
         let lost_before = self.lost;
         self.detect(a, now);
         self.change_phase(a, lost_before);
-        let news = News { delivered: 0, acknowledged: 0, flight_before: a.sender.in_flight(), sample: None };
-        self.set_window(a, &news, now);
+        if !self.controller.rules() {
+            let news = News { delivered: 0, acknowledged: 0, flight_before: a.sender.in_flight(), sample: None };
+            self.set_window(a, &news, now);
+        }
     }
 
     /// The retransmission timer fired (RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; RFC 2018, section 5).
@@ -731,7 +772,9 @@ impl Recovery {
     /// A record was sent again.
     pub fn retransmitted(&mut self, records: &mut Records, slot: RecordSlot, now: Instant, timestamp: u32) {
         self.sent_at = now;
+        let stamp = self.delivery.sent(false, now);
         let record = records.get_mut(slot);
+        record.stamp = stamp;
         record.sent_at = now;
         record.transmissions = record.transmissions.saturating_add(1);
         let bytes = record.len();
@@ -760,7 +803,8 @@ impl Recovery {
     /// an interval exceeding the retransmission timeout". Whether that made a difference. What is known of the path stays
     /// in the threshold, as three quarters of what the window was (RFC 2861, 2).
     pub fn restart_after_idle(&mut self, initial_window: u32) -> bool {
-        if self.window.congestion <= initial_window {
+        // A controller with a pace does not burst after a silence.
+        if self.window.congestion <= initial_window || self.controller.rules() {
             return false;
         }
         self.window.threshold = self.window.threshold.max(self.window.congestion / 4 * 3);
@@ -768,6 +812,23 @@ impl Recovery {
         self.controller.restarted();
         self.undo = None;
         true
+    }
+
+    /// How fast segments may go out, in bytes per second.
+    pub fn pace(&self) -> Option<u64> {
+        self.controller.pace()
+    }
+
+    /// What a new segment takes along.
+    pub fn stamp(&mut self, sender: &Sender, now: Instant) -> Stamp {
+        self.delivery.sent(sender.in_flight() == 0, now)
+    }
+
+    /// There is nothing to send, though the window has room.
+    pub fn limited_by_program(&mut self, sender: &Sender) {
+        if self.allowance(sender) > 0 && self.lost == 0 {
+            self.delivery.limited(self.in_network(sender));
+        }
     }
 
     /// New data was sent.
