@@ -1,5 +1,6 @@
 //! Scripts of system calls and packets, against two TCPs: the card's firmware and the Linux kernel.
 
+pub mod differences;
 pub mod flow;
 mod info;
 pub mod language;

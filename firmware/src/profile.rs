@@ -154,6 +154,9 @@ pub struct Tcp {
     pub rto_max_ms: u32,
     /// How long an acknowledgement may wait for another to join, in milliseconds (RFC 9293, 3.8.6.3: below 500).
     pub delayed_ack_ms: u32,
+    /// How many segments are acknowledged at once at the beginning of a connection, when every acknowledgement opens the
+    /// peer's window; those after them may wait.
+    pub quick_acks: u32,
     /// How long data may go unacknowledged before the connection is given up (R2 of RFC 9293, 3.8.3), in milliseconds.
     pub give_up_ms: u32,
     /// The same for a SYN, in milliseconds: three minutes at least, says the RFC.
@@ -163,6 +166,12 @@ pub struct Tcp {
     pub repeat_fin: bool,
     /// How often a SYN-ACK is sent again.
     pub syn_ack_retries: u32,
+    /// Fast Open (RFC 7413) is there for programs that ask for it.
+    pub fast_open: bool,
+    /// Connections of one listener that may be open by Fast Open alone, their handshakes not complete.
+    pub fast_open_pending: u32,
+    /// Servers whose Fast Open cookies the card remembers.
+    pub fast_open_servers: u32,
     /// How long a connection that its program has left may stay in FIN-WAIT-2, in milliseconds.
     pub fin_wait_2_ms: u32,
 }
@@ -177,6 +186,7 @@ impl Default for Tcp {
             rto_min_ms: 200,
             rto_max_ms: 60_000,
             delayed_ack_ms: 40,
+            quick_acks: 16,
             //= docs/specs/rfc9293.txt#section-3.8.3
             //# The value of R2 SHOULD correspond to at least 100 seconds (SHLD-11).
             give_up_ms: 900_000,
@@ -186,6 +196,9 @@ impl Default for Tcp {
             give_up_syn_ms: 180_000,
             repeat_fin: false,
             syn_ack_retries: 5,
+            fast_open: false,
+            fast_open_pending: 16,
+            fast_open_servers: 256,
             fin_wait_2_ms: 60_000,
         }
     }
@@ -286,10 +299,14 @@ impl Profile {
             rto_min_ms,
             rto_max_ms,
             delayed_ack_ms,
+            quick_acks,
             give_up_ms,
             give_up_syn_ms,
             repeat_fin: _,
             syn_ack_retries,
+            fast_open: _,
+            fast_open_pending,
+            fast_open_servers,
             fin_wait_2_ms,
         } = self.tcp;
         range("tcp.msl_ms", msl_ms, 1, 120_000)?;
@@ -299,9 +316,12 @@ impl Profile {
         //= docs/specs/rfc9293.txt#section-3.8.6.3
         //# in particular, the delay MUST be less than 0.5 seconds (MUST-40).
         range("tcp.delayed_ack_ms", delayed_ack_ms, 0, 499)?;
+        range("tcp.quick_acks", quick_acks, 0, 1024)?;
         range("tcp.give_up_ms", give_up_ms, 1000, 86_400_000)?;
         range("tcp.give_up_syn_ms", give_up_syn_ms, 1000, 86_400_000)?;
         range("tcp.syn_ack_retries", syn_ack_retries, 0, 15)?;
+        range("tcp.fast_open_pending", fast_open_pending, 0, 65_536)?;
+        range("tcp.fast_open_servers", fast_open_servers, 0, 65_536)?;
         range("tcp.fin_wait_2_ms", fin_wait_2_ms, 1, 86_400_000)
     }
 }

@@ -22,6 +22,8 @@ const TOLERANCE_US: u64 = 10_000;
 const PACKET_BYTES_MAX: usize = 65_536;
 /// How often the reader looks whether it is to end.
 const READER_LOOKS_MS: i32 = 20;
+/// How long an address may take until it can be used.
+const USABLE_MAX: Duration = Duration::from_secs(5);
 const NAME: &[u8] = b"drill0";
 const PREFIX_V4: [u8; 4] = [255, 255, 255, 0];
 const PREFIX_V6: u32 = 64;
@@ -112,6 +114,7 @@ impl Linux {
             let socket = unsafe { OwnedFd::from_raw_fd(fd) };
             configure(&socket, family, mtu)?;
         }
+        usable()?;
         let heard = Arc::new(Heard::default());
         let began = Instant::now();
         let reader = {
@@ -180,6 +183,19 @@ fn configure(socket: &OwnedFd, family: libc::c_int, mtu: u32) -> Result<(), Unav
     bytes[20..].copy_from_slice(&request.bytes[16..20]);
     // SAFETY: for an IPv6 socket SIOCSIFADDR reads a `struct in6_ifreq`.
     check(unsafe { libc::ioctl(fd, libc::SIOCSIFADDR as _, bytes.as_ptr()) }).step("SIOCSIFADDR (IPv6)").map(drop)
+}
+
+/// Waits until the IPv6 address is no longer tentative: even without duplicate address detection that takes a moment.
+fn usable() -> Result<(), Unavailable> {
+    let began = Instant::now();
+    loop {
+        match std::net::UdpSocket::bind((local(Family::V6), 0)) {
+            Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable && began.elapsed() < USABLE_MAX => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            bound => return bound.map(drop).step("the IPv6 address"),
+        }
+    }
 }
 
 /// Notes what the kernel sends, and when.

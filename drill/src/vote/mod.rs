@@ -36,7 +36,7 @@ const WAIT_REAL_US: u64 = 20_000;
 /// The same when its vote is looked at again, lest a busy machine be taken for a difference.
 const WAIT_PATIENT_US: u64 = 120_000;
 /// Threads with a namespace each: they mostly wait.
-const WORKERS: usize = 12;
+const WORKERS: usize = 24;
 /// The peer's port.
 const PEER_PORT: u16 = 40_000;
 /// The stack's port of the first case in a namespace.
@@ -93,6 +93,8 @@ pub enum Alone {
     Smoltcp,
     /// All three differ.
     All,
+    /// The card and the kernel differ, and smoltcp has no vote: it went another way before.
+    Pair,
 }
 
 impl Alone {
@@ -102,11 +104,15 @@ impl Alone {
             Self::Firmware => "firmware",
             Self::Linux => "linux",
             Self::Smoltcp => "smoltcp",
-            Self::All => "all three differ",
+            Self::All => "all three",
+            Self::Pair => "firmware or linux",
         }
     }
 
-    fn of<T: PartialEq>([firmware, linux, smol]: [&T; 3]) -> Option<Self> {
+    fn of<T: PartialEq>([firmware, linux, smol]: [&T; 3], smol_votes: bool) -> Option<Self> {
+        if !smol_votes {
+            return (firmware != linux).then_some(Self::Pair);
+        }
         match (firmware == linux, linux == smol, firmware == smol) {
             (true, true, _) => None,
             (true, false, _) => Some(Self::Smoltcp),
@@ -117,7 +123,7 @@ impl Alone {
     }
 }
 
-/// The first step at which the three do not agree.
+/// A step at which the three do not agree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Split {
     /// The step; the number of steps if it is the final state.
@@ -130,22 +136,35 @@ pub struct Split {
     pub words: [String; 3],
 }
 
-fn compare(case: &Case, records: &[Record; 3]) -> Option<Split> {
-    for (at, step) in case.steps.iter().enumerate() {
-        let answers = [&records[0].answers[at], &records[1].answers[at], &records[2].answers[at]];
-        if let Some(alone) = Alone::of(answers) {
-            let state = records[0].before[at].or(records[1].before[at]).unwrap_or("none");
-            let kind = format!("{state}: {}", step_text(step));
-            return Some(Split { at, alone, kind, words: answers.map(answer_text) });
+/// The first step at which smoltcp leaves the other two, if they agree there, and the first at which those differ.
+fn compare(case: &Case, records: &[Record; 3]) -> Vec<Split> {
+    let mut splits = Vec::new();
+    let mut smol_votes = true;
+    for at in 0..=case.steps.len() {
+        let (alone, words) = match case.steps.get(at) {
+            Some(_) => {
+                let answers = [&records[0].answers[at], &records[1].answers[at], &records[2].answers[at]];
+                (Alone::of(answers, smol_votes), answers.map(answer_text))
+            }
+            None => {
+                let ends = [&records[0].end, &records[1].end, &records[2].end];
+                (Alone::of(ends, smol_votes), ends.map(|end| end.unwrap_or("none").to_owned()))
+            }
+        };
+        let Some(alone) = alone else { continue };
+        let state = |at: usize| records[0].before[at].or(records[1].before[at]).unwrap_or("none");
+        let kind = match case.steps.get(at) {
+            Some(step) => format!("{}: {}", state(at), step_text(step)),
+            None if at == 0 => "nothing was done".to_owned(),
+            None => format!("{}: final state after {}", state(at - 1), step_text(&case.steps[at - 1])),
+        };
+        splits.push(Split { at, alone, kind, words });
+        if alone != Alone::Smoltcp {
+            break;
         }
+        smol_votes = false;
     }
-    let ends = [&records[0].end, &records[1].end, &records[2].end];
-    Alone::of(ends).map(|alone| {
-        let last = case.steps.last().map_or("nothing".to_owned(), step_text);
-        let state = records[0].before.last().copied().flatten().unwrap_or("none");
-        let words = ends.map(|end| end.unwrap_or("none").to_owned());
-        Split { at: case.steps.len(), alone, kind: format!("{state}: final state after {last}"), words }
-    })
+    splits
 }
 
 fn answer_text(answer: &Answer) -> String {
@@ -285,17 +304,18 @@ impl Booth {
     }
 
     /// All three on a case.
-    fn vote(&mut self, case: &Case, wait_us: u64) -> Result<Option<Split>, Trouble> {
+    fn vote(&mut self, case: &Case, wait_us: u64) -> Result<Vec<Split>, Trouble> {
         let [card, smol] = self.others(case)?;
         Ok(compare(case, &[card, self.linux(case, wait_us), smol]))
     }
 
-    /// The same, and once more with patience if it was no vote for the firmware.
-    fn settled(&mut self, case: &Case) -> Result<Option<Split>, Trouble> {
+    /// The same, and once more with patience if they did not agree.
+    fn settled(&mut self, case: &Case) -> Result<Vec<Split>, Trouble> {
         let first = self.vote(case, WAIT_REAL_US)?;
-        match first {
-            None => Ok(None),
-            Some(_) => self.vote(case, WAIT_PATIENT_US),
+        if first.iter().all(|split| split.alone == Alone::Smoltcp) {
+            Ok(first)
+        } else {
+            self.vote(case, WAIT_PATIENT_US)
         }
     }
 
@@ -303,8 +323,8 @@ impl Booth {
     fn shrink(&mut self, mut case: Case, mut split: Split) -> Result<(Case, Split), Trouble> {
         'again: loop {
             for smaller in grammar::smaller(&case) {
-                if let Some(found) = self.settled(&smaller)?.filter(|s| s.alone == split.alone && s.kind == split.kind)
-                {
+                let found = self.settled(&smaller)?;
+                if let Some(found) = found.into_iter().find(|s| s.alone == split.alone && s.kind == split.kind) {
                     (case, split) = (smaller, found);
                     continue 'again;
                 }
@@ -323,6 +343,13 @@ pub struct Tally {
     pub known: BTreeMap<usize, u64>,
     /// Other splits: kind, who stood alone, how often, and the shortest case found.
     pub unknown: BTreeMap<(Alone, String), (u64, u64, String)>,
+}
+
+impl Tally {
+    /// Whether every split was of a known kind.
+    pub fn is_known(&self) -> bool {
+        self.unknown.is_empty()
+    }
 }
 
 /// Votes on the cases of `seeds`.
@@ -360,29 +387,35 @@ impl Booth {
                 return Ok(());
             }
             let case = generate(seed);
-            let split = self.settled(&case)?;
-            let lock = || tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let Some(split) = split else {
-                lock().agreed += 1;
-                continue;
-            };
-            if let Some(at) = known::find(&split) {
-                *lock().known.entry(at).or_default() += 1;
-                continue;
+            let splits = self.settled(&case)?;
+            if splits.is_empty() {
+                tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner).agreed += 1;
             }
-            let key = (split.alone, split.kind.clone());
-            let first = {
-                let mut tally = lock();
-                let entry = tally.unknown.entry(key.clone()).or_insert((0, seed, String::new()));
-                entry.0 += 1;
-                entry.0 == 1
-            };
-            if first {
-                let (case, split) = self.shrink(case, split)?;
-                if let Some(entry) = lock().unknown.get_mut(&key) {
-                    entry.2 = case_text(&case, Some(&split));
-                }
+            for split in splits {
+                self.note(seed, &case, split, tally)?;
             }
         }
+    }
+
+    fn note(&mut self, seed: u64, case: &Case, split: Split, tally: &Mutex<Tally>) -> Result<(), Trouble> {
+        let lock = || tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(at) = known::find(&split) {
+            *lock().known.entry(at).or_default() += 1;
+            return Ok(());
+        }
+        let key = (split.alone, split.kind.clone());
+        let first = {
+            let mut tally = lock();
+            let entry = tally.unknown.entry(key.clone()).or_insert((0, seed, String::new()));
+            entry.0 += 1;
+            entry.0 == 1
+        };
+        if first {
+            let (case, split) = self.shrink(case.clone(), split)?;
+            if let Some(entry) = lock().unknown.get_mut(&key) {
+                entry.2 = case_text(&case, Some(&split));
+            }
+        }
+        Ok(())
     }
 }

@@ -114,8 +114,11 @@ impl Peer {
         let ack = segment.acknowledgement.map(|ack| i64::from(ack.wrapping_sub(PEER_ISS) as i32));
         let now = Said { flags, sequence, length: segment.length, ack };
         if flags & Flags::RST != 0 {
-            // With or without ACK a reset says the same.
-            return Some(Said { flags: Flags::RST, ack: None, ..now });
+            // A reset says its number, and with or without ACK the same; where there was no number to take, it is zero on
+            // the wire, and what it acknowledges counts (RFC 9293, 3.10.7.1).
+            let unnumbered = segment.sequence == 0;
+            let ack = ack.filter(|_| unnumbered);
+            return Some(Said { flags: Flags::RST, ack, sequence: if unnumbered { 0 } else { sequence }, ..now });
         }
         let news = ack != self.acked;
         self.acked = ack;

@@ -42,8 +42,6 @@ pub enum Gave {
 
 /// A stack that votes.
 pub trait Stack {
-    /// Its name.
-    fn name(&self) -> &'static str;
     /// Listens at `here` or connects from it to `there`.
     fn open(&mut self, passive: bool, here: SocketAddr, there: SocketAddr);
     /// A packet arrives.
@@ -101,13 +99,13 @@ impl Staged {
     }
 
     fn ready(&mut self) {
-        if let (Some(listener), None) = (self.listener, self.connection) {
-            if let (Ok(fd), _) = self.sockets.accept(listener) {
-                let fd = fd as i32;
-                let _ = self.sockets.fcntl(fd, libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK);
-                let _ = self.sockets.set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32.to_ne_bytes());
-                self.connection = Some(fd);
-            }
+        if let (Some(listener), None) = (self.listener, self.connection)
+            && let (Ok(fd), _) = self.sockets.accept(listener)
+        {
+            let fd = fd as i32;
+            let _ = self.sockets.fcntl(fd, libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK);
+            let _ = self.sockets.set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32.to_ne_bytes());
+            self.connection = Some(fd);
         }
         if let (Some(fd), true) = (self.connection, self.real) {
             // What is only delayed is no difference. The card's delay is short by its profile.
@@ -134,10 +132,6 @@ impl Staged {
 }
 
 impl Stack for Staged {
-    fn name(&self) -> &'static str {
-        self.stage.name()
-    }
-
     fn open(&mut self, passive: bool, here: SocketAddr, there: SocketAddr) {
         self.here = Some(here);
         let domain = if here.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
@@ -334,10 +328,6 @@ impl Smol {
 }
 
 impl Stack for Smol {
-    fn name(&self) -> &'static str {
-        "smoltcp"
-    }
-
     fn open(&mut self, passive: bool, here: SocketAddr, there: SocketAddr) {
         self.passive = passive;
         let socket = self.sockets.get_mut::<Socket>(self.handle);

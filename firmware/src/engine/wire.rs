@@ -124,7 +124,7 @@ impl Firmware {
         if !syn {
             return self.pass_from_wire();
         }
-        self.listen_syn(listener, ethernet, tuple, &segment, now)
+        self.listen_syn(listener, ethernet, tuple, &segment, None, now)
     }
 
     fn owned(
@@ -142,9 +142,7 @@ impl Firmware {
             Owner::TimeWait(slot) => {
                 if self.at_time_wait(slot, segment, now) {
                     if let Some(listener) = self.listener_for(&tuple.local) {
-                        self.store.counters.add(Counter::TcpTimeWaitReused);
-                        self.forget_time_wait(slot);
-                        return self.listen_syn(listener, ethernet, *tuple, segment, now);
+                        return self.listen_syn(listener, ethernet, *tuple, segment, Some(slot), now);
                     }
                     let headers = self.time_wait[slot].acknowledgement(now);
                     self.send_segment(headers);
@@ -196,7 +194,7 @@ impl Firmware {
                 self.forget_half_open(slot);
             }
             half_open::Outcome::Establish => {
-                if let Some(connection) = self.establish(slot, now) {
+                if let Some(connection) = self.establish(slot, None, now) {
                     self.at_connection(connection, segment, now);
                 }
             }
@@ -244,6 +242,8 @@ impl Firmware {
     }
 
     /// RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 microseconds.
+    //= docs/specs/rfc6528.txt#section-3
+    //# ISN = M + F(localip, localport, remoteip, remoteport, secretkey)
     //= docs/specs/rfc9293.txt#section-3.4.1
     //# A TCP implementation MUST use the above type of "clock" for clock-driven selection of initial sequence
     //# numbers (MUST-8)

@@ -36,6 +36,7 @@ enum Check {
 /// Processes a segment of this connection.
 pub fn segment_arrives(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
     t.figures.segments_in += 1;
+    t.send.burst = 0;
     match t.state {
         State::SynSent => syn_sent(t, store, segment, now),
         State::Closed => Reply::Reset,
@@ -49,6 +50,9 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     let ack = segment.ack.near(t.send.una);
     // First, the ACK bit.
     let acknowledged = flags.has(Flags::ACK);
+    //= docs/specs/rfc9293.txt#section-3.10.7.3
+    //# If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set, if so drop the segment and
+    //# return)
     if acknowledged && (ack <= t.send.iss || ack > t.send.nxt) {
         store.counters.add(Counter::TcpAckUnsent);
         return if flags.has(Flags::RST) { Reply::Nothing } else { Reply::Reset };
@@ -73,10 +77,17 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     take_syn(t, store, segment, now);
     if acknowledged {
         let syn_sent_at = t.timer_from;
-        t.send.una = ack;
+        t.send.una = t.send.iss + 1;
         t.established(store, now);
+        t.fast_open_answered(store, segment, ack > t.send.una);
         if t.syn_transmissions == 1 {
             t.rtt.measured(now, now.since(syn_sent_at));
+        }
+        if ack > t.send.una {
+            // The window of a SYN-ACK is not scaled; `take_syn` has it.
+            let window = t.send.window;
+            acknowledge(t, store, segment, t.receive.irs, ack, now);
+            (t.send.window, t.send.window_max) = (window, window);
         }
         t.send.wl2 = ack;
         t.receive.ack = AckNeed::Now;
@@ -145,9 +156,13 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
         && !segment.flags.has(Flags::RST)
     {
         segment.seq = segment.seq + 1;
+        segment.urgent = segment.urgent.saturating_sub(1);
         segment.flags.0 &= !Flags::SYN.0;
         // It is still the window of a SYN, which is not scaled (RFC 7323, 2.2).
         segment.window >>= t.send.shift;
+    }
+    if t.state == State::SynReceived && t.fast_open_syn_again(&segment) {
+        return Reply::Nothing;
     }
     let seq = segment.seq.near(t.receive.nxt);
     if let Check::Drop = first_sequence(t, store, &segment, seq, now) {
@@ -171,6 +186,9 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
 fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Check {
     let length = u64::from(segment.sequence_length());
     let reset = segment.flags.has(Flags::RST);
+    //= docs/specs/rfc7323.txt#section-5.3
+    //# If there is a Timestamps option in the arriving segment, SEG.TSval < TS.Recent, TS.Recent is valid (see
+    //# later discussion), and if the RST bit is not set, then treat the arriving segment as not acceptable:
     if t.agreed.timestamps
         && !reset
         && let Some(Timestamps { value, .. }) = segment.options.timestamps
@@ -201,6 +219,9 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         }
         return Check::Drop;
     }
+    //= docs/specs/rfc7323.txt#section-5.3
+    //# If an arriving segment satisfies SEG.TSval >= TS.Recent and SEG.SEQ <= Last.ACK.sent (see Section 4.3), then
+    //# record its timestamp in TS.Recent.
     if t.agreed.timestamps
         && let Some(Timestamps { value, .. }) = segment.options.timestamps
         && seq <= t.receive.last_ack_sent
@@ -214,6 +235,9 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
 
 /// An unacceptable segment gets an ACK; one that takes no sequence space may itself be the answer to one of ours, so
 /// it gets no more than the budget of challenges allows.
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//# If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set,
+//# if so drop the segment and return):
 fn answer_unacceptable(t: &mut Tcb, store: &mut Store, length: u64, now: Instant) {
     if length > 0 {
         t.receive.ack = AckNeed::Now;
@@ -281,6 +305,8 @@ fn challenge(t: &mut Tcb, store: &mut Store, now: Instant) {
 
 /// Fifth, the ACK field.
 fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Result<(), Reply> {
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# if the ACK bit is off, drop the segment and return
     if !segment.flags.has(Flags::ACK) {
         store.counters.add(Counter::TcpNoAck);
         return Err(Reply::Nothing);
@@ -291,18 +317,26 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
             store.counters.add(Counter::TcpAckUnsent);
             return Err(Reply::Reset);
         }
-        t.send.una = t.send.iss + 1;
-        t.established(store, now);
+        if t.fast_open.is_pending() {
+            t.fast_open_established(store, now);
+        } else {
+            t.send.una = t.send.iss + 1;
+            t.established(store, now);
+        }
         if t.receive.take_held() {
             t.receive.owe_ack(now, store.config.delayed_ack);
         }
         t.send.wl1 = Position::default();
     }
     // RFC 5961, 5.2: neither of what was never sent, nor older than the peer's largest window.
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the segment, and return.
     //= docs/specs/rfc5961.txt#section-5.2
     //# The ACK value is considered acceptable only if it is in the range of ((SND.UNA - MAX.SND.WND) <= SEG.ACK <=
     //# SND.NXT).
-    if ack > t.send.max {
+    // What stood before the SYN was never sent either, however near to it: without this a young connection would take a
+    // guessed number from the whole of the largest window.
+    if ack > t.send.max || ack <= t.send.iss {
         store.counters.add(Counter::TcpAckUnsent);
         challenge(t, store, now);
         return Err(Reply::Nothing);
@@ -317,6 +351,9 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
     }
     // Only now it is the peer who was heard of, and not somebody who guesses.
     (t.heard_at, t.keep_alives) = (now, 0);
+    if let Some(field) = segment.options.user_timeout {
+        t.user_timeout.heard(field);
+    }
     acknowledge(t, store, segment, seq, ack, now);
     after_our_fin(t, store, now);
     Ok(())
@@ -414,7 +451,9 @@ fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         return;
     }
     store.counters.add(Counter::TcpUrgentIn);
-    if t.receive.urgent.take(seq + u64::from(segment.urgent), t.receive.stream.start()) {
+    // "A positive offset from the sequence number in this segment": of a SYN, not of the text behind it.
+    let from = if segment.flags.has(Flags::SYN) { seq.back(1) } else { seq };
+    if t.receive.urgent.take(from + u64::from(segment.urgent), t.receive.stream.start()) {
         t.guest.notice.changed();
     }
 }
@@ -476,6 +515,9 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//# If the FIN bit is set, signal the user "connection closing" and return any pending RECEIVEs with same message,
+//# advance RCV.NXT over the FIN, and send an acknowledgment for the FIN.
 fn eighth_fin(t: &mut Tcb, store: &Store, segment: &Segment<'_>, seq: Position) {
     if segment.flags.has(Flags::FIN) {
         let position = seq + segment.text.len() as u64;

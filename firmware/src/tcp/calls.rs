@@ -76,6 +76,7 @@ impl Tcb {
         }
         self.send.stream.write(&mut store.send, self.send.end, new);
         self.send.end = end;
+        self.send.burst = 0;
         Sent::Taken
     }
 

@@ -59,8 +59,13 @@ fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     }
     match t.state {
         State::Closed | State::TimeWait => None,
+        State::SynReceived if t.fast_open.is_pending() && t.due != Due::Syn => {
+            // The answer to what the SYN brought need not wait for the end of the handshake (RFC 7413, 4.2.2).
+            new_data(t, store, now, false).or_else(|| acknowledgement(t, store, now))
+        }
         State::SynSent | State::SynReceived => handshake(t, store, now),
-        _ => lost(t, store, now)
+        _ => user_timeout(t, store, now)
+            .or_else(|| lost(t, store, now))
             .or_else(|| tail_probe(t, store, now))
             .or_else(|| new_data(t, store, now, false))
             .or_else(|| window_probe(t, store, now))
@@ -76,17 +81,30 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if t.due != Due::Syn {
         return acknowledgement(t, store, now);
     }
+    if t.fast_open.waits_until().is_some_and(|at| at > now) && t.send.end == t.send.iss + 1 && !t.send.fin {
+        return None;
+    }
+    t.fast_open.stop_waiting();
     t.due = Due::None;
+    let fast_open = t.fast_open.option(t.syn_transmissions, now);
+    let mut text_bytes = 0;
     if t.syn_transmissions == 0 {
         t.progress_at = now;
+        t.send.nxt = t.send.iss + 1;
+        text_bytes = t.syn_text_bytes();
+        let (stamp, text_end) = (t.recovery.stamp(&t.send, now), t.send.nxt + text_bytes);
+        if text_bytes > 0 && t.send.records.push(&mut store.records, t.send.nxt, text_end, stamp, now) {
+            t.send.nxt = text_end;
+        } else {
+            text_bytes = 0;
+        }
+        t.send.max = t.send.nxt;
     } else {
         t.figures.retransmits += 1;
         store.counters.add(Counter::TcpRetransmits);
     }
     t.syn_transmissions += 1;
     t.timer_from = now;
-    t.send.nxt = t.send.iss + 1;
-    t.send.max = t.send.nxt;
     let first = t.state == State::SynSent;
     // A SYN offers everything; a SYN-ACK only what the SYN offered.
     let timestamps = first || t.agreed.timestamps;
@@ -106,7 +124,8 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
         sack_permitted: first || t.agreed.sack,
         timestamps: timestamps
             .then(|| Timestamps { value: t.timestamp_value(now), echo: if first { 0 } else { t.receive.timestamp } }),
-        sack: SackBlocks::default(),
+        fast_open,
+        ..Options::default()
     };
     // A SYN that is not answered asks for no ECN when it is sent again: something on the way may drop it for that.
     let setup = if t.asks_for_ecn() && t.syn_transmissions == 1 { Flags::ECE | Flags::CWR } else { Flags(0) };
@@ -125,8 +144,8 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
         flags,
         window,
         options,
-        text_at: t.send.una,
-        text_bytes: 0,
+        text_at: t.send.iss + 1,
+        text_bytes: text_bytes as usize,
         urgent: None,
         ecn_capable: false,
     })
@@ -344,8 +363,39 @@ fn tail_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> 
 fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option<Outgoing> {
     let start = t.send.nxt;
     let queued = t.send.last().since(start);
+    let allowed = t.send.edge().since(start);
     if queued == 0 {
         t.recovery.limited_by_program(&t.send);
+    }
+    if queued > 0
+        && allowed > 0
+        && let Some(probe) = t.probe_bytes(queued, allowed, now)
+    {
+        let segment = send_new(t, store, now, start + probe)?;
+        t.probe_was_sent(store, start, start + probe);
+        return Some(segment);
+    }
+    if queued > 0 && allowed > 0 && t.recovery.has_been_idle(&t.send, &t.rtt, now) {
+        let initial = initial_window(store.config.initial_window, t.send.mss);
+        if t.recovery.restart_after_idle(initial) {
+            store.counters.add(Counter::TcpIdleRestarts);
+        }
+    }
+    let length = new_octets(t, now, probe)?;
+    let mut segment = send_new(t, store, now, start + length)?;
+    t.send.burst += 1;
+    // The receiver may wait for more to merge with this; where several went at once and no more may go, it shall not.
+    if t.send.burst > 1 && segment.text_bytes > 0 && new_octets(t, now, false).is_none() {
+        segment.flags = segment.flags | Flags::PSH;
+    }
+    Some(segment)
+}
+
+/// How many octets of new data, the FIN among them, the next segment may have.
+fn new_octets(t: &Tcb, now: Instant, probe: bool) -> Option<u64> {
+    let start = t.send.nxt;
+    let queued = t.send.last().since(start);
+    if queued == 0 {
         return None;
     }
     let mss = text_max(t, &data_options(t, now));
@@ -363,22 +413,14 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     if length == 0 {
         return None;
     }
-    if let Some(probe) = t.probe_bytes(queued, allowed, now) {
-        let segment = send_new(t, store, now, start + probe)?;
-        t.probe_was_sent(store, start, start + probe);
-        return Some(segment);
-    }
-    if t.recovery.has_been_idle(&t.send, &t.rtt, now) {
-        let initial = initial_window(store.config.initial_window, t.send.mss);
-        if t.recovery.restart_after_idle(initial) {
-            store.counters.add(Counter::TcpIdleRestarts);
-        }
-    }
-    let alone = t.send.in_flight() == 0;
-    if !probe && !alone && t.recovery.allowance(&t.send) < length {
+    // Our SYN, if it is not acknowledged yet, is nothing that an acknowledgement could be waited for.
+    let alone = t.send.in_flight() == 0 || t.send.records.first().is_none();
+    // A FIN by itself takes no room in the network: it does not wait for the congestion window.
+    let only_fin = queued == 1 && t.send.fin;
+    if !probe && !alone && !only_fin && t.recovery.allowance(&t.send) < length {
         return None;
     }
-    if !probe && !t.may_go(now) {
+    if !probe && !only_fin && !t.may_go(now) {
         return None;
     }
     let full = length >= mss;
@@ -392,10 +434,7 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     //# A TCP implementation MUST include a SWS avoidance algorithm in the sender (MUST-38).
     //= docs/specs/rfc9293.txt#section-3.7.4
     //# A TCP implementation SHOULD implement the Nagle algorithm to coalesce short segments (SHLD-7).
-    if !(full || everything || half_the_window || probe) {
-        return None;
-    }
-    send_new(t, store, now, start + length)
+    (full || everything || half_the_window || probe).then_some(length)
 }
 
 fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
@@ -449,6 +488,16 @@ fn window_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing
     let (start, end) = (t.send.nxt, t.send.nxt + 1);
     t.send.max = t.send.max.max(end);
     Some(data(t, store, now, start, end))
+}
+
+/// RFC 5482's option, on an acknowledgement of its own.
+fn user_timeout(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if !t.user_timeout.is_due() {
+        return None;
+    }
+    let user_timeout = t.user_timeout.say();
+    let segment = bare(t, store, now, t.send.nxt, Flags::ACK);
+    Some(Outgoing { options: Options { user_timeout, ..segment.options }, ..segment })
 }
 
 /// The urgent mark alone, when nothing that could carry it may go.

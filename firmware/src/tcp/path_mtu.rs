@@ -121,8 +121,9 @@ enum Verdict {
 }
 
 impl PathMtu {
-    /// Of a new connection that could send packets of `limit` bytes.
+    /// Of a new connection that could send packets of `limit` bytes; the guest may say anything, IP ends at 65,535.
     pub fn new(local: IpAddr, limit: u32) -> Self {
+        let limit = limit.min(u16::MAX.into());
         let (minimum, base) = match local {
             IpAddr::V4(_) => (PATH_MTU_MIN_V4, BASE_V4),
             IpAddr::V6(_) => (PATH_MTU_MIN_V6, BASE_V6),
@@ -404,6 +405,18 @@ mod tests {
     /// Over an interface of 1500 bytes, to a peer that takes as much.
     fn full_size() -> Bench {
         Bench::established_with(flags::NODELAY, "mss 1460, sackOK")
+    }
+
+    #[test]
+    fn an_interface_has_no_larger_packets_than_ip() {
+        for mtu in [65_536, u32::MAX] {
+            let mut b = Bench::new();
+            b.mtu = mtu;
+            b.connect(flags::NODELAY);
+            b.expect("S 0:0 mss 65495");
+            let path = PathMtu::new("192.0.2.2".parse().unwrap(), mtu);
+            assert_eq!((path.current, path.failed), (65_535, 65_536));
+        }
     }
 
     /// All that the card sends now, acknowledged; the largest text among it.

@@ -63,6 +63,9 @@ pub struct Receiver {
     pub urgent: ReceiveMark,
     /// Acknowledgement owed.
     pub ack: AckNeed,
+    /// How many segments are still to be acknowledged at once, because the peer has just begun and opens its window by what
+    /// is acknowledged.
+    pub quick_acks: u32,
     /// Last.ACK.sent of RFC 7323.
     pub last_ack_sent: Position,
     /// TS.Recent, and when it was taken.
@@ -104,6 +107,7 @@ impl Receiver {
             fin: None,
             urgent: ReceiveMark::default(),
             ack: AckNeed::None,
+            quick_acks: 0,
             last_ack_sent: Position::default(),
             timestamp: 0,
             timestamp_at: Instant::default(),
@@ -302,6 +306,10 @@ impl Receiver {
 
     /// The blocks to report: what came twice (RFC 2883, section 4), and (RFC 2018, section 4) the range of the segment
     /// last received first, then by age.
+    //= docs/specs/rfc2018.txt#section-4
+    //# The first SACK block (i.e., the one immediately following the kind and length fields in the option) MUST
+    //# specify the contiguous block of data containing the segment which triggered this ACK, unless that segment
+    //# advanced the Acknowledgment Number field in the header.
     pub fn sack_blocks(&self) -> SackBlocks {
         let mut blocks = SackBlocks::default();
         if let Some((start, end)) = self.twice {
@@ -318,8 +326,8 @@ impl Receiver {
         blocks
     }
 
-    /// Owes an acknowledgement for `bytes` in order: at once for every second full-sized segment (SHLD-19), else
-    /// within `delay`.
+    /// Owes an acknowledgement for a segment in order: at once for the first ones and for every second full-sized segment
+    /// (SHLD-19), else within `delay`.
     //= docs/specs/rfc9293.txt#section-3.10.7.4
     //# In general, the processing of received segments MUST be implemented to aggregate ACK segments whenever
     //# possible (MUST-58).
@@ -333,6 +341,10 @@ impl Receiver {
         let owed = self.nxt.since(self.last_ack_sent);
         self.ack = match self.ack {
             AckNeed::Now => AckNeed::Now,
+            _ if self.quick_acks > 0 => {
+                self.quick_acks -= 1;
+                AckNeed::Now
+            }
             _ if owed >= 2 * u64::from(self.segment_bytes.max(1)) => AckNeed::Now,
             AckNeed::Delayed(at) => AckNeed::Delayed(at),
             AckNeed::None => AckNeed::Delayed(now + delay),
@@ -430,6 +442,11 @@ mod tests {
         assert!(!r.is_acceptable(n, 1));
     }
 
+    //= docs/specs/rfc2018.txt#section-4
+    //= type=test
+    //# The first SACK block (i.e., the one immediately following the kind and length fields in the option) MUST
+    //# specify the contiguous block of data containing the segment which triggered this ACK, unless that segment
+    //# advanced the Acknowledgment Number field in the header.
     #[test]
     fn sack_blocks_are_the_youngest_first() {
         let (mut pages, mut r) = receiver(8);

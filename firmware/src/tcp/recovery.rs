@@ -744,6 +744,17 @@ impl Recovery {
         }
     }
 
+    /// The peer has not taken what the SYN carried (RFC 7413, 4.2.2): sent again at once, and no sign of congestion.
+    pub fn refused(&mut self, a: &mut Around<'_>) {
+        let mut next = a.sender.records.first();
+        while let Some(slot) = next {
+            next = a.records.next(slot);
+            let record = a.records.get_mut(slot);
+            record.lost = true;
+            self.lost += record.len();
+        }
+    }
+
     /// The loss that began a recovery was that of a probe of the path's MTU alone (RFC 4821, 7.5): the window stays.
     pub fn forgive(&mut self, before: &Self) {
         self.phase = before.phase;

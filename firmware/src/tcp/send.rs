@@ -37,6 +37,8 @@ pub struct Sender {
     pub mss: u32,
     /// Nagle's algorithm is off.
     pub nodelay: bool,
+    /// Segments of new data sent since something last happened that could let some be sent.
+    pub burst: u32,
     /// SND.UP.
     pub urgent: SendMark,
     /// The data from `una` to `end`.
@@ -68,6 +70,7 @@ impl Sender {
             shift: 0,
             mss: 0,
             nodelay: false,
+            burst: 0,
             urgent: SendMark::default(),
             stream,
             records: RecordList::CLOSED,
@@ -91,6 +94,7 @@ impl Sender {
             shift,
             mss: my_mss,
             nodelay: my_nodelay,
+            burst,
             urgent,
             stream,
             records: _,
@@ -99,7 +103,7 @@ impl Sender {
         (*my_iss, *una, *nxt, *max, *end) = (iss, iss, iss, iss, iss + 1);
         (*fin, *window, *window_max, *shift) = (false, 0, 0, 0);
         *urgent = SendMark::default();
-        (*wl1, *wl2) = (Position::default(), iss);
+        (*wl1, *wl2, *burst) = (Position::default(), iss, 0);
         (*my_mss, *my_nodelay, *my_buffer_max) = (mss, nodelay, buffer_max);
         stream.open(pages, iss + 1);
         self.extend(pages, 0);

@@ -112,6 +112,8 @@ impl Tcb {
                 self.recovery.set_controller(self.settings.congestion);
             }
             option::REPORT_ERRORS => self.settings.report_errors = in_range(0, 1)? == 1,
+            option::ADVERTISE_USER_TIMEOUT_MS => self.user_timeout.advertise(optional_ms()?),
+            option::PEER_USER_TIMEOUT_MS => return Err(Reason::OptionValue),
             _ => return Err(Reason::OptionUnknown),
         }
         Ok(())
@@ -140,6 +142,8 @@ impl Tcb {
                 CongestionControl::Bbr => 4,
             },
             option::REPORT_ERRORS => s.report_errors.into(),
+            option::ADVERTISE_USER_TIMEOUT_MS => self.user_timeout.advertised().map_or(0, ms),
+            option::PEER_USER_TIMEOUT_MS => self.user_timeout.remote().map_or(0, ms),
             _ => return None,
         })
     }

@@ -14,6 +14,7 @@ use crate::seq::Position;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
 use crate::tcp::ecn::EcnPolicy;
+use crate::tcp::fast_open::FastOpen;
 use crate::tcp::notice::Notice;
 use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::{AckNeed, Receiver};
@@ -22,6 +23,7 @@ use crate::tcp::recovery::{Around, Recovery};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
 use crate::tcp::settings::Settings;
+use crate::tcp::user_timeout::UserTimeout;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
 use crate::wire::{ip, segment};
@@ -183,6 +185,8 @@ pub struct Guest {
 pub struct Config {
     /// The profile's parameters.
     pub delayed_ack: Duration,
+    /// Segments that are acknowledged at once at the beginning.
+    pub quick_acks: u32,
     /// R2: give up after this time without progress.
     pub give_up: Duration,
     /// The same for a SYN.
@@ -201,6 +205,8 @@ pub struct Config {
     pub repeat_fin: bool,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
+    /// Fast Open is allowed, and of a listener so many may be pending.
+    pub fast_open: Option<u32>,
     /// What new connections are set to.
     pub settings: Settings,
     /// The most send buffer of a connection, in bytes.
@@ -215,6 +221,7 @@ impl Config {
         let ms = |ms: u32| Duration::from_ms(ms.into());
         Self {
             delayed_ack: ms(tcp.delayed_ack_ms),
+            quick_acks: tcp.quick_acks,
             give_up: ms(tcp.give_up_ms),
             give_up_syn: ms(tcp.give_up_syn_ms),
             fin_wait_2: ms(tcp.fin_wait_2_ms),
@@ -224,6 +231,7 @@ impl Config {
             initial_window: tcp.initial_window_segments,
             repeat_fin: tcp.repeat_fin,
             syn_ack_retries: tcp.syn_ack_retries,
+            fast_open: tcp.fast_open.then_some(tcp.fast_open_pending),
             settings: Settings::new(tcp.congestion, tcp.ecn),
             send_bytes_max,
             receive_bytes_max,
@@ -311,6 +319,10 @@ pub struct Tcb {
     pub progress_at: Instant,
     /// What the program has set.
     pub settings: Settings,
+    /// RFC 5482's option.
+    pub user_timeout: UserTimeout,
+    /// Fast Open.
+    pub fast_open: FastOpen,
     /// When the peer was last heard of.
     pub heard_at: Instant,
     /// Keep-alives sent since.
@@ -401,6 +413,8 @@ impl Tcb {
             timer_from: Instant::default(),
             progress_at: Instant::default(),
             settings: config.settings,
+            user_timeout: UserTimeout::default(),
+            fast_open: FastOpen::default(),
             heard_at: Instant::default(),
             keep_alives: 0,
             linger_until: None,
@@ -433,6 +447,8 @@ impl Tcb {
             timer_from,
             progress_at,
             settings,
+            user_timeout,
+            fast_open,
             heard_at,
             keep_alives,
             linger_until,
@@ -454,6 +470,8 @@ impl Tcb {
         *due = Due::None;
         (*timer_from, *progress_at, *challenges_at) = (now, now, now);
         *settings = store.config.settings;
+        *user_timeout = UserTimeout::default();
+        *fast_open = FastOpen::default();
         (*heard_at, *keep_alives) = (now, 0);
         *linger_until = None;
         *challenges = CHALLENGES;
@@ -461,6 +479,7 @@ impl Tcb {
         *syn_transmissions = 0;
         *reset_due = false;
         receive.ack = AckNeed::None;
+        receive.quick_acks = store.config.quick_acks;
         receive.fin = None;
     }
 

@@ -178,6 +178,9 @@ fn in_every_state() -> Vec<(&'static str, Bench, u32)> {
     ]
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the segment, and return.
 #[test]
 fn octets_that_were_never_sent_cannot_be_acknowledged_in_any_state() {
     for (state, mut b, next) in in_every_state() {
@@ -195,6 +198,10 @@ fn octets_that_were_never_sent_cannot_be_acknowledged_in_any_state() {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.3
+//= type=test
+//# If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set, if so drop the segment and
+//# return)
 #[test]
 fn octets_that_were_never_sent_cannot_be_acknowledged_before_a_handshake_is_complete() {
     // SYN-SENT.
@@ -226,4 +233,38 @@ fn a_window_of_an_acknowledgement_that_is_not_believed_is_not_believed() {
     b.expect("A 1:1 ack 1");
     b.send(3000);
     b.expect("A 1:1001");
+}
+
+#[test]
+fn the_first_segments_are_acknowledged_at_once() {
+    // RFC 5681, 4.2, lets every segment be acknowledged; the peer's slow start lives on it.
+    let mut b = Bench::with(|p| p.tcp.quick_acks = 2);
+    b.listen();
+    b.peer("S 0 <mss 1000>");
+    b.expect("SA 0");
+    b.peer("A 1:101 ack 1");
+    b.expect("A 1:1 ack 101");
+    b.peer("A 101:201 ack 1");
+    b.expect("A 1:1 ack 201");
+    b.peer("A 201:301 ack 1");
+    b.nothing();
+    b.wait_ms(100);
+    b.expect("A 1:1 ack 301");
+}
+
+#[test]
+fn the_end_of_a_burst_is_pushed_and_a_lone_segment_is_not() {
+    let mut b = Bench::established();
+    b.send(15_000);
+    for at in 0..9 {
+        b.expect(&format!("A {}:{}", 1 + at * 1000, 1001 + at * 1000));
+    }
+    b.expect("PA 9001:10001");
+    b.nothing();
+    // MUST-61: and the last of what is queued in any case.
+    b.peer("A 1 ack 10001");
+    for at in 10..14 {
+        b.expect(&format!("A {}:{}", 1 + at * 1000, 1001 + at * 1000));
+    }
+    b.expect("PA 14001:15001");
 }
