@@ -11,16 +11,21 @@
 //! threshold at which recovery ends. What is in flight is `SND.NXT - SND.UNA` less what was delivered and what is
 //! lost; a lost segment sent again is in flight again.
 
+mod rack;
+mod undoing;
+
+use rack::{Rack, Widened};
+
 use crate::counters::{Counter, Counters};
 use crate::profile::CongestionControl;
 use crate::seq::{Position, Seq};
 use crate::tcp::congestion::{Acked, AnyController, Controller, Seen, Window};
 use crate::tcp::delivery::{Delivery, Stamp};
 use crate::tcp::pacing::Pacing;
-use crate::tcp::records::{Record, RecordSlot, Records};
+use crate::tcp::records::{RecordSlot, Records};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
-use crate::tcp::spurious::{Frto, FrtoAck, Undo};
+use crate::tcp::spurious::{Frto, Undo};
 use crate::time::{Duration, Instant};
 
 /// RFC 5681: duplicate acknowledgements that mean loss; RFC 8985: selectively acknowledged segments after which the
@@ -39,49 +44,6 @@ pub enum Phase {
     Fast,
     /// After a timeout, until this is acknowledged.
     Loss,
-}
-
-/// RFC 8985's state of the delivered segment that was sent last.
-#[derive(Clone, Copy, Debug)]
-struct Rack {
-    sent_at: Instant,
-    end: Position,
-    rtt: Duration,
-    /// The highest octet delivered.
-    fack: Position,
-    reordering: bool,
-}
-
-/// RFC 8985, 6.2, step 4: the reordering window in quarters of the lowest round trip, wider for every round trip in which
-/// the peer reports duplicates.
-#[derive(Clone, Copy, Debug)]
-struct Widened {
-    quarters: u32,
-    /// Recoveries for which it stays so.
-    recoveries: u32,
-    /// SND.NXT when it was last widened.
-    at: Option<Position>,
-}
-
-/// RFC 8985, 6.2: "RACK.reo_wnd_persist <- 16".
-const WIDENED_RECOVERIES: u32 = 16;
-
-impl Widened {
-    const NOT: Self = Self { quarters: 1, recoveries: 0, at: None };
-
-    fn duplicates(&mut self, sender: &Sender) {
-        if self.at.is_none_or(|at| sender.una >= at) {
-            *self =
-                Self { quarters: (self.quarters + 1).min(255), recoveries: WIDENED_RECOVERIES, at: Some(sender.nxt) };
-        }
-    }
-
-    fn recovered(&mut self) {
-        self.recoveries = self.recoveries.saturating_sub(1);
-        if self.recoveries == 0 {
-            self.quarters = 1;
-        }
-    }
 }
 
 /// RFC 6937's counts since recovery began, in bytes.
@@ -385,44 +347,6 @@ impl Recovery {
         delivered
     }
 
-    /// RFC 8985, 6.2, steps 1 to 3, for one record.
-    fn newly_delivered(
-        &mut self,
-        rtt: &RttEstimator,
-        record: &Record,
-        now: Instant,
-        rtt_sample: &mut Option<Duration>,
-    ) {
-        self.delivery.segment(record.stamp, record.sent_at);
-        let took = now.since(record.sent_at);
-        let once = record.transmissions == 1;
-        //= docs/specs/rfc9293.txt#section-3.8.1
-        //# The RTO MUST be computed according to the algorithm in [10], including Karn's algorithm for taking RTT
-        //# samples (MUST-18).
-        if once {
-            // Karn's algorithm: only of what was sent once; of several, the one sent last.
-            *rtt_sample = Some(rtt_sample.map_or(took, |s| s.min(took)));
-        } else if rtt.min().is_some_and(|min| took < min) {
-            // The acknowledgement is of an earlier transmission.
-            return;
-        }
-        let rack = self.rack.get_or_insert(Rack {
-            sent_at: record.sent_at,
-            end: record.end,
-            rtt: took,
-            fack: record.end,
-            reordering: false,
-        });
-        if (record.sent_at, record.end) >= (rack.sent_at, rack.end) {
-            (rack.sent_at, rack.end, rack.rtt) = (record.sent_at, record.end, took);
-        }
-        if record.end >= rack.fack {
-            rack.fack = record.end;
-        } else if once {
-            rack.reordering = true;
-        }
-    }
-
     /// Without SACK a duplicate acknowledgement stands for one segment delivered somewhere.
     fn without_sack(&mut self, a: &Around<'_>, delivered: u64, progress: bool, duplicate: bool) -> u64 {
         let mss = u64::from(a.sender.mss);
@@ -443,45 +367,6 @@ impl Recovery {
         self.sacked - before
     }
 
-    /// RFC 8985, 6.2, steps 4 and 5. Marks what is lost and says when to look again.
-    fn detect(&mut self, a: &mut Around<'_>, now: Instant) {
-        self.reorder_at = None;
-        let Some(rack) = self.rack else { return };
-        let window = self.reordering_window(a, &rack);
-        let mut next = a.sender.records.first();
-        while let Some(slot) = next {
-            next = a.records.next(slot);
-            let record = a.records.get_mut(slot);
-            if record.sacked || record.lost {
-                continue;
-            }
-            if (record.sent_at, record.end) >= (rack.sent_at, rack.end) {
-                // What was sent later than the youngest delivered. In first transmissions all that follow are, too.
-                if record.transmissions == 1 {
-                    break;
-                }
-                continue;
-            }
-            let deadline = record.sent_at + rack.rtt + window;
-            if deadline <= now {
-                record.lost = true;
-                self.lost += record.len();
-                self.lost_total += record.len();
-            } else {
-                self.reorder_at = Some(self.reorder_at.map_or(deadline, |d| d.max(deadline)));
-            }
-        }
-    }
-
-    fn reordering_window(&self, a: &Around<'_>, rack: &Rack) -> Duration {
-        let sacked_segments = self.sacked / u64::from(a.sender.mss.max(1));
-        if !rack.reordering && (self.phase != Phase::Open || sacked_segments >= DUPLICATES.into()) {
-            return Duration::ZERO;
-        }
-        let quarter = a.rtt.min().unwrap_or_default().as_us() / 4;
-        Duration::from_us(quarter * u64::from(self.widened.quarters)).min(a.rtt.smoothed().unwrap_or_default())
-    }
-
     /// RFC 5681, 3.2, and RFC 6582, 3.2.
     fn detect_without_sack(&mut self, a: &mut Around<'_>, progress: bool) {
         let third = self.phase == Phase::Open && self.duplicates == DUPLICATES && a.sender.una > self.until;
@@ -496,83 +381,6 @@ impl Recovery {
                 self.lost += record.len();
             }
         }
-    }
-
-    /// The peer reports octets that it received twice.
-    fn came_twice(&mut self, a: &mut Around<'_>, (left, right): (Position, Position)) {
-        a.counters.add(Counter::TcpDsacksIn);
-        // The duplicate that a probe made says nothing about reordering.
-        if self.probe.is_some_and(|probe| probe.end == right) || right > a.sender.nxt {
-            return;
-        }
-        self.widened.duplicates(a.sender);
-        if self.undo.as_mut().is_some_and(|undo| undo.reported(left, right)) {
-            self.undo(a);
-        }
-    }
-
-    /// Octets that F-RTO waits for: in flight at the timeout and sent but once. Looked at only while it matters.
-    fn originals_in_flight(&self, a: &Around<'_>, matters: bool) -> u64 {
-        if self.frto != Frto::NewData || !matters {
-            return 0;
-        }
-        let mut sum = 0;
-        let mut next = a.sender.records.first();
-        while let Some(slot) = next {
-            let record = a.records.get(slot);
-            if record.start >= self.until {
-                break;
-            }
-            if record.transmissions == 1 && !record.sacked {
-                sum += record.len();
-            }
-            next = a.records.next(slot);
-        }
-        sum
-    }
-
-    /// Whether an acknowledgement shows that what was done about a loss was for nothing.
-    fn judge(&mut self, a: &mut Around<'_>, ack: &Ack<'_>, progress: bool, originals_before: u64) {
-        if self.phase == Phase::Open {
-            return;
-        }
-        let is_earlier =
-            |echo: u32| progress && self.undo.as_ref().is_some_and(|undo| undo.is_before_retransmission(echo));
-        let eifel = ack.echo.is_some_and(is_earlier);
-        let mss = u64::from(a.sender.mss);
-        let has_blocks = ack.sack.is_some_and(|blocks| !blocks.is_empty());
-        let event = FrtoAck {
-            progress,
-            is_complete: a.sender.una >= self.until,
-            original: self.originals_in_flight(a, progress || has_blocks) < originals_before,
-            duplicate: ack.duplicate || has_blocks,
-            can_send_new: a.sender.last().since(a.sender.nxt) >= mss && a.sender.edge().since(a.sender.nxt) >= mss,
-        };
-        let frto = self.frto.acknowledged(&event);
-        if eifel || frto {
-            self.undo(a);
-        }
-    }
-
-    /// The window as it was before the last reduction (RFC 4015, step 5); what was deemed lost is in flight again.
-    fn undo(&mut self, a: &mut Around<'_>) {
-        let Some(undo) = self.undo.take() else { return };
-        a.counters.add(Counter::TcpUndos);
-        if self.phase == Phase::Loss {
-            a.counters.add(Counter::TcpSpuriousTimeouts);
-            let mut next = a.sender.records.first();
-            while let Some(slot) = next {
-                next = a.records.next(slot);
-                a.records.get_mut(slot).lost = false;
-            }
-            self.lost = 0;
-        }
-        self.window.congestion = self.window.congestion.max(undo.window.congestion);
-        self.window.threshold = self.window.threshold.max(undo.window.threshold);
-        self.controller = undo.controller;
-        self.phase = Phase::Open;
-        self.frto = Frto::Off;
-        self.duplicates = 0;
     }
 
     /// RFC 8985, 7.4.2: what the end of a probe tells.
