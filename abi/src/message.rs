@@ -63,7 +63,7 @@ pub mod option {
     /// The user timeout that the peer advertised last, in milliseconds; 0 for none. Cannot be set.
     pub const PEER_USER_TIMEOUT_MS: u32 = 12;
     /// The controllers by value and name.
-    pub const CONTROLLERS: &[(u64, &str)] = &[(1, "new-reno"), (2, "cubic"), (3, "dctcp")];
+    pub const CONTROLLERS: &[(u64, &str)] = &[(1, "new-reno"), (2, "cubic"), (3, "dctcp"), (4, "bbr")];
     /// 1, as at first: ICMP errors are told by NOTICE. 0: they are not (RFC 9293, 3.9.1.8).
     pub const REPORT_ERRORS: u32 = 10;
 }

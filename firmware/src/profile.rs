@@ -132,6 +132,8 @@ pub enum CongestionControl {
     Cubic,
     /// RFC 8257; connections that the card opens ask for ECN, whatever `ecn` says but `off`.
     Dctcp,
+    /// BBR, version 1, with pacing.
+    Bbr,
 }
 
 /// TCP's parameters.

@@ -142,6 +142,16 @@ impl Controller {
             Self::Bbr => "bbr",
         }
     }
+
+    /// The card's number.
+    pub fn number(self) -> u64 {
+        match self {
+            Self::NewReno => 1,
+            Self::Cubic => 2,
+            Self::Dctcp => 3,
+            Self::Bbr => 4,
+        }
+    }
 }
 
 /// Values of options that are only read back.
@@ -167,13 +177,7 @@ impl Settings {
     pub fn for_card(&self) -> Vec<(u32, u64)> {
         let mut told = Vec::new();
         if let Some(controller) = self.congestion {
-            let number = match controller {
-                Controller::NewReno => 1,
-                Controller::Cubic => 2,
-                Controller::Dctcp => 3,
-                Controller::Bbr => 4,
-            };
-            told.push((option::CONGESTION, number));
+            told.push((option::CONGESTION, controller.number()));
         }
         if let Some(hops) = self.hop_limit {
             told.push((option::HOP_LIMIT, hops.into()));

@@ -5,8 +5,10 @@
 
 use crate::profile::CongestionControl;
 use crate::seq::Position;
+use crate::tcp::bbr::Bbr;
 use crate::tcp::cubic::Cubic;
 use crate::tcp::dctcp::Dctcp;
+use crate::tcp::delivery::RateSample;
 use crate::tcp::hystart::SlowStart;
 use crate::time::{Duration, Instant};
 
@@ -45,6 +47,29 @@ pub struct Acked {
     pub nxt: Position,
 }
 
+/// Any acknowledgement, in recovery or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// When.
+    pub now: Instant,
+    /// Sender maximum segment size.
+    pub mss: u32,
+    /// Bytes newly delivered.
+    pub delivered: u64,
+    /// Bytes delivered since the connection began.
+    pub delivered_total: u64,
+    /// Bytes newly deemed lost.
+    pub lost: u64,
+    /// Bytes in the network after it.
+    pub in_network: u64,
+    /// Fast recovery is under way, or a timeout's.
+    pub is_recovering: bool,
+    /// The rate that it measured.
+    pub rate: Option<RateSample>,
+    /// The round trip that it measured.
+    pub sample: Option<Duration>,
+}
+
 /// A congestion controller.
 pub trait Controller {
     /// Data was acknowledged while the window limited what was sent.
@@ -59,6 +84,16 @@ pub trait Controller {
     }
     /// `bytes` were acknowledged, with an echo of a mark or without, in and out of recovery.
     fn echoed(&mut self, _bytes: u64, _is_marked: bool, _una: Position, _nxt: Position) {}
+    /// Whether it sets the window itself at every acknowledgement ([`Controller::seen`]), in recovery, too.
+    fn rules(&self) -> bool {
+        false
+    }
+    /// For a controller that rules.
+    fn seen(&mut self, _window: &mut Window, _seen: &Seen) {}
+    /// How fast segments may go out, in bytes per second; `None`: as fast as the window allows.
+    fn pace(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The controller of one connection. An enum, so that it needs no memory of its own.
@@ -70,6 +105,8 @@ pub enum AnyController {
     Cubic(Cubic),
     /// See [`Dctcp`].
     Dctcp(Dctcp),
+    /// See [`Bbr`].
+    Bbr(Bbr),
 }
 
 impl AnyController {
@@ -79,6 +116,7 @@ impl AnyController {
             CongestionControl::NewReno => Self::NewReno(NewReno::default()),
             CongestionControl::Cubic => Self::Cubic(Cubic::default()),
             CongestionControl::Dctcp => Self::Dctcp(Dctcp::default()),
+            CongestionControl::Bbr => Self::Bbr(Bbr::default()),
         }
     }
 }
@@ -89,6 +127,7 @@ impl Controller for AnyController {
             Self::NewReno(c) => c.acked(window, ack),
             Self::Cubic(c) => c.acked(window, ack),
             Self::Dctcp(c) => c.acked(window, ack),
+            Self::Bbr(c) => c.acked(window, ack),
         }
     }
 
@@ -97,6 +136,7 @@ impl Controller for AnyController {
             Self::NewReno(c) => c.lost(window, mss),
             Self::Cubic(c) => c.lost(window, mss),
             Self::Dctcp(c) => c.lost(window, mss),
+            Self::Bbr(c) => c.lost(window, mss),
         }
     }
 
@@ -105,6 +145,7 @@ impl Controller for AnyController {
             Self::NewReno(c) => c.restarted(),
             Self::Cubic(c) => c.restarted(),
             Self::Dctcp(c) => c.restarted(),
+            Self::Bbr(c) => c.restarted(),
         }
     }
 
@@ -113,6 +154,7 @@ impl Controller for AnyController {
             Self::NewReno(c) => c.marked(window, mss),
             Self::Cubic(c) => c.marked(window, mss),
             Self::Dctcp(c) => c.marked(window, mss),
+            Self::Bbr(c) => c.marked(window, mss),
         }
     }
 
@@ -121,6 +163,34 @@ impl Controller for AnyController {
             Self::NewReno(c) => c.echoed(bytes, is_marked, una, nxt),
             Self::Cubic(c) => c.echoed(bytes, is_marked, una, nxt),
             Self::Dctcp(c) => c.echoed(bytes, is_marked, una, nxt),
+            Self::Bbr(c) => c.echoed(bytes, is_marked, una, nxt),
+        }
+    }
+
+    fn rules(&self) -> bool {
+        match self {
+            Self::NewReno(c) => c.rules(),
+            Self::Cubic(c) => c.rules(),
+            Self::Dctcp(c) => c.rules(),
+            Self::Bbr(c) => c.rules(),
+        }
+    }
+
+    fn seen(&mut self, window: &mut Window, seen: &Seen) {
+        match self {
+            Self::NewReno(c) => c.seen(window, seen),
+            Self::Cubic(c) => c.seen(window, seen),
+            Self::Dctcp(c) => c.seen(window, seen),
+            Self::Bbr(c) => c.seen(window, seen),
+        }
+    }
+
+    fn pace(&self) -> Option<u64> {
+        match self {
+            Self::NewReno(c) => c.pace(),
+            Self::Cubic(c) => c.pace(),
+            Self::Dctcp(c) => c.pace(),
+            Self::Bbr(c) => c.pace(),
         }
     }
 }

@@ -6,10 +6,12 @@
 //! guest) stands in its fields, where the engine looks after each of these calls.
 
 pub mod arrives;
+pub mod bbr;
 pub mod calls;
 pub mod congestion;
 pub mod cubic;
 pub mod dctcp;
+pub mod delivery;
 pub mod ecn;
 pub mod fast_open;
 pub mod half_open;
@@ -17,6 +19,7 @@ pub mod hystart;
 pub mod icmp;
 pub mod notice;
 pub mod output;
+pub mod pacing;
 pub mod path_mtu;
 pub mod receive;
 pub mod records;

@@ -92,8 +92,9 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
         t.progress_at = now;
         t.send.nxt = t.send.iss + 1;
         text_bytes = t.syn_text_bytes();
-        if text_bytes > 0 && t.send.records.push(&mut store.records, t.send.nxt, t.send.nxt + text_bytes, now) {
-            t.send.nxt = t.send.nxt + text_bytes;
+        let (stamp, text_end) = (t.recovery.stamp(&t.send, now), t.send.nxt + text_bytes);
+        if text_bytes > 0 && t.send.records.push(&mut store.records, t.send.nxt, text_end, stamp, now) {
+            t.send.nxt = text_end;
         } else {
             text_bytes = 0;
         }
@@ -273,12 +274,22 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
     segment
 }
 
+impl Tcb {
+    /// Whether the pace lets a segment go now; if not, a timer will say when.
+    fn may_go(&self, now: Instant) -> bool {
+        self.recovery.pacing.allows(self.recovery.pace(), now)
+    }
+}
+
 /// A lost segment, if the window allows one.
 fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if t.recovery.holds_retransmissions() {
         return None;
     }
     let slot = t.recovery.first_lost(&t.send, &store.records)?;
+    if !t.may_go(now) {
+        return None;
+    }
     let record = *store.records.get(slot);
     let nothing_in_network = t.recovery.in_network(&t.send) == 0;
     // Of a record that the path does not take any more, only the first part goes.
@@ -322,6 +333,7 @@ fn again(t: &mut Tcb, store: &mut Store, now: Instant, slot: RecordSlot) -> Outg
     t.figures.retransmits += 1;
     let timestamp = t.timestamp_value(now);
     t.recovery.retransmitted(&mut store.records, slot, now, timestamp);
+    t.recovery.pacing.sent(t.recovery.pace(), end.since(record.start), now);
     data(t, store, now, record.start, end)
 }
 
@@ -352,6 +364,9 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     let start = t.send.nxt;
     let queued = t.send.last().since(start);
     let allowed = t.send.edge().since(start);
+    if queued == 0 {
+        t.recovery.limited_by_program(&t.send);
+    }
     if queued > 0
         && allowed > 0
         && let Some(probe) = t.probe_bytes(queued, allowed, now)
@@ -405,6 +420,9 @@ fn new_octets(t: &Tcb, now: Instant, probe: bool) -> Option<u64> {
     if !probe && !alone && !only_fin && t.recovery.allowance(&t.send) < length {
         return None;
     }
+    if !probe && !only_fin && !t.may_go(now) {
+        return None;
+    }
     let full = length >= mss;
     let at_once = alone || t.send.nodelay || t.send.fin || t.send.urgent.is_ahead_of(start);
     let everything = length == queued && at_once;
@@ -421,7 +439,8 @@ fn new_octets(t: &Tcb, now: Instant, probe: bool) -> Option<u64> {
 
 fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
     let start = t.send.nxt;
-    if !t.send.records.push(&mut store.records, start, end, now) {
+    let stamp = t.recovery.stamp(&t.send, now);
+    if !t.send.records.push(&mut store.records, start, end, stamp, now) {
         store.counters.add(Counter::TcpNoTransmitRecord);
         store.records.gauge.refuse(toe_abi::Reason::TransmitRecords);
         return None;
@@ -434,6 +453,7 @@ fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Opti
     t.send.max = t.send.max.max(end);
     t.recovery.sent(end.since(start), now);
     let mut segment = data(t, store, now, start, end);
+    t.recovery.pacing.sent(t.recovery.pace(), segment.text_bytes as u64, now);
     if t.agreed.ecn && segment.text_bytes > 0 {
         //= docs/specs/rfc9293.txt#section-3.8.2
         //# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).

@@ -7,6 +7,7 @@
 use crate::profile::RECORDS_RESERVED;
 use crate::seq::Position;
 use crate::store::gauge::Gauge;
+use crate::tcp::delivery::Stamp;
 use crate::time::Instant;
 
 /// A record's place in the pool.
@@ -29,6 +30,8 @@ pub struct Record {
     pub sacked: bool,
     /// Deemed lost, and not sent again since.
     pub lost: bool,
+    /// What was delivered when it was last sent.
+    pub stamp: Stamp,
     next: RecordSlot,
     previous: RecordSlot,
 }
@@ -69,6 +72,7 @@ impl Records {
             transmissions: 0,
             sacked: false,
             lost: false,
+            stamp: Stamp::default(),
             next: if slot + 1 < count { slot + 1 } else { NONE },
             previous: NONE,
         };
@@ -127,7 +131,7 @@ impl RecordList {
 
     /// Appends a segment sent at `now`; `false` if no record is left.
     #[must_use]
-    pub fn push(&mut self, records: &mut Records, start: Position, end: Position, now: Instant) -> bool {
+    pub fn push(&mut self, records: &mut Records, start: Position, end: Position, stamp: Stamp, now: Instant) -> bool {
         let Some(slot) = records.take(self.count) else {
             return false;
         };
@@ -138,6 +142,7 @@ impl RecordList {
             transmissions: 1,
             sacked: false,
             lost: false,
+            stamp,
             next: NONE,
             previous: self.tail,
         };
@@ -230,11 +235,14 @@ mod tests {
         b.open(&mut records);
         let at = |n: u64| Position::initial(Seq(0)) + n;
         for n in 0..8 {
-            assert!(a.push(&mut records, at(n * 10), at(n * 10 + 10), Instant::default()));
+            assert!(a.push(&mut records, at(n * 10), at(n * 10 + 10), Stamp::default(), Instant::default()));
         }
-        assert!(!a.push(&mut records, at(80), at(90), Instant::default()), "four of its own, four shared");
-        assert!((0..4).all(|n| b.push(&mut records, at(n), at(n + 1), Instant::default())));
-        assert!(!b.push(&mut records, at(4), at(5), Instant::default()));
+        assert!(
+            !a.push(&mut records, at(80), at(90), Stamp::default(), Instant::default()),
+            "four of its own, four shared"
+        );
+        assert!((0..4).all(|n| b.push(&mut records, at(n), at(n + 1), Stamp::default(), Instant::default())));
+        assert!(!b.push(&mut records, at(4), at(5), Stamp::default(), Instant::default()));
         assert_eq!(a.pop_front(&mut records).unwrap().start, at(0));
         let first = a.first().unwrap();
         assert!(a.split(&mut records, first, at(13)));

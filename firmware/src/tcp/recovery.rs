@@ -11,14 +11,21 @@
 //! threshold at which recovery ends. What is in flight is `SND.NXT - SND.UNA` less what was delivered and what is
 //! lost; a lost segment sent again is in flight again.
 
+mod rack;
+mod undoing;
+
+use rack::{Rack, Widened};
+
 use crate::counters::{Counter, Counters};
 use crate::profile::CongestionControl;
 use crate::seq::{Position, Seq};
-use crate::tcp::congestion::{Acked, AnyController, Controller, Window};
-use crate::tcp::records::{Record, RecordSlot, Records};
+use crate::tcp::congestion::{Acked, AnyController, Controller, Seen, Window};
+use crate::tcp::delivery::{Delivery, Stamp};
+use crate::tcp::pacing::Pacing;
+use crate::tcp::records::{RecordSlot, Records};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
-use crate::tcp::spurious::{Frto, FrtoAck, Undo};
+use crate::tcp::spurious::{Frto, Undo};
 use crate::time::{Duration, Instant};
 
 /// RFC 5681: duplicate acknowledgements that mean loss; RFC 8985: selectively acknowledged segments after which the
@@ -37,49 +44,6 @@ pub enum Phase {
     Fast,
     /// After a timeout, until this is acknowledged.
     Loss,
-}
-
-/// RFC 8985's state of the delivered segment that was sent last.
-#[derive(Clone, Copy, Debug)]
-struct Rack {
-    sent_at: Instant,
-    end: Position,
-    rtt: Duration,
-    /// The highest octet delivered.
-    fack: Position,
-    reordering: bool,
-}
-
-/// RFC 8985, 6.2, step 4: the reordering window in quarters of the lowest round trip, wider for every round trip in which
-/// the peer reports duplicates.
-#[derive(Clone, Copy, Debug)]
-struct Widened {
-    quarters: u32,
-    /// Recoveries for which it stays so.
-    recoveries: u32,
-    /// SND.NXT when it was last widened.
-    at: Option<Position>,
-}
-
-/// RFC 8985, 6.2: "RACK.reo_wnd_persist <- 16".
-const WIDENED_RECOVERIES: u32 = 16;
-
-impl Widened {
-    const NOT: Self = Self { quarters: 1, recoveries: 0, at: None };
-
-    fn duplicates(&mut self, sender: &Sender) {
-        if self.at.is_none_or(|at| sender.una >= at) {
-            *self =
-                Self { quarters: (self.quarters + 1).min(255), recoveries: WIDENED_RECOVERIES, at: Some(sender.nxt) };
-        }
-    }
-
-    fn recovered(&mut self) {
-        self.recoveries = self.recoveries.saturating_sub(1);
-        if self.recoveries == 0 {
-            self.quarters = 1;
-        }
-    }
 }
 
 /// RFC 6937's counts since recovery began, in bytes.
@@ -104,6 +68,12 @@ pub struct Recovery {
     pub phase: Phase,
     /// The window that is allowed.
     pub window: Window,
+    /// How fast data is delivered.
+    delivery: Delivery,
+    /// When segments may go.
+    pub pacing: Pacing,
+    /// Bytes ever deemed lost.
+    lost_total: u64,
     controller: AnyController,
     /// RFC 6582's `recover`: where the present or last recovery ends.
     until: Position,
@@ -183,6 +153,9 @@ impl Recovery {
         Self {
             phase: Phase::Open,
             window: Window { congestion: window, threshold: u32::MAX },
+            delivery: Delivery::default(),
+            pacing: Pacing::default(),
+            lost_total: 0,
             controller: AnyController::new(controller),
             until: iss,
             sacked: 0,
@@ -231,6 +204,7 @@ impl Recovery {
     /// Takes an acknowledgement. The sender's stream is not touched.
     pub fn acknowledged(&mut self, a: &mut Around<'_>, ack: &Ack<'_>, now: Instant) {
         let flight_before = a.sender.in_flight();
+        let lost_total_before = self.lost_total;
         let mut delivered = 0;
         let mut rtt_sample = None;
         let progress = ack.ack > a.sender.una;
@@ -278,7 +252,23 @@ impl Recovery {
         let acknowledged = if answers { 0 } else { acknowledged };
         let losing = self.lost > lost_before;
         let news = News { delivered, acknowledged, flight_before, sample: rtt_sample, losing };
-        self.set_window(a, &news, now);
+        let rate = self.delivery.acknowledged(delivered, a.rtt.min().unwrap_or_default(), now);
+        if self.controller.rules() {
+            let seen = Seen {
+                now,
+                mss: a.sender.mss,
+                delivered,
+                delivered_total: self.delivery.delivered,
+                lost: self.lost_total - lost_total_before,
+                in_network: self.in_network(a.sender),
+                is_recovering: self.phase != Phase::Open,
+                rate,
+                sample: rtt_sample,
+            };
+            self.controller.seen(&mut self.window, &seen);
+        } else {
+            self.set_window(a, &news, now);
+        }
     }
 
     /// Removes what is acknowledged; gives the bytes newly delivered.
@@ -359,43 +349,6 @@ impl Recovery {
         delivered
     }
 
-    /// RFC 8985, 6.2, steps 1 to 3, for one record.
-    fn newly_delivered(
-        &mut self,
-        rtt: &RttEstimator,
-        record: &Record,
-        now: Instant,
-        rtt_sample: &mut Option<Duration>,
-    ) {
-        let took = now.since(record.sent_at);
-        let once = record.transmissions == 1;
-        //= docs/specs/rfc9293.txt#section-3.8.1
-        //# The RTO MUST be computed according to the algorithm in [10], including Karn's algorithm for taking RTT
-        //# samples (MUST-18).
-        if once {
-            // Karn's algorithm: only of what was sent once; of several, the one sent last.
-            *rtt_sample = Some(rtt_sample.map_or(took, |s| s.min(took)));
-        } else if rtt.min().is_some_and(|min| took < min) {
-            // The acknowledgement is of an earlier transmission.
-            return;
-        }
-        let rack = self.rack.get_or_insert(Rack {
-            sent_at: record.sent_at,
-            end: record.end,
-            rtt: took,
-            fack: record.end,
-            reordering: false,
-        });
-        if (record.sent_at, record.end) >= (rack.sent_at, rack.end) {
-            (rack.sent_at, rack.end, rack.rtt) = (record.sent_at, record.end, took);
-        }
-        if record.end >= rack.fack {
-            rack.fack = record.end;
-        } else if once {
-            rack.reordering = true;
-        }
-    }
-
     /// Without SACK a duplicate acknowledgement stands for one segment delivered somewhere.
     fn without_sack(&mut self, a: &Around<'_>, delivered: u64, progress: bool, duplicate: bool) -> u64 {
         let mss = u64::from(a.sender.mss);
@@ -416,44 +369,6 @@ impl Recovery {
         self.sacked - before
     }
 
-    /// RFC 8985, 6.2, steps 4 and 5. Marks what is lost and says when to look again.
-    fn detect(&mut self, a: &mut Around<'_>, now: Instant) {
-        self.reorder_at = None;
-        let Some(rack) = self.rack else { return };
-        let window = self.reordering_window(a, &rack);
-        let mut next = a.sender.records.first();
-        while let Some(slot) = next {
-            next = a.records.next(slot);
-            let record = a.records.get_mut(slot);
-            if record.sacked || record.lost {
-                continue;
-            }
-            if (record.sent_at, record.end) >= (rack.sent_at, rack.end) {
-                // What was sent later than the youngest delivered. In first transmissions all that follow are, too.
-                if record.transmissions == 1 {
-                    break;
-                }
-                continue;
-            }
-            let deadline = record.sent_at + rack.rtt + window;
-            if deadline <= now {
-                record.lost = true;
-                self.lost += record.len();
-            } else {
-                self.reorder_at = Some(self.reorder_at.map_or(deadline, |d| d.max(deadline)));
-            }
-        }
-    }
-
-    fn reordering_window(&self, a: &Around<'_>, rack: &Rack) -> Duration {
-        let sacked_segments = self.sacked / u64::from(a.sender.mss.max(1));
-        if !rack.reordering && (self.phase != Phase::Open || sacked_segments >= DUPLICATES.into()) {
-            return Duration::ZERO;
-        }
-        let quarter = a.rtt.min().unwrap_or_default().as_us() / 4;
-        Duration::from_us(quarter * u64::from(self.widened.quarters)).min(a.rtt.smoothed().unwrap_or_default())
-    }
-
     /// RFC 5681, 3.2, and RFC 6582, 3.2.
     fn detect_without_sack(&mut self, a: &mut Around<'_>, progress: bool) {
         let third = self.phase == Phase::Open && self.duplicates == DUPLICATES && a.sender.una > self.until;
@@ -470,83 +385,6 @@ impl Recovery {
         }
     }
 
-    /// The peer reports octets that it received twice.
-    fn came_twice(&mut self, a: &mut Around<'_>, (left, right): (Position, Position)) {
-        a.counters.add(Counter::TcpDsacksIn);
-        // The duplicate that a probe made says nothing about reordering.
-        if self.probe.is_some_and(|probe| probe.end == right) || right > a.sender.nxt {
-            return;
-        }
-        self.widened.duplicates(a.sender);
-        if self.undo.as_mut().is_some_and(|undo| undo.reported(left, right)) {
-            self.undo(a);
-        }
-    }
-
-    /// Octets that F-RTO waits for: in flight at the timeout and sent but once. Looked at only while it matters.
-    fn originals_in_flight(&self, a: &Around<'_>, matters: bool) -> u64 {
-        if self.frto != Frto::NewData || !matters {
-            return 0;
-        }
-        let mut sum = 0;
-        let mut next = a.sender.records.first();
-        while let Some(slot) = next {
-            let record = a.records.get(slot);
-            if record.start >= self.until {
-                break;
-            }
-            if record.transmissions == 1 && !record.sacked {
-                sum += record.len();
-            }
-            next = a.records.next(slot);
-        }
-        sum
-    }
-
-    /// Whether an acknowledgement shows that what was done about a loss was for nothing.
-    fn judge(&mut self, a: &mut Around<'_>, ack: &Ack<'_>, progress: bool, originals_before: u64) {
-        if self.phase == Phase::Open {
-            return;
-        }
-        let is_earlier =
-            |echo: u32| progress && self.undo.as_ref().is_some_and(|undo| undo.is_before_retransmission(echo));
-        let eifel = ack.echo.is_some_and(is_earlier);
-        let mss = u64::from(a.sender.mss);
-        let has_blocks = ack.sack.is_some_and(|blocks| !blocks.is_empty());
-        let event = FrtoAck {
-            progress,
-            is_complete: a.sender.una >= self.until,
-            original: self.originals_in_flight(a, progress || has_blocks) < originals_before,
-            duplicate: ack.duplicate || has_blocks,
-            can_send_new: a.sender.last().since(a.sender.nxt) >= mss && a.sender.edge().since(a.sender.nxt) >= mss,
-        };
-        let frto = self.frto.acknowledged(&event);
-        if eifel || frto {
-            self.undo(a);
-        }
-    }
-
-    /// The window as it was before the last reduction (RFC 4015, step 5); what was deemed lost is in flight again.
-    fn undo(&mut self, a: &mut Around<'_>) {
-        let Some(undo) = self.undo.take() else { return };
-        a.counters.add(Counter::TcpUndos);
-        if self.phase == Phase::Loss {
-            a.counters.add(Counter::TcpSpuriousTimeouts);
-            let mut next = a.sender.records.first();
-            while let Some(slot) = next {
-                next = a.records.next(slot);
-                a.records.get_mut(slot).lost = false;
-            }
-            self.lost = 0;
-        }
-        self.window.congestion = self.window.congestion.max(undo.window.congestion);
-        self.window.threshold = self.window.threshold.max(undo.window.threshold);
-        self.controller = undo.controller;
-        self.phase = Phase::Open;
-        self.frto = Frto::Off;
-        self.duplicates = 0;
-    }
-
     /// RFC 8985, 7.4.2: what the end of a probe tells.
     fn end_probe(&mut self, a: &mut Around<'_>, ack: &Ack<'_>) {
         let Some(probe) = self.probe else { return };
@@ -559,17 +397,24 @@ impl Recovery {
             // The probe repaired a loss that nothing else will show.
             self.probe = None;
             if self.phase == Phase::Open {
-                self.window.threshold = self.controller.lost(&self.window, a.sender.mss);
-                self.window.congestion = self.window.threshold;
+                self.reduce(a.sender.mss);
             }
         } else if ack.duplicate && ack.sack.is_none_or(<[_]>::is_empty) {
             self.probe = None;
         }
     }
 
+    /// The window is reduced at once.
+    fn reduce(&mut self, mss: u32) {
+        let threshold = self.controller.lost(&self.window, mss);
+        if !self.controller.rules() {
+            (self.window.threshold, self.window.congestion) = (threshold, threshold);
+        }
+    }
+
     fn change_phase(&mut self, a: &mut Around<'_>, lost_before: u64) {
         if self.phase != Phase::Open && a.sender.una >= self.until {
-            if self.phase == Phase::Fast {
+            if self.phase == Phase::Fast && !self.controller.rules() {
                 self.window.congestion = self.window.threshold;
             }
             self.widened.recovered();
@@ -596,8 +441,10 @@ impl Recovery {
             return false;
         }
         a.counters.add(Counter::TcpMarksAnswered);
-        self.window.threshold = self.controller.marked(&self.window, a.sender.mss);
-        self.window.congestion = self.window.threshold;
+        let threshold = self.controller.marked(&self.window, a.sender.mss);
+        if !self.controller.rules() {
+            (self.window.threshold, self.window.congestion) = (threshold, threshold);
+        }
         (self.answered, self.reduced) = (a.sender.nxt, true);
         true
     }
@@ -660,9 +507,11 @@ impl Recovery {
         let lost_before = self.lost;
         self.detect(a, now);
         self.change_phase(a, lost_before);
-        let news =
-            News { delivered: 0, acknowledged: 0, flight_before: a.sender.in_flight(), sample: None, losing: true };
-        self.set_window(a, &news, now);
+        if !self.controller.rules() {
+            let news =
+                News { delivered: 0, acknowledged: 0, flight_before: a.sender.in_flight(), sample: None, losing: true };
+            self.set_window(a, &news, now);
+        }
     }
 
     /// The retransmission timer fired (RFC 6298, 5.4 to 5.6; RFC 5681, 3.1; RFC 2018, section 5).
@@ -754,7 +603,9 @@ impl Recovery {
     /// A record was sent again.
     pub fn retransmitted(&mut self, records: &mut Records, slot: RecordSlot, now: Instant, timestamp: u32) {
         self.sent_at = now;
+        let stamp = self.delivery.sent(false, now);
         let record = records.get_mut(slot);
+        record.stamp = stamp;
         record.sent_at = now;
         record.transmissions = record.transmissions.saturating_add(1);
         let bytes = record.len();
@@ -783,7 +634,8 @@ impl Recovery {
     /// an interval exceeding the retransmission timeout". Whether that made a difference. What is known of the path stays
     /// in the threshold, as three quarters of what the window was (RFC 2861, 2).
     pub fn restart_after_idle(&mut self, initial_window: u32) -> bool {
-        if self.window.congestion <= initial_window {
+        // A controller with a pace does not burst after a silence.
+        if self.window.congestion <= initial_window || self.controller.rules() {
             return false;
         }
         self.window.threshold = self.window.threshold.max(self.window.congestion / 4 * 3);
@@ -791,6 +643,23 @@ impl Recovery {
         self.controller.restarted();
         self.undo = None;
         true
+    }
+
+    /// How fast segments may go out, in bytes per second.
+    pub fn pace(&self) -> Option<u64> {
+        self.controller.pace()
+    }
+
+    /// What a new segment takes along.
+    pub fn stamp(&mut self, sender: &Sender, now: Instant) -> Stamp {
+        self.delivery.sent(sender.in_flight() == 0, now)
+    }
+
+    /// There is nothing to send, though the window has room.
+    pub fn limited_by_program(&mut self, sender: &Sender) {
+        if self.allowance(sender) > 0 && self.lost == 0 {
+            self.delivery.limited(self.in_network(sender));
+        }
     }
 
     /// New data was sent.

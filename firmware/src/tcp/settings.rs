@@ -106,6 +106,7 @@ impl Tcb {
                     1 => CongestionControl::NewReno,
                     2 => CongestionControl::Cubic,
                     3 => CongestionControl::Dctcp,
+                    4 => CongestionControl::Bbr,
                     _ => return Err(Reason::OptionValue),
                 };
                 self.recovery.set_controller(self.settings.congestion);
@@ -138,6 +139,7 @@ impl Tcb {
                 CongestionControl::NewReno => 1,
                 CongestionControl::Cubic => 2,
                 CongestionControl::Dctcp => 3,
+                CongestionControl::Bbr => 4,
             },
             option::REPORT_ERRORS => s.report_errors.into(),
             option::ADVERTISE_USER_TIMEOUT_MS => self.user_timeout.advertised().map_or(0, ms),

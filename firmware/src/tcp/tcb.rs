@@ -582,6 +582,7 @@ impl Tcb {
         self.receive.ack = AckNeed::None;
         self.linger_until = None;
         self.recovery.reorder_at = None;
+        self.recovery.pacing.wake_at = None;
     }
 
     /// Gives its memory back.

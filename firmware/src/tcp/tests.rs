@@ -14,6 +14,7 @@ mod ecn;
 mod failures;
 mod opening;
 mod options;
+mod pacing;
 mod segments;
 mod spurious;
 mod syn_cache;

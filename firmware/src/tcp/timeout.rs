@@ -1,6 +1,6 @@
 //! The timers of a connection, and what happens when they fire.
 //!
-//! Five, each with one entry in the wheel. The first serves whatever is waited for most urgently: an acknowledgement,
+//! Six, each with one entry in the wheel. The first serves whatever is waited for most urgently: an acknowledgement,
 //! RACK's reordering window, the end of a silent tail, or a window. When each is due follows from the block's state,
 //! so nothing has to be cancelled: the engine asks [`deadline`] after every change.
 
@@ -26,11 +26,14 @@ pub enum Kind {
     Guest,
     /// A keep-alive.
     KeepAlive,
+    /// The time of a paced segment.
+    Pace,
 }
 
 impl Kind {
     /// All of them, in the order of their timers.
-    pub const ALL: [Self; 5] = [Self::Retransmit, Self::DelayedAck, Self::Linger, Self::Guest, Self::KeepAlive];
+    pub const ALL: [Self; 6] =
+        [Self::Retransmit, Self::DelayedAck, Self::Linger, Self::Guest, Self::KeepAlive, Self::Pace];
 }
 
 /// What the first timer is waiting for.
@@ -54,6 +57,7 @@ pub fn deadline(t: &Tcb, kind: Kind) -> Option<Instant> {
         Kind::Linger => t.linger_until,
         Kind::Guest => t.guest.repeat_at,
         Kind::KeepAlive => keep_alive_at(t),
+        Kind::Pace => t.recovery.pacing.wake_at,
     }
 }
 
@@ -125,6 +129,8 @@ pub fn fired(t: &mut Tcb, store: &mut Store, kind: Kind, now: Instant) {
             }
         }
         Kind::KeepAlive => keep_alive(t, store, now),
+        // What waits for it goes on the connection's next turn, which comes with this.
+        Kind::Pace => t.recovery.pacing.wake_at = None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use toe_abi::Mac;
-use toe_firmware::{CongestionControl, Limits, Policy, Profile, Tcp};
+use toe_firmware::{CongestionControl, EcnPolicy, Limits, Policy, Profile, Tcp};
 use toe_impair::{Random, Rate, Share, Spec};
 
 use crate::app::{App, Close, Plan};
@@ -139,7 +139,13 @@ pub fn profile(random: &mut Random, flows_max: u32) -> Profile {
         },
         policy: Policy::default(),
         tcp: Tcp {
-            congestion: if random.one_in(2) { CongestionControl::Cubic } else { CongestionControl::NewReno },
+            congestion: match random.below(4) {
+                0 => CongestionControl::NewReno,
+                1 => CongestionControl::Cubic,
+                2 => CongestionControl::Dctcp,
+                _ => CongestionControl::Bbr,
+            },
+            ecn: if random.one_in(2) { EcnPolicy::On } else { EcnPolicy::WhenAsked },
             delayed_ack_ms: [0, 1, 40, 400][random.below(4) as usize],
             ..Tcp::default()
         },
