@@ -25,7 +25,9 @@ fn blocks_for_which_there_is_no_room_follow_in_an_acknowledgement() {
     b.expect("A 1001:1001 ack 1 <sack 50:60>");
     b.peer("A 70:80 ack 1");
     b.expect("A 1001:1001 ack 1 <sack 70:80 50:60>");
-    // What is sent again makes room for them.
+    // What is sent again makes room for them: a probe of the tail, and after it all of it by the timeout.
+    b.wait_for_segment();
+    b.expect("A 1:981 ack 1 <sack 70:80 50:60>");
     b.wait_for_segment();
     b.expect("A 1:981 ack 1 <sack 70:80 50:60>");
     b.expect("PA 981:1001 ack 1 <sack 70:80 50:60>");
