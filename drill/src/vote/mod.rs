@@ -34,7 +34,7 @@ const WAIT_SIMULATED_US: u64 = 20_000;
 /// The same for Linux, whose acknowledgements are asked to be quick.
 const WAIT_REAL_US: u64 = 20_000;
 /// The same when its vote is looked at again, lest a busy machine be taken for a difference.
-const WAIT_PATIENT_US: u64 = 120_000;
+const WAIT_PATIENT_US: u64 = 40_000;
 /// How often a case is voted on again before it counts as unsteady.
 const ATTEMPTS: usize = 5;
 /// Threads with a namespace each: they mostly wait.
