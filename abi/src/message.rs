@@ -30,6 +30,10 @@ pub mod state {
 pub mod flags {
     /// Nagle's algorithm is off from the start.
     pub const NODELAY: u32 = 1 << 0;
+    /// Fast Open (RFC 7413) may be used, if the card's profile allows it.
+    pub const FAST_OPEN: u32 = 1 << 1;
+    /// Of CONNECT: the SYN asks for explicit congestion notification (RFC 3168), whatever the card's default.
+    pub const ECN: u32 = 1 << 2;
 }
 
 /// Options of [`SetOption`] and [`GetOption`]. An unknown one is refused.
@@ -51,8 +55,15 @@ pub mod option {
     pub const HOP_LIMIT: u32 = 7;
     /// The type of service or traffic class of segments; its two lowest bits, those of ECN, are zero.
     pub const TRAFFIC_CLASS: u32 = 8;
-    /// The congestion controller: 1 for NewReno, 2 for CUBIC. Another is refused.
+    /// The congestion controller: 1 for NewReno, 2 for CUBIC, 3 for DCTCP, 4 for BBR. Another is refused.
     pub const CONGESTION: u32 = 9;
+    /// RFC 5482's user timeout option: the milliseconds to advertise to the peer, whose own are then heard, too; 0, as
+    /// at first, for neither.
+    pub const ADVERTISE_USER_TIMEOUT_MS: u32 = 11;
+    /// The user timeout that the peer advertised last, in milliseconds; 0 for none. Cannot be set.
+    pub const PEER_USER_TIMEOUT_MS: u32 = 12;
+    /// The controllers by value and name.
+    pub const CONTROLLERS: &[(u64, &str)] = &[(1, "new-reno"), (2, "cubic"), (3, "dctcp")];
     /// 1, as at first: ICMP errors are told by NOTICE. 0: they are not (RFC 9293, 3.9.1.8).
     pub const REPORT_ERRORS: u32 = 10;
 }

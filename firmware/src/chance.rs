@@ -79,6 +79,8 @@ pub struct Keys {
     pub sequence: Key,
     /// Of timestamp offsets.
     pub timestamp: Key,
+    /// Of Fast Open cookies.
+    pub cookie: Key,
 }
 
 impl Keys {
@@ -94,7 +96,7 @@ impl Keys {
             bytes[8..].copy_from_slice(&(a.hash(&[purpose, 2]) ^ b.hash(&[purpose, 3])).to_le_bytes());
             Key::new(bytes)
         };
-        Self { table: draw(1), sequence: draw(2), timestamp: draw(3) }
+        Self { table: draw(1), sequence: draw(2), timestamp: draw(3), cookie: draw(4) }
     }
 }
 

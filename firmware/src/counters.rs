@@ -147,7 +147,7 @@ counters! {
     TcpHandshakeRefused = "tcp-handshake-refused",
     /// TIME-WAIT entries that gave way to newer ones.
     TcpTimeWaitEvicted = "tcp-time-wait-evicted",
-    /// TIME-WAIT entries that a new SYN took over.
+    /// TIME-WAIT entries that a new connection took over.
     TcpTimeWaitReused = "tcp-time-wait-reused",
     /// Segments received for card connections.
     TcpSegmentsIn = "tcp-segments-in",
@@ -197,6 +197,16 @@ counters! {
     TcpTimeouts = "tcp-timeouts",
     /// Tail loss probes sent.
     TcpTailProbes = "tcp-tail-probes",
+    /// Connections whose SYN had text that the server took (RFC 7413).
+    TcpFastOpenTaken = "tcp-fast-open-taken",
+    /// The same, that it did not take.
+    TcpFastOpenRefused = "tcp-fast-open-refused",
+    /// A listener's connections that began with the text of a SYN.
+    TcpFastOpenPassive = "tcp-fast-open-passive",
+    /// SYNs with a cookie that was wrong or too old.
+    TcpFastOpenCookieWrong = "tcp-fast-open-cookie-wrong",
+    /// SYNs with a right cookie whose text was not taken because too many of the listener's were pending.
+    TcpFastOpenPendingFull = "tcp-fast-open-pending-full",
     /// Times that a path's MTU was lowered.
     TcpPathMtuLowered = "tcp-path-mtu-lowered",
     /// Times that it was raised.
@@ -221,6 +231,10 @@ counters! {
     TcpDsacksIn = "tcp-dsacks-in",
     /// Windows that were not used for longer than a timeout, and begun again (RFC 5681, 4.1).
     TcpIdleRestarts = "tcp-idle-restarts",
+    /// Segments with data that arrived with a mark of congestion (RFC 3168).
+    TcpMarksIn = "tcp-marks-in",
+    /// Windows reduced because the peer echoed a mark.
+    TcpMarksAnswered = "tcp-marks-answered",
     /// Keep-alives sent.
     TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.

@@ -29,4 +29,5 @@ mod wire;
 
 pub use engine::{Checksum, Firmware, Verdict};
 pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Refusal, Tcp};
+pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};

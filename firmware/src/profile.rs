@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::tcp::ecn::EcnPolicy;
+
 /// Everything about the card that its operator decides.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -128,6 +130,8 @@ pub enum CongestionControl {
     NewReno,
     /// RFC 8312 and its successor.
     Cubic,
+    /// RFC 8257; connections that the card opens ask for ECN, whatever `ecn` says but `off`.
+    Dctcp,
 }
 
 /// TCP's parameters.
@@ -136,6 +140,8 @@ pub enum CongestionControl {
 pub struct Tcp {
     /// The controller of new connections.
     pub congestion: CongestionControl,
+    /// Explicit congestion notification (RFC 3168).
+    pub ecn: EcnPolicy,
     /// Maximum segment lifetime; TIME-WAIT lasts twice as long (RFC 9293, 3.4.2). In milliseconds.
     pub msl_ms: u32,
     /// The first congestion window, in segments (RFC 6928).
@@ -158,6 +164,12 @@ pub struct Tcp {
     pub repeat_fin: bool,
     /// How often a SYN-ACK is sent again.
     pub syn_ack_retries: u32,
+    /// Fast Open (RFC 7413) is there for programs that ask for it.
+    pub fast_open: bool,
+    /// Connections of one listener that may be open by Fast Open alone, their handshakes not complete.
+    pub fast_open_pending: u32,
+    /// Servers whose Fast Open cookies the card remembers.
+    pub fast_open_servers: u32,
     /// How long a connection that its program has left may stay in FIN-WAIT-2, in milliseconds.
     pub fin_wait_2_ms: u32,
 }
@@ -166,6 +178,7 @@ impl Default for Tcp {
     fn default() -> Self {
         Self {
             congestion: CongestionControl::Cubic,
+            ecn: EcnPolicy::WhenAsked,
             msl_ms: 30_000,
             initial_window_segments: 10,
             rto_min_ms: 200,
@@ -181,6 +194,9 @@ impl Default for Tcp {
             give_up_syn_ms: 180_000,
             repeat_fin: false,
             syn_ack_retries: 5,
+            fast_open: false,
+            fast_open_pending: 16,
+            fast_open_servers: 256,
             fin_wait_2_ms: 60_000,
         }
     }
@@ -275,6 +291,7 @@ impl Profile {
         range("limits.receive_fifo_frames", receive_fifo_frames, 1, 65_536)?;
         let Tcp {
             congestion: _,
+            ecn: _,
             msl_ms,
             initial_window_segments,
             rto_min_ms,
@@ -285,6 +302,9 @@ impl Profile {
             give_up_syn_ms,
             repeat_fin: _,
             syn_ack_retries,
+            fast_open: _,
+            fast_open_pending,
+            fast_open_servers,
             fin_wait_2_ms,
         } = self.tcp;
         range("tcp.msl_ms", msl_ms, 1, 120_000)?;
@@ -298,6 +318,8 @@ impl Profile {
         range("tcp.give_up_ms", give_up_ms, 1000, 86_400_000)?;
         range("tcp.give_up_syn_ms", give_up_syn_ms, 1000, 86_400_000)?;
         range("tcp.syn_ack_retries", syn_ack_retries, 0, 15)?;
+        range("tcp.fast_open_pending", fast_open_pending, 0, 65_536)?;
+        range("tcp.fast_open_servers", fast_open_servers, 0, 65_536)?;
         range("tcp.fin_wait_2_ms", fin_wait_2_ms, 1, 86_400_000)
     }
 }

@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use toe_abi::{
-    Abort, Addresses, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Info, InfoResult, Listen, Mac, Message,
-    Notice, Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
+    Abort, Addresses, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, GetOption, Hello, Info, InfoResult, Listen, Mac,
+    Message, Notice, Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
@@ -19,7 +19,7 @@ use crate::seq::Seq;
 use crate::time::{Duration, Instant};
 use crate::wire::checksum::Sum;
 use crate::wire::frame::{Ethernet, Headers};
-use crate::wire::options::{Options, SackBlocks, Timestamps};
+use crate::wire::options::{Cookie, Options, SackBlocks, Timestamps};
 use crate::wire::segment::{self, Flags, Segment};
 use crate::wire::{icmp, ip};
 
@@ -57,6 +57,8 @@ pub struct Bench {
     out: VecDeque<Vec<u8>>,
     /// The peer uses timestamps: its TSval is the time in milliseconds.
     pub timestamps: Option<u32>,
+    /// The peer's packets are marked on their way: congestion experienced.
+    pub marks: bool,
     option: (u32, u64),
     info: Option<InfoResult>,
     /// The last NOTICE.
@@ -81,7 +83,10 @@ struct Said {
     mss: Option<u16>,
     scale: Option<u8>,
     sack_permitted: bool,
+    ecn_capable: bool,
     timestamps: Option<(u32, u32)>,
+    user_timeout: Option<u16>,
+    fast_open: Option<Cookie>,
     sack: Vec<(u32, u32)>,
 }
 
@@ -98,6 +103,8 @@ fn said(text: &str) -> Said {
             'P' => Flags::PSH.0,
             'A' => Flags::ACK.0,
             'U' => Flags::URG.0,
+            'E' => Flags::ECE.0,
+            'W' => Flags::CWR.0,
             '.' => 0,
             other => panic!("no such flag: {other}"),
         };
@@ -114,7 +121,15 @@ fn said(text: &str) -> Said {
             "win" => said.window = Some(number(words.next()) as u16),
             "mss" => said.mss = Some(number(words.next()) as u16),
             "ws" => said.scale = Some(number(words.next()) as u8),
+            "uto" => said.user_timeout = Some(number(words.next()) as u16),
+            "fo" => {
+                // Hexadecimal digits, or a dash.
+                let digits = words.next().unwrap().trim_matches('-');
+                let bytes = (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap());
+                said.fast_open = Cookie::new(&bytes.collect::<Vec<_>>());
+            }
             "sackOK" => said.sack_permitted = true,
+            "ect" => said.ecn_capable = true,
             "ts" => said.timestamps = Some((number(words.next()), number(words.next()))),
             "sack" => in_sack = true,
             w if in_sack => said.sack.push(range(w)),
@@ -163,6 +178,7 @@ impl Bench {
             reading: true,
             out: VecDeque::new(),
             timestamps: None,
+            marks: false,
             option: (0, 0),
             info: None,
             notice: Notice {
@@ -209,6 +225,16 @@ impl Bench {
         self.sent = 0;
         self.received.clear();
         (self.bits, self.reason) = (0, 0);
+    }
+
+    /// The same, from another port of the side that opens it.
+    pub fn another_port(&mut self, active: bool) {
+        self.another();
+        if active {
+            self.local.port += 1;
+        } else {
+            self.remote.port += 1;
+        }
     }
 
     /// Sends a message of the guest.
@@ -312,11 +338,16 @@ impl Bench {
 
     /// LISTEN on the bench's local end.
     pub fn listen(&mut self) {
+        self.listen_with(0);
+    }
+
+    /// The same, with flags.
+    pub fn listen_with(&mut self, flags: u32) {
         self.tell(&Message::Listen(Listen {
             cookie: 2,
             local: self.local,
             backlog: 4,
-            flags: 0,
+            flags,
             receive_limit: 1 << 40,
             mtu: self.mtu,
         }));
@@ -403,7 +434,12 @@ impl Bench {
         let headers = Headers {
             source: PEER_MAC,
             destination: GUEST_MAC,
-            ip: ip::Header { source: self.remote.ip, destination: self.local.ip, hop_limit: 64, traffic_class: 0 },
+            ip: ip::Header {
+                source: self.remote.ip,
+                destination: self.local.ip,
+                hop_limit: 64,
+                traffic_class: if self.marks { 3 } else { 0 },
+            },
             tcp: segment::Header {
                 source_port: self.remote.port,
                 destination_port: self.local.port,
@@ -417,6 +453,8 @@ impl Bench {
                     window_scale: s.scale,
                     sack_permitted: s.sack_permitted,
                     timestamps,
+                    user_timeout: s.user_timeout,
+                    fast_open: s.fast_open,
                     sack,
                 },
             },
@@ -441,6 +479,15 @@ impl Bench {
                 return Some((from, from + s.text.len() as u32));
             }
         }
+    }
+
+    /// The next segment of the card, which is a SYN-ACK: its number and what it acknowledges.
+    #[track_caller]
+    pub fn next_syn_ack(&mut self) -> (u32, u32) {
+        let frame = self.out.pop_front().expect("a SYN-ACK");
+        let s = parse(&frame);
+        assert_eq!(s.flags, Flags::SYN | Flags::ACK);
+        (s.seq.distance(self.iss.unwrap()) as u32, s.ack.distance(Seq(PEER_ISS)) as u32)
     }
 
     /// Octets that the guest has sent.
@@ -471,10 +518,15 @@ impl Bench {
             (Flags::RST, 'R'),
             (Flags::PSH, 'P'),
             (Flags::ACK, 'A'),
+            (Flags::ECE, 'E'),
+            (Flags::CWR, 'W'),
         ] {
             if s.flags.has(flag) {
                 text.push(letter);
             }
+        }
+        if congestion_bits(frame) != 0 {
+            text.push_str(" ect");
         }
         let seq = s.seq.distance(iss) as u32;
         write!(text, " {seq}:{}", seq + s.text.len() as u32).unwrap();
@@ -490,6 +542,11 @@ impl Bench {
         options.extend(s.options.window_scale.map(|w| format!("ws {w}")));
         options.extend(s.options.sack_permitted.then(|| "sackOK".to_owned()));
         options.extend(s.options.timestamps.map(|t| format!("ts {} {}", t.value, t.echo)));
+        options.extend(s.options.user_timeout.map(|u| format!("uto {u}")));
+        options.extend(s.options.fast_open.map(|c| {
+            let digits: String = c.as_slice().iter().map(|b| format!("{b:02x}")).collect();
+            format!("fo {}", if digits.is_empty() { "-" } else { &digits })
+        }));
         let blocks = s.options.sack.as_slice().iter();
         let blocks: Vec<_> =
             blocks.map(|(a, b)| format!("{}:{}", a.distance(Seq(PEER_ISS)), b.distance(Seq(PEER_ISS)))).collect();
@@ -499,7 +556,8 @@ impl Bench {
         if !options.is_empty() {
             write!(text, " <{}>", options.join(", ")).unwrap();
         }
-        let offset = u64::from(seq).wrapping_sub(1);
+        // Text in a SYN stands behind it.
+        let offset = (u64::from(seq) + u64::from(s.flags.has(Flags::SYN))).wrapping_sub(1);
         let right = s.text.iter().enumerate().all(|(i, b)| *b == octet(offset + i as u64));
         assert!(right, "{text}: not the octets that the guest sent");
         text
@@ -512,6 +570,7 @@ impl Bench {
         let found = self.describe(&frame);
         let (s, f) = (said(text), said(&found));
         let same = s.flags == f.flags
+            && s.ecn_capable == f.ecn_capable
             && s.seq.is_none_or(|x| f.seq == Some(x))
             && s.end.is_none_or(|x| f.end == Some(x))
             && s.ack.is_none_or(|x| f.ack == Some(x))
@@ -521,6 +580,8 @@ impl Bench {
             && s.scale.is_none_or(|x| f.scale == Some(x))
             && (!s.sack_permitted || f.sack_permitted)
             && s.timestamps.is_none_or(|x| f.timestamps == Some(x))
+            && s.user_timeout.is_none_or(|x| f.user_timeout == Some(x))
+            && s.fast_open.is_none_or(|x| f.fast_open == Some(x))
             && (s.sack.is_empty() || s.sack == f.sack);
         assert!(same, "expected {text}, and {found} was sent");
     }
@@ -596,6 +657,12 @@ impl Bench {
         self.tell(&Message::Addresses(Addresses { cookie: 1 }, &tail));
     }
 
+    /// The guest asks for an option; the reason and the value.
+    pub fn get(&mut self, option: u32) -> (u32, u64) {
+        self.tell(&Message::GetOption(GetOption { cookie: 1, object: self.connection, option }));
+        self.option
+    }
+
     /// The next frame of the card as it is.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         self.out.pop_front()
@@ -658,6 +725,12 @@ pub fn repair(frame: &mut [u8]) {
 
 fn ipv4_at(frame: &[u8], at: usize) -> IpAddr {
     IpAddr::from([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]])
+}
+
+/// The congestion bits of the card's frame.
+fn congestion_bits(frame: &[u8]) -> u8 {
+    let (ethernet, packet) = Ethernet::split(frame).unwrap();
+    ip::find_tcp(ethernet.ethertype, packet).unwrap().ecn.0
 }
 
 fn parse(frame: &[u8]) -> Segment<'_> {

@@ -52,6 +52,10 @@ pub trait Neighbourhood: Send + Sync + std::fmt::Debug {
 
     /// A frame arrived that is not of this context.
     fn foreign_frame(&self, frame: &[u8]);
+
+    /// A peer has been silent for long, and perhaps its next hop is gone: asks for it anew, and gives the one that is
+    /// known now, if any is. Does not wait for the answer; it is called again while the silence lasts.
+    fn renew_next_hop(&self, remote: IpAddr) -> Option<Mac>;
 }
 
 /// Whoever waits for a connection or a listener.
@@ -78,6 +82,8 @@ pub(crate) struct Core {
     unsent: usize,
     /// Until when the background thread sleeps; `None` while it does not.
     sleeps_until: Option<Instant>,
+    /// Connections whose next hop is to be renewed.
+    advised: Vec<ConnectionKey>,
     frames_lost: u64,
     stop: bool,
 }
@@ -147,6 +153,7 @@ impl Context {
             buffer: vec![0; FRAME_BYTES_MAX],
             unsent: 0,
             sleeps_until: None,
+            advised: Vec::new(),
             frames_lost: 0,
             stop: false,
         };
@@ -271,10 +278,10 @@ impl Context {
         }
     }
 
-    /// Sets (`Some`) or asks for NODELAY; what holds now.
-    pub(crate) fn nodelay(&self, connection: ConnectionKey, set: Option<bool>) -> io::Result<bool> {
-        match self.ask(Question::NoDelay { connection, set })? {
-            Reply::Option { reason: 0, value } => Ok(value != 0),
+    /// Sets (`Some`) or asks for an option of `toe_abi::option`; the value that holds now.
+    pub(crate) fn option(&self, connection: ConnectionKey, option: u32, set: Option<u64>) -> io::Result<u64> {
+        match self.ask(Question::Option { connection, option, set })? {
+            Reply::Option { reason: 0, value } => Ok(value),
             Reply::Option { reason, .. } => Err(CardError::Refused(reason).into()),
             _ => Err(io::Error::new(ErrorKind::InvalidData, "the card answered another question")),
         }
@@ -319,11 +326,11 @@ impl Context {
         self.handle.inner.lock().reservations.remove(&key)
     }
 
-    pub(crate) fn listen(&self, local: Endpoint, backlog: u32) -> (ListenerKey, Arc<Waker>) {
+    pub(crate) fn listen(&self, local: Endpoint, backlog: u32, flags: u32) -> (ListenerKey, Arc<Waker>) {
         let inner = &self.handle.inner;
         let addresses = inner.neighbourhood.addresses();
         let mut core = inner.lock();
-        let key = core.engine.listen(Instant::now(), local, backlog, inner.transport.mtu(), addresses);
+        let key = core.engine.listen(Instant::now(), local, (backlog, flags), inner.transport.mtu(), addresses);
         let waker = Arc::new(Waker::default());
         core.listener_wakers.insert(key, waker.clone());
         inner.settle(&mut core);
@@ -437,6 +444,7 @@ impl Inner {
                         show_connection(&core.engine, key, waker);
                     }
                 }
+                Change::PathAdvice(key) => core.advised.push(key),
                 Change::Listener(key) => {
                     self.general.notify_all();
                     if let Some(readiness) = core.listener_wakers.get(&key).and_then(|w| w.readiness()) {
@@ -495,6 +503,7 @@ impl Inner {
                     addresses = Some(self.neighbourhood.addresses());
                 }
             }
+            self.follow_advice(now);
             let (timeout, room) = {
                 let mut core = self.lock();
                 if let Some(addresses) = addresses {
@@ -525,6 +534,24 @@ impl Inner {
             self.lock().sleeps_until = None;
             // Empty is as good as emptied.
             let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+        }
+    }
+
+    /// Renews the next hops of connections whose peers are silent.
+    fn follow_advice(&self, now: Instant) {
+        let advised = {
+            let mut core = self.lock();
+            let keys = std::mem::take(&mut core.advised);
+            let remote = |key: &ConnectionKey| Some((*key, core.engine.connection(*key)?.remote.ip));
+            keys.iter().filter_map(remote).collect::<Vec<_>>()
+        };
+        for (key, remote) in advised {
+            // The kernel is asked without the lock.
+            if let Some(next_hop) = self.neighbourhood.renew_next_hop(remote) {
+                let mut core = self.lock();
+                core.engine.set_next_hop(now, key, next_hop);
+                self.settle(&mut core);
+            }
         }
     }
 

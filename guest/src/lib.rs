@@ -50,7 +50,7 @@ pub use listener::TcpListener;
 pub use options::Options;
 pub use route::{INTERFACE_VARIABLE, Kernel};
 pub use station::{Station, StationConfig};
-pub use stream::TcpStream;
+pub use stream::{PathState, TcpStream};
 pub use surroundings::{Reservation, Route, Surroundings};
 pub use toe_abi::InfoResult;
 pub use transport::{PacketTransport, Transport, VhostUser, VhostUserError};

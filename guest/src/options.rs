@@ -5,6 +5,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use toe_abi::flags;
+
 use crate::listener::TcpListener;
 use crate::route::Kernel;
 use crate::stream::TcpStream;
@@ -19,6 +21,7 @@ const BACKLOG: u32 = 128;
 pub struct Options {
     surroundings: Arc<dyn Surroundings>,
     pub(crate) nodelay: bool,
+    pub(crate) fast_open: bool,
     pub(crate) backlog: u32,
 }
 
@@ -41,7 +44,7 @@ impl Options {
 
     /// In other surroundings, such as a [`crate::Station`].
     pub fn with(surroundings: Arc<dyn Surroundings>) -> Self {
-        Self { surroundings, nodelay: false, backlog: BACKLOG }
+        Self { surroundings, nodelay: false, fast_open: false, backlog: BACKLOG }
     }
 
     /// Nagle's algorithm is off from the start.
@@ -49,6 +52,20 @@ impl Options {
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
         self
+    }
+
+    /// Fast Open (RFC 7413), where the card's operator allows it: [`Options::connect_with`] puts the first bytes into
+    /// the SYN once the server's cookie is known, and a listener takes such SYNs. A request may then arrive
+    /// twice; the program must be able to bear that. The kernel's connections do without.
+    #[must_use]
+    pub fn fast_open(mut self, fast_open: bool) -> Self {
+        self.fast_open = fast_open;
+        self
+    }
+
+    /// The flags of CONNECT and LISTEN.
+    pub(crate) fn flags(&self) -> u32 {
+        (if self.nodelay { flags::NODELAY } else { 0 }) | (if self.fast_open { flags::FAST_OPEN } else { 0 })
     }
 
     /// How many connections may wait to be accepted; 128 by default.
@@ -68,6 +85,15 @@ impl Options {
     /// As [`TcpStream::connect`].
     pub fn connect<A: ToSocketAddrs>(&self, addresses: A) -> io::Result<TcpStream> {
         first_that_works(addresses, |address| TcpStream::open(self, address, None))
+    }
+
+    /// Opens a connection to the first of the addresses that can be reached, and sends these bytes as its first: with
+    /// [`Options::fast_open`] perhaps in the SYN.
+    ///
+    /// # Errors
+    /// As [`TcpStream::connect`], and as [`std::io::Write::write_all`].
+    pub fn connect_with<A: ToSocketAddrs>(&self, addresses: A, first: &[u8]) -> io::Result<TcpStream> {
+        first_that_works(addresses, |address| TcpStream::open_with(self, address, None, first))
     }
 
     /// Opens a connection within `timeout`.

@@ -69,6 +69,20 @@ impl Neighbourhood for Interface {
     fn foreign_frame(&self, _frame: &[u8]) {
         // The kernel has its own copy of everything that is for it.
     }
+
+    fn renew_next_hop(&self, remote: IpAddr) -> Option<Mac> {
+        let known = || {
+            let route = netlink::route(remote)?;
+            let hop = route.gateway.unwrap_or(remote);
+            // A packet makes the kernel doubt a neighbour that it has not heard of for a while, and ask for it.
+            provoke(self.index, hop)?;
+            if route.interface == self.index { netlink::neighbour(self.index, hop) } else { Ok(None) }
+        };
+        known().unwrap_or_else(|e| {
+            log::debug!("cannot renew the next hop to {remote}: {e}");
+            None
+        })
+    }
 }
 
 impl Kernel {

@@ -31,8 +31,8 @@ const NEIGHBOURS_MAX: usize = 256;
 const NEIGHBOUR_AGE_MAX: Duration = Duration::from_secs(60);
 const RESOLVE_INTERVAL: Duration = Duration::from_millis(200);
 const RESOLVE_TRIES: u32 = 5;
-/// Linux's range of ports for active opens.
-const PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+/// Ports for active opens; the lower half is left to services.
+const PORTS: std::ops::RangeInclusive<u16> = 32_768..=65_535;
 /// The only interface there is.
 const INTERFACE: u32 = 1;
 
@@ -117,22 +117,25 @@ impl Station {
 
     fn take_port(&self, wanted: u16, purpose: Use) -> io::Result<Reservation> {
         let mut ports = self.neighbours.ports.lock().unwrap_or_else(|e| e.into_inner());
-        let port = if wanted != 0 {
-            wanted
-        } else {
-            let mut random = [0; 2];
-            rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-            let count = PORTS.end() - PORTS.start() + 1;
-            let start = u16::from_le_bytes(random) % count;
-            let free = (0..count).map(|i| PORTS.start() + (start + i) % count).find(|p| !ports.contains_key(p));
-            free.ok_or_else(|| io::Error::new(ErrorKind::AddrNotAvailable, "every port is in use"))?
-        };
+        let port = if wanted != 0 { wanted } else { free_port(&ports)? };
         match ports.entry(port) {
             Entry::Occupied(_) => return Err(ErrorKind::AddrInUse.into()),
             Entry::Vacant(free) => free.insert(purpose),
         };
         Ok(Reservation::own(port, Box::new(PortGuard { port, ports: self.neighbours.ports.clone() })))
     }
+}
+
+/// A port for an active open: the first free one behind a random one.
+//= docs/specs/rfc6056.txt#section-3.3.1
+//# next_ephemeral = min_ephemeral + (random() % num_ephemeral);
+fn free_port(used: &HashMap<u16, Use>) -> io::Result<u16> {
+    let mut random = [0; 2];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    let count = PORTS.end() - PORTS.start() + 1;
+    let start = u16::from_le_bytes(random) % count;
+    let free = (0..count).map(|i| PORTS.start() + (start + i) % count).find(|p| !used.contains_key(p));
+    free.ok_or_else(|| io::Error::new(ErrorKind::AddrNotAvailable, "every port is in use"))
 }
 
 impl Surroundings for Station {
@@ -215,9 +218,24 @@ impl Neighbourhood for Neighbours {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    fn renew_next_hop(&self, remote: IpAddr) -> Option<Mac> {
+        let (local, hop) = self.config.way_to(remote).ok()?;
+        self.send(&self.question(local, hop)?);
+        let table = self.table.lock().unwrap_or_else(|e| e.into_inner());
+        table.get(&hop).map(|(mac, _)| *mac)
+    }
 }
 
 impl Neighbours {
+    fn question(&self, local: IpAddr, hop: IpAddr) -> Option<Vec<u8>> {
+        match (local, hop) {
+            (IpAddr::V4(local), IpAddr::V4(hop)) => Some(arp(ARP_REQUEST, (self.mac(), local), (BROADCAST, hop))),
+            (IpAddr::V6(local), IpAddr::V6(hop)) => Some(solicitation(self.mac(), local, hop)),
+            _ => None,
+        }
+    }
+
     fn is_ours(&self, ip: IpAddr) -> bool {
         self.config.addresses.iter().any(|(ours, _)| *ours == ip)
     }
@@ -246,11 +264,7 @@ impl Neighbours {
                 return Ok(mac);
             }
             drop(table);
-            let question = match (local, hop) {
-                (IpAddr::V4(local), IpAddr::V4(hop)) => arp(ARP_REQUEST, (self.mac(), local), (BROADCAST, hop)),
-                (IpAddr::V6(local), IpAddr::V6(hop)) => solicitation(self.mac(), local, hop),
-                _ => return Err(FallbackReason::NoRoute),
-            };
+            let question = self.question(local, hop).ok_or(FallbackReason::NoRoute)?;
             self.send(&question);
             table = self.table.lock().unwrap_or_else(|e| e.into_inner());
             let deadline = Instant::now() + RESOLVE_INTERVAL;

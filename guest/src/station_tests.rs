@@ -147,6 +147,35 @@ fn what_is_not_for_us_or_damaged_changes_nothing() {
     assert_eq!(wire.sent.lock().unwrap().len(), 1);
 }
 
+//= docs/specs/rfc6056.txt#section-3.3.1
+//= type=test
+//# next_ephemeral = min_ephemeral + (random() % num_ephemeral);
+#[test]
+fn ports_of_active_opens_are_random_over_their_whole_range() {
+    let mut used = HashMap::new();
+    let mut numbers = Vec::new();
+    for _ in 0..2000 {
+        let port = free_port(&used).unwrap();
+        assert!(PORTS.contains(&port) && used.insert(port, Use::Connection).is_none());
+        numbers.push(port);
+    }
+    // Every sixteenth of the range has its share of 125, and hardly ever does one follow the other.
+    for part in 0..16 {
+        let share = numbers.iter().filter(|p| (**p - PORTS.start()) / 2048 == part).count();
+        assert!((60..=200).contains(&share), "{share} of 2000 in part {part}");
+    }
+    assert!(numbers.windows(2).filter(|w| w[0].abs_diff(w[1]) <= 2).count() < 20);
+}
+
+#[test]
+fn the_last_free_port_is_found_and_then_there_is_none() {
+    let mut used: HashMap<_, _> = PORTS.map(|port| (port, Use::Connection)).collect();
+    used.remove(&40_000);
+    assert_eq!(free_port(&used).unwrap(), 40_000);
+    used.insert(40_000, Use::Listener);
+    assert_eq!(free_port(&used).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
+}
+
 #[test]
 fn the_table_is_bounded() {
     let (_wire, a) = station(1);
@@ -213,4 +242,26 @@ fn a_segment_for_nobody_is_reset_but_a_listener_without_room_stays_silent() {
     frame[33] = 3;
     station.foreign_frame(&frame);
     assert_eq!(wire.sent.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_next_hop_that_has_moved_is_found_without_waiting() {
+    let (a, _b, wire_a, wire_b) = pair();
+    assert_eq!(a.resolve(ip("192.0.2.1"), ip("192.0.2.2")).unwrap(), wire_b.mac);
+    let asked = wire_a.sent.lock().unwrap().len();
+    // Another station has the address now.
+    let (wire_c, c) = station(2);
+    let moved = Mac([2, 0, 0, 0, 0, 0x99]);
+    let c = Neighbours {
+        transport: Arc::new(Wire { mac: moved, sent: Mutex::default(), other: Mutex::new(Some(a.clone())) }),
+        ..Arc::into_inner(c).unwrap()
+    };
+    drop(wire_c);
+    *wire_a.other.lock().unwrap() = Some(Arc::new(c));
+    assert_eq!(a.renew_next_hop(ip("192.0.2.2")), Some(moved));
+    assert_eq!(wire_a.sent.lock().unwrap().len(), asked + 1);
+    // Nobody answers: what was known is still the best there is.
+    *wire_a.other.lock().unwrap() = None;
+    assert_eq!(a.renew_next_hop(ip("192.0.2.2")), Some(moved));
+    assert_eq!(a.renew_next_hop(ip("198.51.100.1")), None, "the gateway is not known");
 }

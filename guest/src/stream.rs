@@ -13,6 +13,9 @@
 //! context's thread goes on after that. A process that ends earlier than its context's thread is done loses them:
 //! see [`crate::close_all`]. If received bytes were left unread, the connection is reset, as the kernel does it.
 
+mod settings;
+mod urgent;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -20,7 +23,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use toe_abi::{Action, Endpoint, InfoResult, Reason, flags, state};
+use toe_abi::{Action, Endpoint, InfoResult, Reason, option, state};
+
+pub use settings::PathState;
 
 use crate::context::{Context, LINGER, Waker, connection_readiness};
 use crate::engine::{self, Broken, ConnectionKey, Opening};
@@ -90,16 +95,32 @@ impl TcpStream {
 
     /// Opens a connection, on the card if that can be.
     pub(crate) fn open(options: &Options, remote: SocketAddr, timeout: Option<Duration>) -> io::Result<Self> {
+        Self::open_with(options, remote, timeout, &[])
+    }
+
+    /// The same, and sends these bytes as its first.
+    pub(crate) fn open_with(
+        options: &Options,
+        remote: SocketAddr,
+        timeout: Option<Duration>,
+        first: &[u8],
+    ) -> io::Result<Self> {
         if timeout == Some(Duration::ZERO) {
             return Err(io::Error::new(ErrorKind::InvalidInput, "a timeout of zero: give at least one nanosecond"));
         }
         let deadline = timeout.map(|t| Instant::now() + t);
-        match CardStream::open(options, remote, deadline) {
-            Ok(stream) => Ok(Self { carrier: Carrier::Card(Arc::new(stream)) }),
+        match CardStream::open(options, remote, deadline, first) {
+            Ok((stream, written)) => {
+                let mut stream = Self { carrier: Carrier::Card(Arc::new(stream)) };
+                stream.write_all(&first[written..])?;
+                Ok(stream)
+            }
             Err(NotOnCard::Failed(e)) => Err(e),
             Err(NotOnCard::Fallback(reason, reservation)) => {
                 log::debug!("{remote} goes through the kernel: {reason}");
-                kernel_connect(options, remote, deadline, reason, reservation)
+                let mut stream = kernel_connect(options, remote, deadline, reason, reservation)?;
+                stream.write_all(first)?;
+                Ok(stream)
             }
         }
     }
@@ -118,6 +139,7 @@ impl TcpStream {
 
     /// A connection that the kernel carries.
     pub(crate) fn of_kernel(stream: std::net::TcpStream, reason: FallbackReason) -> Self {
+        urgent::keep_in_line(&stream);
         Self { carrier: Carrier::Kernel(stream, reason) }
     }
 
@@ -193,7 +215,7 @@ impl TcpStream {
     /// As in std, and [`CardError`].
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         match &self.carrier {
-            Carrier::Card(c) => c.context.nodelay(c.key, Some(nodelay)).map(drop),
+            Carrier::Card(c) => c.context.option(c.key, option::NODELAY, Some(nodelay.into())).map(drop),
             Carrier::Kernel(s, _) => s.set_nodelay(nodelay),
         }
     }
@@ -204,7 +226,7 @@ impl TcpStream {
     /// As in std, and [`CardError`].
     pub fn nodelay(&self) -> io::Result<bool> {
         match &self.carrier {
-            Carrier::Card(c) => c.context.nodelay(c.key, None),
+            Carrier::Card(c) => c.context.option(c.key, option::NODELAY, None).map(|on| on != 0),
             Carrier::Kernel(s, _) => s.nodelay(),
         }
     }
@@ -367,12 +389,18 @@ impl CardStream {
         }
     }
 
-    fn open(options: &Options, remote: SocketAddr, deadline: Option<Instant>) -> Result<Self, NotOnCard> {
+    /// Opens it; gives how many of the first bytes the library has taken.
+    fn open(
+        options: &Options,
+        remote: SocketAddr,
+        deadline: Option<Instant>,
+        first: &[u8],
+    ) -> Result<(Self, usize), NotOnCard> {
         let surroundings = options.surroundings();
         let remote = Endpoint::from(remote);
         let route = surroundings.route(remote.ip)?;
         let context = surroundings.context(route.interface)?;
-        let flags = if options.nodelay { flags::NODELAY } else { 0 };
+        let flags = options.flags();
         let mut in_use = Vec::new();
         for _ in 0..PORTS_TRIED_MAX {
             let reservation = surroundings.reserve(SocketAddr::new(route.local, 0)).map_err(NotOnCard::Failed)?;
@@ -394,8 +422,11 @@ impl CardStream {
                     });
                 }
                 Opening::Asked | Opening::Taken => {
+                    // Before the peer is waited for: the SYN may carry it.
+                    let written = stream.context.act(|core| core.engine.write(Instant::now(), stream.key, first));
                     stream.wait_for_peer(deadline).map_err(NotOnCard::Failed)?;
-                    return Ok(stream);
+                    let written = if let engine::Write::Bytes(n) = written { n } else { 0 };
+                    return Ok((stream, written));
                 }
             }
         }
@@ -459,10 +490,12 @@ impl CardStream {
         }
     }
 
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&self, bytes: &[u8], urgent: bool) -> io::Result<usize> {
         let deadline = self.deadline(timeout(&self.write_timeout));
         let result = self.context.wait_for(self.key, &self.waker, deadline, |engine, now| {
-            match engine.write(now, self.key, bytes) {
+            let written =
+                if urgent { engine.write_urgent(now, self.key, bytes) } else { engine.write(now, self.key, bytes) };
+            match written {
                 engine::Write::Full => None,
                 other => Some(other),
             }
@@ -521,7 +554,7 @@ impl Read for &TcpStream {
 impl Write for &TcpStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &self.carrier {
-            Carrier::Card(c) => c.write(bytes),
+            Carrier::Card(c) => c.write(bytes, false),
             Carrier::Kernel(s, _) => (&mut &*s).write(bytes),
         }
     }

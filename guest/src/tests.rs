@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use socket2::Socket;
-use toe_abi::{Action, Mac, Reason};
+use toe_abi::{Action, Mac, Reason, option};
 
 use crate::engine::mock_card::{ECHO_PORT, MockCard, SILENT_PORT};
 use crate::transport::{Transport, poll};
@@ -19,6 +19,8 @@ use crate::{
 };
 
 const KEY: u128 = 7;
+/// What the next hop is after it was renewed.
+const NEW_HOP: Mac = Mac([2, 0, 0, 0, 0, 0x77]);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A transport in memory with the model of the card at its other end.
@@ -117,6 +119,10 @@ impl Transport for Memory {
 struct Nowhere;
 
 impl Neighbourhood for Nowhere {
+    fn renew_next_hop(&self, _remote: IpAddr) -> Option<Mac> {
+        Some(NEW_HOP)
+    }
+
     fn addresses(&self) -> Vec<IpAddr> {
         vec![Ipv4Addr::LOCALHOST.into()]
     }
@@ -457,4 +463,97 @@ fn a_dropped_context_says_bye() {
     drop(stream);
     drop(options);
     assert_eq!(memory.card().connections(), 0);
+}
+
+#[test]
+fn urgent_data_is_marked_and_stays_in_its_place() {
+    let (_memory, options) = machine(20);
+    let mut stream = options.connect(at(ECHO_PORT)).unwrap();
+    assert_eq!(stream.urgent().unwrap(), 0);
+    let nothing = stream.wait_urgent(Some(Duration::from_millis(20)));
+    assert_eq!(nothing.unwrap_err().kind(), ErrorKind::WouldBlock);
+    stream.write_all(b"hello").unwrap();
+    assert_eq!(stream.send_urgent(b"!").unwrap(), 1);
+    stream.write_all(b"later").unwrap();
+    assert_eq!(stream.wait_urgent(Some(PATIENCE)).unwrap(), 6);
+    let mut text = [0; 11];
+    stream.read_exact(&mut text[..6]).unwrap();
+    assert_eq!(stream.urgent().unwrap(), 0);
+    stream.read_exact(&mut text[6..]).unwrap();
+    assert_eq!(&text, b"hello!later");
+}
+
+#[test]
+fn a_silent_path_gets_a_new_next_hop() {
+    let (memory, options) = machine(0);
+    let stream = options.connect(at(ECHO_PORT)).unwrap();
+    assert_eq!(stream.path_state().unwrap().silent_timeouts, 0);
+    memory.card().advise_all();
+    let [a, b, c, d, e, f] = NEW_HOP.0;
+    let new = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+    until("another next hop", || memory.card().option_of(0, option::NEXT_HOP) == Some(new));
+    assert_eq!(stream.path_state().unwrap().silent_timeouts, 1);
+}
+
+/// Sets everything and reads it again.
+fn settings(stream: &TcpStream) {
+    let s = Duration::from_secs;
+    assert_eq!(stream.keepalive().unwrap(), None);
+    stream.set_keepalive_interval(s(3)).unwrap();
+    stream.set_keepalive_retries(4).unwrap();
+    assert_eq!(stream.keepalive().unwrap(), None, "they are not switched on by that");
+    stream.set_keepalive(Some(s(50))).unwrap();
+    assert_eq!(stream.keepalive().unwrap(), Some(s(50)));
+    stream.set_keepalive(None).unwrap();
+    assert_eq!(stream.keepalive().unwrap(), None);
+    stream.set_user_timeout(Some(s(9))).unwrap();
+    assert_eq!(stream.user_timeout().unwrap(), Some(s(9)));
+    stream.set_ttl(7).unwrap();
+    assert_eq!(stream.ttl().unwrap(), 7);
+    stream.set_traffic_class(0xb8).unwrap();
+    assert_eq!(stream.traffic_class().unwrap(), 0xb8);
+    assert_eq!(stream.set_traffic_class(1).unwrap_err().kind(), ErrorKind::InvalidInput);
+    stream.set_congestion("new-reno").unwrap();
+    assert_eq!(stream.congestion().unwrap(), "new-reno");
+    assert_eq!(stream.set_congestion("no-such").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(stream.congestion().unwrap(), "new-reno");
+}
+
+#[test]
+fn what_can_be_set_is_the_same_on_the_card_and_in_the_kernel() {
+    let (_memory, options) = machine(0);
+    let stream = options.connect(at(ECHO_PORT)).unwrap();
+    settings(&stream);
+    assert_eq!(stream.set_keepalive(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
+
+    let listener = std::net::TcpListener::bind(at(0)).unwrap();
+    let kernel = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut peer = TcpStream::of_kernel(listener.accept().unwrap().0, FallbackReason::NoRoute);
+    let kernel = TcpStream::of_kernel(kernel, FallbackReason::NoRoute);
+    settings(&kernel);
+    // Urgent data is in its place there, too.
+    assert_eq!(kernel.send_urgent(b"ab").unwrap(), 2);
+    let mut text = [0; 2];
+    peer.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"ab");
+}
+
+#[test]
+fn first_words_go_with_the_connect() {
+    let (memory, options) = machine(20);
+    let options = options.fast_open(true);
+    let mut stream = options.connect_with(at(ECHO_PORT), &pattern(5_000, 4)).unwrap();
+    assert_eq!(memory.card().flags_of(0), Some(toe_abi::flags::FAST_OPEN));
+    let mut back = vec![0; 5_000];
+    stream.read_exact(&mut back).unwrap();
+    assert!(back == pattern(5_000, 4));
+    // Where there is no card, too.
+    let context = options.surroundings().context(1).unwrap();
+    let kernel = Options::with(Arc::new(Loopback { context, no_way: Some(FallbackReason::NoRoute) }));
+    let listener = std::net::TcpListener::bind(at(0)).unwrap();
+    let stream = kernel.connect_with(listener.local_addr().unwrap(), b"hello").unwrap();
+    assert_eq!(stream.offload(), Offload::Kernel(FallbackReason::NoRoute));
+    let mut text = [0; 5];
+    listener.accept().unwrap().0.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"hello");
 }

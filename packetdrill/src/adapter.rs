@@ -217,7 +217,7 @@ impl Adapter {
 
     /// The next moment at which something happens by itself, if there is one: never the present one.
     fn next_event(w: &World) -> Option<Instant> {
-        let deadlines = w.sockets.guest.next_deadline().into_iter();
+        let deadlines = w.sockets.guest.next_deadline().into_iter().chain(w.sockets.next_deadline());
         let next = deadlines.chain(w.sleepers.values().filter_map(|sleeper| sleeper.deadline)).min()?;
         Some(next.max(w.sockets.guest.now() + Duration::from_us(1)))
     }
@@ -230,7 +230,7 @@ impl Adapter {
     }
 
     fn move_to(&self, w: &mut World, at: Instant) {
-        let due = w.sockets.guest.move_to(at);
+        let due = w.sockets.guest.move_to(at) | w.sockets.release_due();
         if due || w.sleepers.values().any(|sleeper| sleeper.deadline.is_some_and(|deadline| deadline <= at)) {
             self.touch(w);
         }
@@ -375,15 +375,15 @@ impl Adapter {
     /// # Errors
     /// `EAGAIN`, or as [`Sockets::send`].
     pub fn send(&self, fd: RawFd, data: &[u8], flags: i32) -> Result<usize, Errno> {
-        // MSG_MORE is a hint that the card has no word for.
-        let known = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_EOR | libc::MSG_MORE;
+        let known = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_EOR | libc::MSG_MORE | libc::MSG_ZEROCOPY;
         if flags & !known != 0 {
             return Err(Errno(libc::EOPNOTSUPP));
         }
         let patience = self.patience(fd, flags, |s| s.send_timeout)?;
         let mut sent = 0;
         let mut failed = None;
-        let end = self.wait(patience, |s| match s.send(fd, &data[sent..]) {
+        let more = flags & libc::MSG_MORE != 0;
+        let end = self.wait(patience, |s| match s.send(fd, &data[sent..], more) {
             Ok(None) => Ok(None),
             Ok(Some(n)) => {
                 sent += n;

@@ -20,6 +20,7 @@ use crate::dialect::Dialect;
 use crate::errno::{self, Errno};
 use crate::flags::{Closed, Flags};
 use crate::kernel;
+use crate::observed::Observed;
 
 /// The stack's own Ethernet address and that of everybody else: no script ever sees them.
 const GUEST_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -62,10 +63,14 @@ pub struct Connection {
     /// What was fetched from there on and not read: the program only peeked.
     fetched: VecDeque<u8>,
     receive_limit: u64,
+    /// The program has more to send than there is room for.
+    waiting: bool,
+    /// What TCP_INFO has beside the card's figures.
+    pub observed: Observed,
 }
 
 impl Connection {
-    fn new(local: Endpoint, remote: Endpoint, bits: u32, send_limit: u64) -> Self {
+    fn new(local: Endpoint, remote: Endpoint, bits: u32, send_limit: u64, now: Instant) -> Self {
         Self {
             local,
             remote,
@@ -78,6 +83,8 @@ impl Connection {
             read: 0,
             fetched: VecDeque::new(),
             receive_limit: 0,
+            waiting: false,
+            observed: Observed::new(now),
         }
     }
 
@@ -147,6 +154,8 @@ pub struct Guest {
     listeners: HashMap<u64, Listener>,
     answers: HashMap<u64, Answer>,
     packets: VecDeque<Packet>,
+    /// To be set on the connection that CONNECT opens, before anything of it goes to the wire.
+    options: Vec<(u32, u64)>,
     /// A frame for the card, and one from it.
     outbox: Vec<u8>,
     inbox: Vec<u8>,
@@ -171,6 +180,7 @@ impl Guest {
             listeners: HashMap::new(),
             answers: HashMap::new(),
             packets: VecDeque::new(),
+            options: Vec::new(),
             outbox: vec![0; FRAME_BYTES_MAX],
             inbox: vec![0; FRAME_BYTES_MAX],
         };
@@ -211,6 +221,7 @@ impl Guest {
         if due {
             self.firmware.handle_timeout(self.now);
             self.pump();
+            self.observe();
         }
         due
     }
@@ -242,7 +253,36 @@ impl Guest {
             self.packets.extend(kernel::answer(packet, listens).map(|bytes| Packet { bytes, at }));
         }
         self.pump();
+        if let Some((source, destination, text_bytes)) = kernel::ends(packet) {
+            let now = self.now;
+            if let Some(c) = self.connection_between(destination.into(), source.into()) {
+                c.observed.arrived(text_bytes, now);
+            }
+        }
+        self.observe();
         Ok(())
+    }
+
+    fn connection_between(&mut self, local: Endpoint, remote: Endpoint) -> Option<&mut Connection> {
+        self.connections.values_mut().find(|c| c.local == local && c.remote == remote)
+    }
+
+    /// Looks at every connection's figures after something may have changed them.
+    fn observe(&mut self) {
+        let ids: Vec<u64> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.observe_one(id);
+        }
+    }
+
+    /// The same for one connection; its figures.
+    pub fn observe_one(&mut self, id: u64) -> Option<InfoResult> {
+        let info = self.info(id)?;
+        let now = self.now;
+        if let Some(c) = self.connections.get_mut(&id) {
+            c.observed.look(&info, c.waiting, now);
+        }
+        Some(info)
     }
 
     /// The next packet that the card has sent.
@@ -268,18 +308,26 @@ impl Guest {
         self.tell(&Message::Addresses(Addresses { cookie }, &tail));
     }
 
-    /// Opens a connection; its id.
+    /// Opens a connection with these options (of `toe_abi::option`), which hold for its SYN, too; its id.
     ///
     /// # Errors
     /// Why the card refuses.
-    pub fn connect(&mut self, local: Endpoint, remote: Endpoint, mtu: u32, flags: u32) -> Result<u64, Errno> {
+    pub fn connect(
+        &mut self,
+        local: Endpoint,
+        remote: Endpoint,
+        mtu: u32,
+        flags: u32,
+        options: &[(u32, u64)],
+    ) -> Result<u64, Errno> {
         let cookie = self.next_cookie();
+        self.options = options.to_vec();
         let request = Connect { cookie, local, remote, next_hop: PEER_MAC, flags, mtu, receive_limit: 0 };
         // The card may tell of the connection in the same breath.
         match self.ask(cookie, &Message::Connect(request))? {
             Answer::Connect(answer) => {
                 refusal(answer.reason)?;
-                let connection = Connection::new(local, remote, 0, answer.send_limit);
+                let connection = Connection::new(local, remote, 0, answer.send_limit, self.now);
                 self.connections.insert(answer.connection, connection);
                 Ok(answer.connection)
             }
@@ -340,8 +388,10 @@ impl Guest {
         }
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.sent = offset;
+            connection.waiting = room < data.len();
         }
         self.pump();
+        self.observe_one(id);
         room
     }
 
@@ -489,6 +539,12 @@ impl Guest {
                 quiet = false;
                 let mut bytes = buffer[ETHERNET_HEADER_BYTES..length].to_vec();
                 self.dialect.speak(&mut bytes);
+                if let Some((source, destination, text_bytes)) = kernel::ends(&bytes) {
+                    let now = self.now;
+                    if let Some(c) = self.connection_between(source.into(), destination.into()) {
+                        c.observed.sent(text_bytes, now);
+                    }
+                }
                 self.packets.push_back(Packet { bytes, at: self.now });
             }
             if quiet {
@@ -503,6 +559,12 @@ impl Guest {
         match *message {
             Message::ConnectResult(m) => {
                 self.answers.insert(m.cookie, Answer::Connect(m));
+                for (option, value) in std::mem::take(&mut self.options) {
+                    let cookie = self.next_cookie();
+                    let object = m.connection;
+                    // The card takes whatever `for_card` says; its answer is not waited for.
+                    self.submit(Some(&Message::SetOption(SetOption { cookie, object, value, option })));
+                }
             }
             Message::ListenResult(m) => {
                 self.answers.insert(m.cookie, Answer::Listen(m));
@@ -519,7 +581,7 @@ impl Guest {
             Message::Accepted(m) => {
                 let listener = self.listeners.get_mut(&m.listener)?;
                 if let Entry::Vacant(place) = self.connections.entry(m.connection) {
-                    place.insert(Connection::new(m.local, m.remote, state::ACCEPTED, m.send_limit));
+                    place.insert(Connection::new(m.local, m.remote, state::ACCEPTED, m.send_limit, self.now));
                     listener.waiting.push_back(m.connection);
                     listener.announced += 1;
                 }

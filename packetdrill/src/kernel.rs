@@ -7,7 +7,7 @@
 //! acknowledges something is reset, and all else dropped. What has a wrong checksum, is fragmented or has extension
 //! headers, is dropped, as a kernel without a socket would not look at it further for lack of a port.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const TCP: u8 = 6;
 const FIN: u8 = 1;
@@ -55,6 +55,14 @@ pub fn answer(packet: &[u8], listens: impl FnOnce(IpAddr, u16) -> bool) -> Optio
     let mut answer = ip_header(destination, source);
     answer.extend(reset);
     Some(answer)
+}
+
+/// Source, destination and length of the text of a TCP segment (IP header first).
+pub fn ends(packet: &[u8]) -> Option<(SocketAddr, SocketAddr, u32)> {
+    let (source, destination, tcp) = locate(packet)?;
+    let port = |at: usize| tcp.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]]));
+    let text_bytes = tcp.len().checked_sub(usize::from(tcp.get(12)? >> 4) * 4)? as u32;
+    Some((SocketAddr::new(source, port(0)?), SocketAddr::new(destination, port(2)?), text_bytes))
 }
 
 /// Addresses and TCP segment of a whole, unfragmented packet.

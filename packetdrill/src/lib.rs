@@ -15,6 +15,7 @@
 //! | `guest` | the guest's side of the channel, without latency or loss |
 //! | `kernel` | what the guest's own stack answers to segments that the card passes on |
 //! | `dialect` | the order of a SYN's options |
+//! | `observed` | what TCP_INFO has beside the card's figures |
 //! | `flags` | `--so_flags` |
 //! | `address`, `errno` | socket addresses and error numbers |
 //!
@@ -35,6 +36,7 @@ mod flags;
 mod guest;
 pub mod interface;
 mod kernel;
+mod observed;
 mod options;
 mod pipes;
 mod preload;

@@ -11,7 +11,7 @@ use toe_firmware::Duration;
 
 use crate::address::Family;
 use crate::errno::Errno;
-use crate::sockets::{Role, Sockets};
+use crate::sockets::{Controller, Role, Sockets};
 use crate::tcp_info::TcpInfo;
 
 /// Linux's least buffer sizes, doubled.
@@ -24,6 +24,38 @@ const RECEIVE_BUFFER: u32 = 65_536;
 const MSS_DEFAULT: u32 = 536;
 /// `TCP_MAXSEG` takes these.
 const MSS_RANGE: std::ops::RangeInclusive<i32> = 88..=32_767;
+/// Linux's silence before keep-alives, in seconds.
+pub const KEEP_IDLE_S: u32 = 7200;
+const KEEP_INTERVAL_S: u32 = 75;
+const KEEP_PROBES: u32 = 9;
+/// Linux's time to live.
+const HOP_LIMIT: u32 = 64;
+/// `TCP_NOTSENT_LOWAT` and `TCP_INQ`, which the `libc` crate does not have for every target.
+const TCP_NOTSENT_LOWAT: i32 = 25;
+/// See `TCP_NOTSENT_LOWAT`.
+pub const TCP_INQ: i32 = 36;
+
+/// Options that are taken and read back, and mean nothing in front of packetdrill: where frames go, how a local queue
+/// treats them, and hints on which no script's packets depend.
+pub const ECHOED: [(i32, i32); 12] = [
+    (libc::SOL_SOCKET, libc::SO_ZEROCOPY),
+    (libc::SOL_SOCKET, libc::SO_PRIORITY),
+    (libc::SOL_SOCKET, libc::SO_MARK),
+    (libc::SOL_SOCKET, libc::SO_BUSY_POLL),
+    (libc::IPPROTO_IP, libc::IP_FREEBIND),
+    (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+    (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+    (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND),
+    (libc::IPPROTO_TCP, libc::TCP_QUICKACK),
+    (libc::IPPROTO_TCP, libc::TCP_SYNCNT),
+    (libc::IPPROTO_TCP, libc::TCP_LINGER2),
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+];
+
+fn echoed(level: i32, name: i32) -> Option<usize> {
+    ECHOED.iter().position(|known| *known == (level, name))
+}
+
 /// `SIOCOUTQNSD`: bytes that were never sent.
 const SIOCOUTQNSD: u64 = 0x894b;
 
@@ -34,6 +66,28 @@ fn int(value: impl TryInto<i32>) -> Vec<u8> {
 fn read_int(value: &[u8]) -> Result<i32, Errno> {
     let bytes = value.get(..4).and_then(|b| b.try_into().ok()).ok_or(Errno(libc::EINVAL))?;
     Ok(i32::from_ne_bytes(bytes))
+}
+
+/// An `int`, or one byte of it, as `IP_TOS` and its like take.
+fn read_byte(value: &[u8]) -> Result<i32, Errno> {
+    match value {
+        [byte] => Ok(i32::from(*byte)),
+        _ => read_int(value),
+    }
+}
+
+fn positive(value: &[u8], max: i32) -> Result<u32, Errno> {
+    let number = read_int(value)?;
+    if (1..=max).contains(&number) { Ok(number as u32) } else { Err(Errno(libc::EINVAL)) }
+}
+
+/// -1 is the system's own.
+fn hop_limit(value: &[u8]) -> Result<Option<u32>, Errno> {
+    match read_byte(value)? {
+        -1 => Ok(None),
+        hops @ 1..=255 => Ok(Some(hops as u32)),
+        _ => Err(Errno(libc::EINVAL)),
+    }
 }
 
 /// A `struct timeval`: nothing is no time limit.
@@ -89,13 +143,25 @@ impl Sockets {
                 int(info.map(|info| info.send_mss).or(set.max_segment).unwrap_or(MSS_DEFAULT))
             }
             (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
-                let mut name = self.congestion.as_bytes().to_vec();
+                let mut name = set.congestion.unwrap_or(self.congestion).name().as_bytes().to_vec();
                 // TCP_CA_NAME_MAX.
                 name.resize(16, 0);
                 name
             }
             (libc::IPPROTO_TCP, libc::TCP_INFO) => self.tcp_info(fd)?.to_bytes(),
-            _ => return Err(Errno(libc::ENOPROTOOPT)),
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => int(set.keep_alive),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => int(set.keep_idle_s.unwrap_or(KEEP_IDLE_S)),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => int(set.keep_interval_s.unwrap_or(KEEP_INTERVAL_S)),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) => int(set.keep_probes.unwrap_or(KEEP_PROBES)),
+            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => int(set.user_timeout_ms.unwrap_or(0)),
+            (libc::IPPROTO_IP, libc::IP_TTL) => int(set.hop_limit.unwrap_or(HOP_LIMIT)),
+            (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) if v6 => int(set.hop_limit.unwrap_or(HOP_LIMIT)),
+            (libc::IPPROTO_IP, libc::IP_TOS) => int(set.traffic_class.unwrap_or(0)),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if v6 => int(set.traffic_class.unwrap_or(0)),
+            (libc::IPPROTO_TCP, libc::TCP_CORK) => int(set.cork),
+            (libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT) => set.not_sent_low.to_ne_bytes().to_vec(),
+            (libc::IPPROTO_TCP, TCP_INQ) => int(set.tell_queued),
+            _ => int(set.echoed.get(echoed(level, name).ok_or(Errno(libc::ENOPROTOOPT))?)),
         })
     }
 
@@ -104,6 +170,13 @@ impl Sockets {
             Role::Stream(id) => Some(*id),
             _ => None,
         }
+    }
+
+    /// The segment size that the SYN announced, less timestamps.
+    fn advertised_mss(&self, fd: RawFd) -> u32 {
+        let Ok(socket) = self.socket(fd) else { return 0 };
+        let Some(local) = socket.local else { return 0 };
+        self.mtu_for(local.ip(), &socket.set).saturating_sub(if local.is_ipv4() { 40 } else { 60 })
     }
 
     /// What the card offers a connection at first: once both SYNs are known, whole segments.
@@ -121,8 +194,27 @@ impl Sockets {
         Ok(match self.socket(fd)?.role {
             Role::Idle => TcpInfo::closed(),
             Role::Listener(_) => TcpInfo::listening(),
-            Role::Stream(id) => self.guest.info(id).map_or_else(TcpInfo::closed, |info| TcpInfo::of(&info)),
+            Role::Stream(id) => {
+                let Some(info) = self.guest.observe_one(id) else { return Ok(TcpInfo::closed()) };
+                let now = self.guest.now();
+                let observed = self.guest.connection(id).map(|c| c.observed);
+                let own = TcpInfo { advmss: self.advertised_mss(fd), ..TcpInfo::of(&info) };
+                observed.map_or(own, |observed| observed.complete(own, now))
+            }
         })
+    }
+
+    /// With `TCP_INQ`: how many bytes are left to read; one, if nothing but the end is.
+    ///
+    /// # Errors
+    /// `EBADF`, `ENOTSOCK`.
+    pub fn told_queued(&mut self, fd: RawFd) -> Result<Option<i32>, Errno> {
+        let socket = self.socket(fd)?;
+        let (wanted, role) = (socket.set.tell_queued, socket.role.clone());
+        let Some(id) = self.stream_id(&role).filter(|_| wanted) else { return Ok(None) };
+        let bytes = self.guest.readable(id);
+        let at_end = bytes == 0 && self.guest.connection(id).is_some_and(|c| c.is_peer_closed());
+        Ok(Some(if at_end { 1 } else { i32::try_from(bytes).unwrap_or(i32::MAX) }))
     }
 
     /// Sets an option.
@@ -135,8 +227,10 @@ impl Sockets {
         match (level, name) {
             (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
                 let name = value.split(|b| *b == 0).next().unwrap_or_default();
-                // There is one for all connections, chosen with `cc`; another is never put in its place.
-                return if name == self.congestion.as_bytes() { Ok(()) } else { Err(Errno(libc::ENOENT)) };
+                // Another than the one that was asked for is never put in its place.
+                let controller = Controller::of(name).ok_or(Errno(libc::ENOENT))?;
+                self.socket_mut(fd)?.set.congestion = Some(controller);
+                return self.tell_card(fd);
             }
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => {
                 let on = read_int(value)? != 0;
@@ -144,12 +238,54 @@ impl Sockets {
                     self.guest.set_option(id, option::NODELAY, on.into())?;
                 }
                 self.socket_mut(fd)?.set.no_delay = on;
+                if on {
+                    self.release_held(fd);
+                }
                 return Ok(());
             }
             _ => {}
         }
+        let was_kept = self.socket(fd)?.set.keep_alive;
         let set = &mut self.socket_mut(fd)?.set;
         match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => {
+                set.keep_alive = read_int(value)? != 0;
+                let ended = was_kept && !set.keep_alive;
+                if let Some(id) = self.stream_id(&role).filter(|_| ended && self.error(fd) == Ok(0)) {
+                    self.guest.set_option(id, option::KEEP_ALIVE_IDLE_MS, 0)?;
+                }
+                return self.tell_card(fd);
+            }
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => set.keep_idle_s = Some(positive(value, 32_767)?),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => set.keep_interval_s = Some(positive(value, 32_767)?),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) => set.keep_probes = Some(positive(value, 127)?),
+            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => {
+                set.user_timeout_ms = Some(u32::try_from(read_int(value)?).map_err(|_| Errno(libc::EINVAL))?);
+            }
+            (libc::IPPROTO_IP, libc::IP_TTL) => set.hop_limit = hop_limit(value)?,
+            (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) if v6 => set.hop_limit = hop_limit(value)?,
+            // ECN's bits are the card's.
+            (libc::IPPROTO_IP, libc::IP_TOS) => set.traffic_class = Some(read_byte(value)? as u32 & 0xfc),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if v6 => set.traffic_class = Some(read_int(value)? as u32 & 0xfc),
+            _ => return self.set_option_of_socket(fd, level, name, value),
+        }
+        self.tell_card(fd)
+    }
+
+    /// The options that the card does not have to know.
+    fn set_option_of_socket(&mut self, fd: RawFd, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+        let role = self.socket(fd)?.role.clone();
+        let v6 = self.socket(fd)?.family == Family::V6;
+        let set = &mut self.socket_mut(fd)?.set;
+        match (level, name) {
+            (libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT) => set.not_sent_low = read_int(value)? as u32,
+            (libc::IPPROTO_TCP, TCP_INQ) => set.tell_queued = read_int(value)? != 0,
+            (libc::IPPROTO_TCP, libc::TCP_CORK) => {
+                set.cork = read_int(value)? != 0;
+                if !set.cork {
+                    self.release_held(fd);
+                }
+            }
             (libc::SOL_SOCKET, libc::SO_REUSEADDR) => set.reuse_address = read_int(value)? != 0,
             (libc::SOL_SOCKET, libc::SO_REUSEPORT) => set.reuse_port = read_int(value)? != 0,
             (libc::SOL_SOCKET, libc::SO_RCVBUF) => {
@@ -176,12 +312,28 @@ impl Sockets {
                     return Err(Errno(libc::EINVAL));
                 }
                 // The card learns it when it connects or listens.
-                if role != Role::Idle {
+                if matches!(role, Role::Stream(_)) {
                     return Err(Errno(libc::ENOPROTOOPT));
                 }
                 set.max_segment = (mss != 0).then_some(mss as u32);
+                if let Role::Listener(_) = role {
+                    return self.listen_anew(fd);
+                }
             }
-            _ => return Err(Errno(libc::ENOPROTOOPT)),
+            _ => {
+                let index = echoed(level, name).ok_or(Errno(libc::ENOPROTOOPT))?;
+                set.echoed.set(index, read_byte(value)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the card what was set, if there is a connection.
+    fn tell_card(&mut self, fd: RawFd) -> Result<(), Errno> {
+        let (role, set) = (self.socket(fd)?.role.clone(), self.socket(fd)?.set);
+        let Some(id) = self.stream_id(&role).filter(|_| self.error(fd) == Ok(0)) else { return Ok(()) };
+        for (option, value) in set.for_card() {
+            self.guest.set_option(id, option, value)?;
         }
         Ok(())
     }

@@ -86,13 +86,13 @@ impl Sockets {
                     return Err(Errno(libc::EAGAIN));
                 }
                 // The error, or that there is no connection yet, comes before the pipe is emptied.
-                let Some(0) = self.send(to, &[])? else { return Ok(None) };
+                let Some(0) = self.send(to, &[], false)? else { return Ok(None) };
                 let room = self.send_room(to).min(waiting as u64) as usize;
                 if room == 0 {
                     return Ok(None);
                 }
                 let data = read(from, room)?;
-                self.send(to, &data)
+                self.send(to, &data, false)
             }
             _ => Err(Errno(libc::EINVAL)),
         }

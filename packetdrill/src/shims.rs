@@ -219,6 +219,10 @@ unsafe extern "C" fn connect(userdata: *mut c_void, fd: c_int, address: *const s
 /// # Safety
 /// Every part is writable.
 unsafe fn receive(a: &Adapter, fd: c_int, parts: &[iovec], flags: c_int, only_sockets: bool) -> Result<ssize_t, Errno> {
+    // Nothing is taken from a stream that cannot be put anywhere.
+    if parts.iter().any(|part| part.iov_base.is_null() && part.iov_len > 0) {
+        return Err(Errno(libc::EFAULT));
+    }
     let max = room(parts);
     let data = if a.owns(fd)? {
         a.receive(fd, max, flags)?
@@ -294,12 +298,31 @@ unsafe extern "C" fn recvmsg(userdata: *mut c_void, fd: c_int, message: *mut msg
         // SAFETY: the same.
         let n = unsafe { receive(a, fd, parts(message.msg_iov, message.msg_iovlen)?, flags, true) }?;
         message.msg_namelen = 0;
-        message.msg_controllen = 0;
+        let queued = a.with(|s| s.told_queued(fd))?;
+        // SAFETY: the same.
+        message.msg_controllen = unsafe { put_queued(message, queued) } as _;
         message.msg_flags = 0;
         Ok(n)
     };
     // SAFETY: packetdrill's promise.
     unsafe { run(userdata, act) }
+}
+
+/// Puts `TCP_CM_INQ` into a message's room for control data, if it is wanted and fits; how long it is.
+///
+/// # Safety
+/// The control buffer is writable for its length.
+unsafe fn put_queued(message: &msghdr, queued: Option<i32>) -> usize {
+    // SAFETY: arithmetic only.
+    let (space, length) = unsafe { (libc::CMSG_SPACE(4) as usize, libc::CMSG_LEN(4) as usize) };
+    let Some(queued) = queued.filter(|_| message.msg_controllen as usize >= space) else { return 0 };
+    let mut control = length.to_ne_bytes().to_vec();
+    control.extend(libc::IPPROTO_TCP.to_ne_bytes());
+    control.extend(crate::options::TCP_INQ.to_ne_bytes());
+    control.extend(queued.to_ne_bytes());
+    control.resize(space, 0);
+    // SAFETY: the caller's promise, and there is room.
+    unsafe { put(message.msg_control, &control) }.map_or(0, |()| space)
 }
 
 fn transmit(a: &Adapter, fd: c_int, data: &[u8], flags: c_int, only_sockets: bool) -> Result<ssize_t, Errno> {

@@ -8,14 +8,15 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 
-use toe_abi::{Endpoint, flags as channel};
-use toe_firmware::Duration;
+use toe_abi::{Endpoint, flags as channel, option};
+use toe_firmware::{Duration, Instant};
 
 use crate::address::{Family, Given};
 use crate::errno::{Attempt, Errno};
 use crate::events::Epoll;
 use crate::flags::Flags;
 use crate::guest::{Connection, Guest};
+use crate::options;
 
 /// What a socket is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +40,8 @@ pub struct Socket {
     pub nonblocking: bool,
     /// Where it is bound.
     pub local: Option<SocketAddr>,
+    /// How many connections of a listener may wait.
+    pub backlog: u32,
     /// What was set with `setsockopt`, and holds for the connections that a listener accepts.
     pub set: Settings,
     /// An error that SO_ERROR or a call has told.
@@ -49,6 +52,10 @@ pub struct Socket {
     pub read_shut: bool,
     /// `shutdown(SHUT_WR)`.
     pub write_shut: bool,
+    /// What `TCP_CORK` or `MSG_MORE` holds back, less than a segment, and until when at most.
+    pub held: Vec<u8>,
+    /// See `held`.
+    pub held_until: Option<Instant>,
 }
 
 /// Options that are the socket's and not the card's.
@@ -74,6 +81,101 @@ pub struct Settings {
     pub receive_timeout: Option<Duration>,
     /// `SO_SNDTIMEO`.
     pub send_timeout: Option<Duration>,
+    /// `SO_KEEPALIVE`.
+    pub keep_alive: bool,
+    /// `TCP_KEEPIDLE`, in seconds.
+    pub keep_idle_s: Option<u32>,
+    /// `TCP_KEEPINTVL`, in seconds.
+    pub keep_interval_s: Option<u32>,
+    /// `TCP_KEEPCNT`.
+    pub keep_probes: Option<u32>,
+    /// `TCP_USER_TIMEOUT`, in milliseconds.
+    pub user_timeout_ms: Option<u32>,
+    /// `IP_TTL` or `IPV6_UNICAST_HOPS`.
+    pub hop_limit: Option<u32>,
+    /// `IP_TOS` or `IPV6_TCLASS`, without ECN's bits.
+    pub traffic_class: Option<u32>,
+    /// `TCP_CONGESTION`; `None`: the card's.
+    pub congestion: Option<Controller>,
+    /// `TCP_CORK`.
+    pub cork: bool,
+    /// `TCP_NOTSENT_LOWAT`, in bytes; zero for no bound.
+    pub not_sent_low: u32,
+    /// `TCP_INQ`.
+    pub tell_queued: bool,
+    /// Options that are read back as they were set, and mean nothing here: see `options`.
+    pub echoed: Echoed,
+}
+
+/// A congestion controller, as Linux and as the card name it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Controller {
+    /// `reno`.
+    NewReno,
+    /// `cubic`.
+    Cubic,
+}
+
+impl Controller {
+    /// The one of that name.
+    pub fn of(name: &[u8]) -> Option<Self> {
+        [Self::NewReno, Self::Cubic].into_iter().find(|c| c.name().as_bytes() == name)
+    }
+
+    /// Linux's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NewReno => "reno",
+            Self::Cubic => "cubic",
+        }
+    }
+}
+
+/// Values of options that are only read back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Echoed {
+    values: [i32; options::ECHOED.len()],
+}
+
+impl Echoed {
+    /// The value of one.
+    pub fn get(&self, index: usize) -> i32 {
+        self.values[index]
+    }
+
+    /// Sets one.
+    pub fn set(&mut self, index: usize, value: i32) {
+        self.values[index] = value;
+    }
+}
+
+impl Settings {
+    /// What the card has to be told of a new connection, as of `toe_abi::option`.
+    pub fn for_card(&self) -> Vec<(u32, u64)> {
+        let mut told = Vec::new();
+        if let Some(controller) = self.congestion {
+            told.push((option::CONGESTION, if controller == Controller::NewReno { 1 } else { 2 }));
+        }
+        if let Some(hops) = self.hop_limit {
+            told.push((option::HOP_LIMIT, hops.into()));
+        }
+        if let Some(class) = self.traffic_class {
+            told.push((option::TRAFFIC_CLASS, class.into()));
+        }
+        if let Some(ms) = self.user_timeout_ms {
+            told.push((option::USER_TIMEOUT_MS, ms.into()));
+        }
+        if let Some(seconds) = self.keep_interval_s {
+            told.push((option::KEEP_ALIVE_INTERVAL_MS, u64::from(seconds) * 1000));
+        }
+        if let Some(probes) = self.keep_probes {
+            told.push((option::KEEP_ALIVE_PROBES, probes.into()));
+        }
+        if self.keep_alive {
+            told.push((option::KEEP_ALIVE_IDLE_MS, u64::from(self.keep_idle_s.unwrap_or(options::KEEP_IDLE_S)) * 1000));
+        }
+        told
+    }
 }
 
 impl Socket {
@@ -83,11 +185,14 @@ impl Socket {
             role: Role::Idle,
             nonblocking,
             local: None,
+            backlog: 0,
             set: Settings::default(),
             error_told: false,
             connect_told: false,
             read_shut: false,
             write_shut: false,
+            held: Vec::new(),
+            held_until: None,
         }
     }
 }
@@ -99,8 +204,8 @@ pub struct Sockets {
     pub guest: Guest,
     /// The epoll instances.
     pub epolls: HashMap<RawFd, Epoll>,
-    /// The name of the controller of all connections, as Linux has it.
-    pub congestion: &'static str,
+    /// The controller of connections that do not choose one.
+    pub congestion: Controller,
     sockets: HashMap<RawFd, Socket>,
     local_v4: Ipv4Addr,
     local_v6: Ipv6Addr,
@@ -121,8 +226,8 @@ impl Sockets {
             guest,
             epolls: HashMap::new(),
             congestion: match flags.profile.tcp.congestion {
-                toe_firmware::CongestionControl::NewReno => "reno",
-                toe_firmware::CongestionControl::Cubic => "cubic",
+                toe_firmware::CongestionControl::NewReno => Controller::NewReno,
+                toe_firmware::CongestionControl::Cubic => Controller::Cubic,
             },
             sockets: HashMap::new(),
             local_v4: flags.local_v4,
@@ -239,13 +344,32 @@ impl Sockets {
             Role::Listener(_) => return Ok(()),
             Role::Stream(_) => return Err(Errno(libc::EINVAL)),
         }
-        let (family, v6_only, set) = (socket.family, socket.set.v6_only, socket.set);
+        let family = socket.family;
         let local = match socket.local {
             Some(local) => local,
             None => SocketAddr::new(any(family), self.free_port()),
         };
         // Linux lets one connection more wait than it was told to.
         let backlog = backlog.clamp(0, BACKLOG_MAX) as u32 + 1;
+        self.socket_mut(fd)?.backlog = backlog;
+        self.listen_at(fd, local, backlog)
+    }
+
+    /// Closes the card's listeners and opens them again with what is set now; connections that wait are lost.
+    ///
+    /// # Errors
+    /// Why the card refuses.
+    pub fn listen_anew(&mut self, fd: RawFd) -> Result<(), Errno> {
+        let socket = self.socket(fd)?;
+        let (Some(local), backlog) = (socket.local, socket.backlog) else { return Err(Errno(libc::EINVAL)) };
+        let role = std::mem::replace(&mut self.socket_mut(fd)?.role, Role::Idle);
+        self.give_up(role, false);
+        self.listen_at(fd, local, backlog)
+    }
+
+    fn listen_at(&mut self, fd: RawFd, local: SocketAddr, backlog: u32) -> Result<(), Errno> {
+        let socket = self.socket(fd)?;
+        let (v6_only, set) = (socket.set.v6_only, socket.set);
         let mut ends = vec![local];
         if local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !v6_only {
             ends.push(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), local.port()));
@@ -268,7 +392,7 @@ impl Sockets {
     }
 
     /// The MTU that makes the card announce the segment size that the socket asked for.
-    fn mtu_for(&self, local: IpAddr, set: &Settings) -> u32 {
+    pub(crate) fn mtu_for(&self, local: IpAddr, set: &Settings) -> u32 {
         let headers = if local.is_ipv4() { 40 } else { 60 };
         set.max_segment.map_or(self.mtu, |mss| (mss + headers).min(self.mtu))
     }
@@ -292,6 +416,9 @@ impl Sockets {
         let Some(id) = ids.iter().find_map(|id| self.guest.accept(*id)) else { return Ok(None) };
         let Some(connection) = self.guest.connection(id) else { return Err(Errno(libc::ECONNABORTED)) };
         let (local, remote) = (SocketAddr::from(connection.local), SocketAddr::from(connection.remote));
+        for (option, value) in set.for_card() {
+            self.guest.set_option(id, option, value)?;
+        }
         let socket = Socket {
             role: Role::Stream(id),
             local: Some(local),
@@ -334,7 +461,8 @@ impl Sockets {
             None => SocketAddr::new(self.own(remote.ip()), self.free_port()),
         };
         let mtu = self.mtu_for(local.ip(), &socket.set);
-        let id = self.guest.connect(local.into(), remote.into(), mtu, channel_flags(&socket.set))?;
+        let set = socket.set;
+        let id = self.guest.connect(local.into(), remote.into(), mtu, channel_flags(&set), &set.for_card())?;
         let socket = self.socket_mut(fd)?;
         socket.local = Some(local);
         socket.role = Role::Stream(id);
@@ -395,6 +523,7 @@ impl Sockets {
         if self.epolls.remove(&fd).is_some() {
             return true;
         }
+        self.release_held(fd);
         let Some(socket) = self.sockets.remove(&fd) else { return false };
         self.give_up(socket.role, socket.set.linger_s == Some(0));
         true
@@ -425,6 +554,9 @@ impl Sockets {
         };
         if self.guest.connection(id).is_none_or(Connection::is_aborted) {
             return Err(Errno(libc::ENOTCONN));
+        }
+        if write {
+            self.release_held(fd);
         }
         let socket = self.socket_mut(fd)?;
         socket.read_shut |= read;
@@ -475,7 +607,10 @@ impl Sockets {
     ///
     /// # Errors
     /// The connection's error, once; `EPIPE` when nothing can be sent any more.
-    pub fn send(&mut self, fd: RawFd, data: &[u8]) -> Attempt<usize> {
+    ///
+    /// With `more`, or corked, what does not fill a segment is held back until more comes, at most for a retransmission
+    /// timeout, as Linux has it.
+    pub fn send(&mut self, fd: RawFd, data: &[u8], more: bool) -> Attempt<usize> {
         if self.stream(fd)?.is_none() {
             return Err(Errno(libc::EPIPE));
         }
@@ -495,8 +630,55 @@ impl Sockets {
         if data.is_empty() {
             return Ok(Some(0));
         }
-        let sent = self.guest.send(id, data, queue_max);
-        Ok((sent > 0).then_some(sent))
+        let cork = self.socket(fd)?.set.cork || more;
+        let held = self.socket(fd)?.held.len();
+        if !cork && held == 0 {
+            let sent = self.guest.send(id, data, queue_max);
+            return Ok((sent > 0).then_some(sent));
+        }
+        let mut all = std::mem::take(&mut self.socket_mut(fd)?.held);
+        all.extend_from_slice(data);
+        let info = self.guest.info(id);
+        let segment = info.as_ref().map_or(1, |info| info.send_mss.max(1)) as usize;
+        let held_max = Duration::from_us(info.map_or(0, |info| info.rto_us.into()));
+        let ripe = if cork { all.len() - all.len() % segment } else { all.len() };
+        let sent = self.guest.send(id, &all[..ripe], queue_max);
+        let rest = all.split_off(sent);
+        if sent < ripe {
+            // No room: what was held stays so, and of the new nothing is taken that did not go.
+            let taken = sent.saturating_sub(held);
+            self.socket_mut(fd)?.held = rest[..held.saturating_sub(sent)].to_vec();
+            return Ok((taken > 0).then_some(taken));
+        }
+        let until = (!rest.is_empty()).then(|| self.guest.now() + held_max);
+        let socket = self.socket_mut(fd)?;
+        socket.held_until = if held > 0 && sent == 0 { socket.held_until.or(until) } else { until };
+        socket.held = rest;
+        Ok(Some(data.len()))
+    }
+
+    /// Sends what was held back.
+    pub fn release_held(&mut self, fd: RawFd) {
+        let Some(socket) = self.sockets.get_mut(&fd) else { return };
+        socket.held_until = None;
+        let held = std::mem::take(&mut socket.held);
+        if let (false, Role::Stream(id)) = (held.is_empty(), socket.role.clone()) {
+            self.guest.send(id, &held, u64::MAX);
+        }
+    }
+
+    /// When something that is held back is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.sockets.values().filter_map(|socket| socket.held_until).min()
+    }
+
+    /// Sends what has been held back for long enough; whether there was something.
+    pub fn release_due(&mut self) -> bool {
+        let now = self.guest.now();
+        let due: Vec<RawFd> =
+            self.sockets.iter().filter(|(_, s)| s.held_until.is_some_and(|at| at <= now)).map(|(fd, _)| *fd).collect();
+        due.iter().for_each(|fd| self.release_held(*fd));
+        !due.is_empty()
     }
 
     /// How many bytes could be sent now.

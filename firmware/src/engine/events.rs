@@ -252,7 +252,10 @@ fn info(t: &Tcb, cookie: u64, connection: u64) -> InfoResult {
             Phase::Fast => 3,
             Phase::Loss => 4,
         },
-        options: u8::from(agreed.timestamps) | u8::from(agreed.sack) << 1 | u8::from(agreed.window_scale) << 2,
+        options: u8::from(agreed.timestamps)
+            | u8::from(agreed.sack) << 1
+            | u8::from(agreed.window_scale) << 2
+            | u8::from(agreed.ecn) << 3,
         window_scales: t.receive.shift << 4 | t.send.shift,
         send_mss: t.send.mss,
         rto_us: us(Some(t.rtt.rto())),

@@ -7,12 +7,16 @@ use toe_abi::{Endpoint, Reason};
 use crate::counters::Counter;
 use crate::engine::{Firmware, Owner, Verdict};
 use crate::profile::Refusal;
+use crate::seq::Position;
 use crate::store::slab::Slot;
+use crate::tcp::ecn::{self, EcnPolicy};
+use crate::tcp::fast_open;
 use crate::tcp::half_open::HalfOpen;
 use crate::tcp::tcb::{Agreed, CHALLENGES, Guest, Link, State, Tuple, address_words};
 use crate::time::Instant;
 use crate::wire::frame::Ethernet;
 use crate::wire::ip;
+use crate::wire::options::Cookie;
 use crate::wire::segment::Segment;
 
 /// A listener.
@@ -38,6 +42,14 @@ pub struct Listener {
     pub taken: u64,
     /// Half-open entries that it has now.
     pub half_open: u32,
+    /// Its connections may begin with Fast Open.
+    pub fast_open: bool,
+    /// Those of them whose handshakes are not complete.
+    pub fast_open_pending: u32,
+    /// Those that were reset before that, and until when they count.
+    pub fast_open_reset: u32,
+    /// See `fast_open_reset`.
+    pub fast_open_reset_until: Instant,
 }
 
 impl Listener {
@@ -54,6 +66,10 @@ impl Listener {
             accepted: 0,
             taken: 0,
             half_open: 0,
+            fast_open: false,
+            fast_open_pending: 0,
+            fast_open_reset: 0,
+            fast_open_reset_until: Instant::default(),
         }
     }
 
@@ -113,16 +129,17 @@ impl Firmware {
         self.contexts[self.listeners[slot].context].has_address(local.ip).then_some(slot)
     }
 
-    /// A SYN for a listener (RFC 9293, 3.10.7.2).
+    /// A SYN for a listener (RFC 9293, 3.10.7.2), perhaps one that finds its 4-tuple in TIME-WAIT (3.6.1, MAY-2).
     pub(super) fn listen_syn(
         &mut self,
         slot: Slot,
         ethernet: &Ethernet,
         tuple: Tuple,
         segment: &Segment<'_>,
+        before: Option<Slot>,
         now: Instant,
     ) -> Verdict {
-        let listener = &self.listeners[slot];
+        let listener = self.listeners[slot];
         // The kernel drops these, and counts them as a NIC's user expects.
         //= docs/specs/rfc9293.txt#section-3.9.2.3
         //# A TCP implementation MUST silently discard an incoming SYN segment that is addressed to a broadcast or
@@ -157,15 +174,28 @@ impl Firmware {
                 self.half_open.gauge.refuse(reason);
             }
             return match self.policy.half_open {
-                Refusal::Fallback => self.pass_from_wire(),
+                Refusal::Fallback => {
+                    if let Some(before) = before {
+                        // The kernel has the 4-tuple from now on.
+                        self.forget_time_wait(before);
+                    }
+                    self.pass_from_wire()
+                }
                 Refusal::Deny => self.drop_from_wire(Counter::WireDropRefused),
             };
         }
+        let (cookie, fast) = self.fast_open_asked(slot, &tuple, segment, now);
         let Some(id) = self.half_open.take() else {
             return self.drop_from_wire(Counter::WireDropRefused);
         };
         let options = &segment.options;
-        let iss = self.initial_sequence_number(&tuple, now);
+        let mut iss = self.initial_sequence_number(&tuple, now);
+        let mut time_wait = 0;
+        if let Some(before) = before {
+            iss = self.time_wait[before].next_iss(iss);
+            time_wait = self.time_wait.id(before);
+            self.park_time_wait(before);
+        }
         let timestamp_offset = self.keys.timestamp.hash(&tuple.words()) as u32;
         self.half_open[id.slot] = HalfOpen {
             tuple,
@@ -177,6 +207,7 @@ impl Firmware {
                 timestamps: options.timestamps.is_some(),
                 sack: options.sack_permitted,
                 window_scale: options.window_scale.is_some(),
+                ecn: self.store.config.settings.ecn != EcnPolicy::Off && ecn::is_setup_syn(segment.flags),
             },
             peer_mss: options.mss,
             peer_shift: options.window_scale.unwrap_or(0),
@@ -184,19 +215,78 @@ impl Firmware {
             timestamp_offset,
             window: self.store.config.receive_bytes_max.min(self.store.receive.available()).min(65_535) as u16,
             mtu: listener.mtu,
+            time_wait,
+            cookie,
             transmissions: 0,
             challenges_left: CHALLENGES,
             sent_at: now,
         };
         self.listeners[slot].half_open += 1;
         self.own(&tuple, Owner::HalfOpen(id.slot));
+        if fast && let Some(connection) = self.establish(id.slot, Some(segment), now) {
+            self.settle(connection, now);
+            return self.take_from_wire();
+        }
         self.send_syn_ack(id.slot, now);
         self.take_from_wire()
     }
 
+    /// What a SYN wants of Fast Open (RFC 7413, 4.2): a cookie for the SYN-ACK, and whether its text is taken at once.
+    fn fast_open_asked(
+        &mut self,
+        slot: Slot,
+        tuple: &Tuple,
+        segment: &Segment<'_>,
+        now: Instant,
+    ) -> (Option<Cookie>, bool) {
+        let (Some(pending_max), Some(asked)) = (self.store.config.fast_open, segment.options.fast_open) else {
+            return (None, false);
+        };
+        let listener = &mut self.listeners[slot];
+        if !listener.fast_open {
+            return (None, false);
+        }
+        let key = &self.keys.cookie;
+        let cookie = fast_open::cookie(key, tuple, now);
+        if asked.is_request() {
+            return (cookie, false);
+        }
+        if !fast_open::is_valid(key, tuple, &asked, now) {
+            self.store.counters.add(Counter::TcpFastOpenCookieWrong);
+            return (cookie, false);
+        }
+        if listener.fast_open_reset_until <= now {
+            listener.fast_open_reset = 0;
+        }
+        let news = cookie.filter(|c| *c != asked);
+        if listener.fast_open_pending + listener.fast_open_reset >= pending_max {
+            self.store.counters.add(Counter::TcpFastOpenPendingFull);
+            return (news, false);
+        }
+        (news, true)
+    }
+
+    /// The handshake of a connection that began with Fast Open is complete, or over.
+    pub(super) fn fast_open_is_over(&mut self, slot: Slot, now: Instant) {
+        let t = &mut self.connections[slot];
+        t.fast_open.counted = false;
+        // Reset by the peer, or by whoever pretends to be it.
+        let reset = t.state == State::Closed && t.guest.reason == Reason::Refused;
+        if let Some(listener) = self.listeners.find(t.guest.listener) {
+            let listener = &mut self.listeners[listener];
+            listener.fast_open_pending -= 1;
+            if reset {
+                listener.fast_open_reset += 1;
+                listener.fast_open_reset_until = now + fast_open::RESET_COUNTS_FOR;
+            }
+        }
+    }
+
     /// A handshake is complete: the entry becomes a connection of the listener's context. `None` if none is free: the
     /// entry stays, and the peer's next segment tries again.
-    pub(super) fn establish(&mut self, slot: Slot, now: Instant) -> Option<Slot> {
+    ///
+    /// With Fast Open that is at once, and `syn` brings text.
+    pub(super) fn establish(&mut self, slot: Slot, syn: Option<&Segment<'_>>, now: Instant) -> Option<Slot> {
         let entry = self.half_open[slot];
         let Some(id) = self.connections.take() else {
             self.connections.gauge.refuse(Reason::Connections);
@@ -205,16 +295,27 @@ impl Firmware {
         };
         let listener_slot = entry.listener;
         self.forget_half_open(slot);
+        if let Some(before) = self.time_wait.find(entry.time_wait) {
+            self.store.counters.add(Counter::TcpTimeWaitReused);
+            self.forget_time_wait(before);
+        }
         let listener_id = self.listeners.id(listener_slot);
         let listener = &mut self.listeners[listener_slot];
         listener.accepted += 1;
         let t = &mut self.connections[id.slot];
         t.guest = Guest::new(Some(listener.context), 0, listener_id);
-        entry.establish(t, &mut self.store, listener.nodelay, now);
+        let limit = Position::initial(entry.irs) + 1 + listener.receive_limit.min(u64::MAX / 2);
+        match syn {
+            None => entry.establish(t, &mut self.store, listener.nodelay, now),
+            Some(syn) => {
+                entry.open(t, &mut self.store, listener.nodelay, now);
+                t.fast_open_begins(&mut self.store, syn, entry.cookie);
+                listener.fast_open_pending += 1;
+            }
+        }
         t.guest.bits |= toe_abi::state::ACCEPTED;
-        t.guest.limit = t.receive.nxt + listener.receive_limit.min(u64::MAX / 2);
+        t.guest.limit = limit;
         t.in_table = true;
-        debug_assert!(t.state == State::Established);
         self.contexts[listener.context].connections += 1;
         self.store.counters.add(Counter::TcpPassiveOpens);
         self.own(&entry.tuple, Owner::Connection(id.slot));

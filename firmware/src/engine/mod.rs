@@ -26,6 +26,7 @@ use crate::store::queue::{Links, Queue, Ring};
 use crate::store::slab::{Slab, Slot};
 use crate::store::table::Table;
 use crate::store::wheel::Wheel;
+use crate::tcp::fast_open::Cookies;
 use crate::tcp::half_open::HalfOpen;
 use crate::tcp::receive::Receiver;
 use crate::tcp::records::Records;
@@ -108,6 +109,8 @@ pub struct Firmware {
     local_ends: Table,
     wheel: Wheel,
     timers: Timers,
+    /// Fast Open cookies of servers.
+    cookies: Cookies,
     /// Connections that may have something to send.
     wire_queue: Queue,
     wire_links: Links,
@@ -199,6 +202,7 @@ impl Firmware {
             local_ends: Table::new(limits.listeners as usize),
             wheel: Wheel::new(timers.count(), now),
             timers,
+            cookies: Cookies::new(if profile.tcp.fast_open { profile.tcp.fast_open_servers } else { 0 }),
             wire_queue: Queue::EMPTY,
             wire_links: Links::new(limits.connections),
             segments: Ring::new(limits.replies),
@@ -271,6 +275,13 @@ impl Firmware {
         }
         self.account(slot);
         let t = &mut self.connections[slot];
+        if let Some(learned) = t.fast_open.take_learned() {
+            self.cookies.learn(&t.tuple, learned, now);
+        }
+        if t.fast_open.counted && t.state != State::SynReceived {
+            self.fast_open_is_over(slot, now);
+        }
+        let t = &mut self.connections[slot];
         if t.state == State::Closed && t.in_table && !t.may_be_asked_for() {
             t.in_table = false;
             let tuple = t.tuple;
@@ -328,15 +339,30 @@ impl Firmware {
     }
 
     fn forget_time_wait(&mut self, slot: Slot) {
-        let tuple = self.time_wait[slot].tuple;
-        self.disown(&tuple, Owner::TimeWait(slot));
+        let TimeWait { tuple, parked, .. } = self.time_wait[slot];
+        if !parked {
+            self.disown(&tuple, Owner::TimeWait(slot));
+        }
         self.time_wait_order.remove(&mut self.time_wait_links, slot);
         self.wheel.disarm(self.timers.time_wait(slot));
         self.time_wait.give(slot);
     }
 
+    /// A new SYN may take the 4-tuple over. Until its handshake is complete the entry stays, without the 4-tuple.
+    fn park_time_wait(&mut self, slot: Slot) {
+        let entry = &mut self.time_wait[slot];
+        entry.parked = true;
+        let tuple = entry.tuple;
+        self.disown(&tuple, Owner::TimeWait(slot));
+    }
+
     fn forget_half_open(&mut self, slot: Slot) {
-        let HalfOpen { tuple, listener, .. } = self.half_open[slot];
+        let HalfOpen { tuple, listener, time_wait, .. } = self.half_open[slot];
+        if let Some(before) = self.time_wait.find(time_wait) {
+            // The SYN was an old duplicate: back to TIME-WAIT (RFC 9293, 3.6.1, MAY-2, condition 2).
+            self.time_wait[before].parked = false;
+            self.own(&tuple, Owner::TimeWait(before));
+        }
         self.disown(&tuple, Owner::HalfOpen(slot));
         self.listeners[listener].half_open -= 1;
         self.wheel.disarm(self.timers.half_open(slot));

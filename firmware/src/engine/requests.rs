@@ -19,6 +19,8 @@ use crate::profile::Refusal;
 use crate::seq::Position;
 use crate::store::slab::Slot;
 use crate::tcp::calls::Sent;
+use crate::tcp::ecn::EcnPolicy;
+use crate::tcp::fast_open::FastOpen;
 use crate::tcp::tcb::{Due, Guest, Link, Tuple};
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Ethernet;
@@ -362,7 +364,7 @@ impl Firmware {
                 //# from TIME-WAIT state (MAY-2), if it: (1) assigns its initial sequence number for the new
                 //# connection to be larger than the largest sequence number it used on the previous connection
                 //# incarnation, and (2) returns to TIME-WAIT state if the SYN turns out to be an old duplicate.
-                iss = Position::initial(self.time_wait[slot].snd_nxt + 65_537);
+                iss = Position::initial(self.time_wait[slot].next_iss(iss.seq()));
                 self.store.counters.add(Counter::TcpTimeWaitReused);
                 self.forget_time_wait(slot);
             }
@@ -378,7 +380,13 @@ impl Firmware {
         t.guest = Guest::new(Some(context), m.cookie, 0);
         t.guest.limit = Position::default() + m.receive_limit.min(u64::MAX / 2);
         t.timestamp_offset = self.keys.timestamp.hash(&tuple.words()) as u32;
+        if m.flags & flags::FAST_OPEN != 0 && self.store.config.fast_open.is_some() {
+            t.fast_open = FastOpen::active(self.cookies.client(&tuple, now), now);
+        }
         let mss = t.receive_mss();
+        if m.flags & flags::ECN != 0 {
+            t.settings.ecn = EcnPolicy::On;
+        }
         let nodelay = m.flags & flags::NODELAY != 0;
         t.send.open(&mut self.store.send, iss, mss, self.store.config.send_bytes_max, nodelay);
         t.send.records.open(&mut self.store.records);
@@ -438,6 +446,7 @@ impl Firmware {
             local: m.local,
             backlog: m.backlog,
             nodelay: m.flags & flags::NODELAY != 0,
+            fast_open: m.flags & flags::FAST_OPEN != 0,
             receive_limit: m.receive_limit,
             mtu: m.mtu,
             ..Listener::vacant()

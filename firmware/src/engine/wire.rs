@@ -7,6 +7,7 @@ use crate::engine::{Checksum, Firmware, Owner, Verdict};
 use crate::seq::Seq;
 use crate::store::slab::Slot;
 use crate::tcp::arrives::{self, Reply};
+use crate::tcp::ecn;
 use crate::tcp::half_open;
 use crate::tcp::output;
 use crate::tcp::tcb::{Link, Tuple};
@@ -14,7 +15,7 @@ use crate::tcp::time_wait;
 use crate::time::Instant;
 use crate::wire::frame::Ethernet;
 use crate::wire::icmp;
-use crate::wire::ip::{self, Foreign, Located};
+use crate::wire::ip::{self, Ecn, Foreign, Located};
 use crate::wire::options::Options;
 use crate::wire::segment::{self, Flags, Malformed, Segment};
 use toe_abi::Endpoint;
@@ -86,7 +87,7 @@ impl Firmware {
             return Err(Counter::WireDropChecksum);
         }
         self.note_oddities(&segment);
-        Ok(segment)
+        Ok(Segment { marked: located.ecn == Ecn::MARKED, ..segment })
     }
 
     /// Counts what no TCP sends and the rules of TCP deal with all the same.
@@ -123,7 +124,7 @@ impl Firmware {
         if !syn {
             return self.pass_from_wire();
         }
-        self.listen_syn(listener, ethernet, tuple, &segment, now)
+        self.listen_syn(listener, ethernet, tuple, &segment, None, now)
     }
 
     fn owned(
@@ -141,9 +142,7 @@ impl Firmware {
             Owner::TimeWait(slot) => {
                 if self.at_time_wait(slot, segment, now) {
                     if let Some(listener) = self.listener_for(&tuple.local) {
-                        self.store.counters.add(Counter::TcpTimeWaitReused);
-                        self.forget_time_wait(slot);
-                        return self.listen_syn(listener, ethernet, *tuple, segment, now);
+                        return self.listen_syn(listener, ethernet, *tuple, segment, Some(slot), now);
                     }
                     let headers = self.time_wait[slot].acknowledgement(now);
                     self.send_segment(headers);
@@ -171,6 +170,9 @@ impl Firmware {
         match entry.arrives(segment) {
             half_open::Outcome::Ignore => {}
             half_open::Outcome::SynAck => {
+                // RFC 3168, 6.1.1: a SYN that comes again without asking for ECN asks no more.
+                self.half_open[slot].agreed.ecn &= ecn::is_setup_syn(segment.flags);
+                let entry = &self.half_open[slot];
                 let headers = entry.syn_ack(&self.store.config, now);
                 self.send_segment(headers);
             }
@@ -192,7 +194,7 @@ impl Firmware {
                 self.forget_half_open(slot);
             }
             half_open::Outcome::Establish => {
-                if let Some(connection) = self.establish(slot, now) {
+                if let Some(connection) = self.establish(slot, None, now) {
                     self.at_connection(connection, segment, now);
                 }
             }
@@ -240,6 +242,8 @@ impl Firmware {
     }
 
     /// RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 microseconds.
+    //= docs/specs/rfc6528.txt#section-3
+    //# ISN = M + F(localip, localport, remoteip, remoteport, secretkey)
     //= docs/specs/rfc9293.txt#section-3.4.1
     //# A TCP implementation MUST use the above type of "clock" for clock-driven selection of initial sequence
     //# numbers (MUST-8)
@@ -294,7 +298,10 @@ impl Firmware {
                 urgent: segment.urgent,
                 options: segment.options,
             };
-            let headers = t.tuple.headers(t.link, &t.settings, tcp);
+            let mut headers = t.tuple.headers(t.link, &t.settings, tcp);
+            if segment.ecn_capable {
+                headers.ip.traffic_class |= Ecn::CAPABLE.0;
+            }
             let length = headers.write(buffer, segment.text_bytes, |text| {
                 t.send.stream.read(&self.store.send, segment.text_at, text);
             });

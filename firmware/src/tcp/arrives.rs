@@ -4,7 +4,9 @@
 use toe_abi::{Reason, state};
 
 use crate::counters::Counter;
+use crate::profile::CongestionControl;
 use crate::seq::Position;
+use crate::tcp::ecn::{self, EcnPolicy};
 use crate::tcp::receive::{AckNeed, Arrival};
 use crate::tcp::recovery::Ack;
 use crate::tcp::spurious;
@@ -48,6 +50,9 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     let ack = segment.ack.near(t.send.una);
     // First, the ACK bit.
     let acknowledged = flags.has(Flags::ACK);
+    //= docs/specs/rfc9293.txt#section-3.10.7.3
+    //# If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set, if so drop the segment and
+    //# return)
     if acknowledged && (ack <= t.send.iss || ack > t.send.nxt) {
         store.counters.add(Counter::TcpAckUnsent);
         return if flags.has(Flags::RST) { Reply::Nothing } else { Reply::Reset };
@@ -72,10 +77,17 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     take_syn(t, store, segment, now);
     if acknowledged {
         let syn_sent_at = t.timer_from;
-        t.send.una = ack;
+        t.send.una = t.send.iss + 1;
         t.established(store, now);
+        t.fast_open_answered(store, segment, ack > t.send.una);
         if t.syn_transmissions == 1 {
             t.rtt.measured(now, now.since(syn_sent_at));
+        }
+        if ack > t.send.una {
+            // The window of a SYN-ACK is not scaled; `take_syn` has it.
+            let window = t.send.window;
+            acknowledge(t, store, segment, t.receive.irs, ack, now);
+            (t.send.window, t.send.window_max) = (window, window);
         }
         t.send.wl2 = ack;
         t.receive.ack = AckNeed::Now;
@@ -103,6 +115,7 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         timestamps: options.timestamps.is_some(),
         sack: options.sack_permitted,
         window_scale: options.window_scale.is_some(),
+        ecn: agrees_on_ecn(t, segment.flags),
     };
     let shift = if t.agreed.window_scale { t.receive.shift } else { 0 };
     // RFC 7323, 2.3: a shift above 14 counts as 14. The window of the SYN itself is not scaled.
@@ -123,6 +136,16 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     t.send.wl2 = t.send.una;
 }
 
+/// RFC 3168, 6.1.1: a SYN-ACK agrees to what our first SYN asked for (a SYN that was sent again asks for nothing); a SYN
+/// that crosses ours asks.
+fn agrees_on_ecn(t: &Tcb, flags: Flags) -> bool {
+    if flags.has(Flags::ACK) {
+        t.asks_for_ecn() && t.syn_transmissions == 1 && ecn::is_setup_syn_ack(flags)
+    } else {
+        t.settings.ecn != EcnPolicy::Off && ecn::is_setup_syn(flags)
+    }
+}
+
 /// 3.10.7.4.
 fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
     let mut segment = *segment;
@@ -133,9 +156,13 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
         && !segment.flags.has(Flags::RST)
     {
         segment.seq = segment.seq + 1;
+        segment.urgent = segment.urgent.saturating_sub(1);
         segment.flags.0 &= !Flags::SYN.0;
         // It is still the window of a SYN, which is not scaled (RFC 7323, 2.2).
         segment.window >>= t.send.shift;
+    }
+    if t.state == State::SynReceived && t.fast_open_syn_again(&segment) {
+        return Reply::Nothing;
     }
     let seq = segment.seq.near(t.receive.nxt);
     if let Check::Drop = first_sequence(t, store, &segment, seq, now) {
@@ -159,6 +186,9 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
 fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Check {
     let length = u64::from(segment.sequence_length());
     let reset = segment.flags.has(Flags::RST);
+    //= docs/specs/rfc7323.txt#section-5.3
+    //# If there is a Timestamps option in the arriving segment, SEG.TSval < TS.Recent, TS.Recent is valid (see
+    //# later discussion), and if the RST bit is not set, then treat the arriving segment as not acceptable:
     if t.agreed.timestamps
         && !reset
         && let Some(Timestamps { value, .. }) = segment.options.timestamps
@@ -189,6 +219,9 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         }
         return Check::Drop;
     }
+    //= docs/specs/rfc7323.txt#section-5.3
+    //# If an arriving segment satisfies SEG.TSval >= TS.Recent and SEG.SEQ <= Last.ACK.sent (see Section 4.3), then
+    //# record its timestamp in TS.Recent.
     if t.agreed.timestamps
         && let Some(Timestamps { value, .. }) = segment.options.timestamps
         && seq <= t.receive.last_ack_sent
@@ -202,6 +235,9 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
 
 /// An unacceptable segment gets an ACK; one that takes no sequence space may itself be the answer to one of ours, so
 /// it gets no more than the budget of challenges allows.
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//# If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set,
+//# if so drop the segment and return):
 fn answer_unacceptable(t: &mut Tcb, store: &mut Store, length: u64, now: Instant) {
     if length > 0 {
         t.receive.ack = AckNeed::Now;
@@ -269,6 +305,8 @@ fn challenge(t: &mut Tcb, store: &mut Store, now: Instant) {
 
 /// Fifth, the ACK field.
 fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Result<(), Reply> {
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# if the ACK bit is off, drop the segment and return
     if !segment.flags.has(Flags::ACK) {
         store.counters.add(Counter::TcpNoAck);
         return Err(Reply::Nothing);
@@ -279,14 +317,20 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
             store.counters.add(Counter::TcpAckUnsent);
             return Err(Reply::Reset);
         }
-        t.send.una = t.send.iss + 1;
-        t.established(store, now);
+        if t.fast_open.is_pending() {
+            t.fast_open_established(store, now);
+        } else {
+            t.send.una = t.send.iss + 1;
+            t.established(store, now);
+        }
         if t.receive.take_held() {
             t.receive.owe_ack(now, store.config.delayed_ack);
         }
         t.send.wl1 = Position::default();
     }
     // RFC 5961, 5.2: neither of what was never sent, nor older than the peer's largest window.
+    //= docs/specs/rfc9293.txt#section-3.10.7.4
+    //# the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the segment, and return.
     //= docs/specs/rfc5961.txt#section-5.2
     //# The ACK value is considered acceptable only if it is in the range of ((SND.UNA - MAX.SND.WND) <= SEG.ACK <=
     //# SND.NXT).
@@ -307,6 +351,9 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
     }
     // Only now it is the peer who was heard of, and not somebody who guesses.
     (t.heard_at, t.keep_alives) = (now, 0);
+    if let Some(field) = segment.options.user_timeout {
+        t.user_timeout.heard(field);
+    }
     acknowledge(t, store, segment, seq, ack, now);
     after_our_fin(t, store, now);
     Ok(())
@@ -326,7 +373,8 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
     let sack = t.agreed.sack.then_some(blocks.as_slice());
     let dsack = sack.and_then(|blocks| spurious::dsack(blocks, ack));
     let echo = segment.options.timestamps.filter(|_| t.agreed.timestamps).map(|t| t.echo);
-    let event = Ack { ack: ack.max(t.send.una), sack, dsack, echo, duplicate };
+    let echoes = t.agreed.ecn && segment.flags.has(Flags::ECE);
+    let event = Ack { ack: ack.max(t.send.una), sack, dsack, echoes, echo, duplicate };
     let before = t.before_probe_fate();
     let (recovery, mut around) = t.around(store);
     recovery.acknowledged(&mut around, &event, now);
@@ -403,9 +451,20 @@ fn sixth_urgent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         return;
     }
     store.counters.add(Counter::TcpUrgentIn);
-    if t.receive.urgent.take(seq + u64::from(segment.urgent), t.receive.stream.start()) {
+    // "A positive offset from the sequence number in this segment": of a SYN, not of the text behind it.
+    let from = if segment.flags.has(Flags::SYN) { seq.back(1) } else { seq };
+    if t.receive.urgent.take(from + u64::from(segment.urgent), t.receive.stream.start()) {
         t.guest.notice.changed();
     }
+}
+
+/// What a segment's mark and CWR mean; whether it is to be acknowledged at once.
+fn ecn_arrived(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>) -> bool {
+    if segment.marked {
+        store.counters.add(Counter::TcpMarksIn);
+    }
+    let exact = t.settings.congestion == CongestionControl::Dctcp;
+    t.receive.echo.arrived(segment.flags, segment.marked, exact)
 }
 
 fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) {
@@ -425,12 +484,13 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     }
     let full = (segment.text.len() as u32).min(t.receive_mss());
     t.receive.segment_bytes = t.receive.segment_bytes.max(full);
+    let marked_now = t.agreed.ecn && ecn_arrived(t, store, segment);
     let had_gap = t.receive.has_gap();
     match t.receive.text(&mut store.receive, seq, segment.text) {
         Arrival::InOrder => {
             // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.
             // RFC 2883, section 4: what came twice is reported with the segment that brought it.
-            if had_gap || t.receive.twice.is_some() {
+            if had_gap || t.receive.twice.is_some() || marked_now {
                 t.receive.ack = AckNeed::Now;
             } else {
                 t.receive.owe_ack(now, store.config.delayed_ack);
@@ -455,6 +515,9 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//# If the FIN bit is set, signal the user "connection closing" and return any pending RECEIVEs with same message,
+//# advance RCV.NXT over the FIN, and send an acknowledgment for the FIN.
 fn eighth_fin(t: &mut Tcb, store: &Store, segment: &Segment<'_>, seq: Position) {
     if segment.flags.has(Flags::FIN) {
         let position = seq + segment.text.len() as u64;

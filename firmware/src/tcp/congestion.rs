@@ -6,6 +6,7 @@
 use crate::profile::CongestionControl;
 use crate::seq::Position;
 use crate::tcp::cubic::Cubic;
+use crate::tcp::dctcp::Dctcp;
 use crate::tcp::hystart::SlowStart;
 use crate::time::{Duration, Instant};
 
@@ -52,6 +53,12 @@ pub trait Controller {
     fn lost(&mut self, window: &Window, mss: u32) -> u32;
     /// The connection was idle and begins anew.
     fn restarted(&mut self);
+    /// Congestion was marked (RFC 3168): the new threshold and window. As for loss, says 6.1.2.
+    fn marked(&mut self, window: &Window, mss: u32) -> u32 {
+        self.lost(window, mss)
+    }
+    /// `bytes` were acknowledged, with an echo of a mark or without, in and out of recovery.
+    fn echoed(&mut self, _bytes: u64, _is_marked: bool, _una: Position, _nxt: Position) {}
 }
 
 /// The controller of one connection. An enum, so that it needs no memory of its own.
@@ -61,6 +68,8 @@ pub enum AnyController {
     NewReno(NewReno),
     /// See [`Cubic`].
     Cubic(Cubic),
+    /// See [`Dctcp`].
+    Dctcp(Dctcp),
 }
 
 impl AnyController {
@@ -69,6 +78,7 @@ impl AnyController {
         match kind {
             CongestionControl::NewReno => Self::NewReno(NewReno::default()),
             CongestionControl::Cubic => Self::Cubic(Cubic::default()),
+            CongestionControl::Dctcp => Self::Dctcp(Dctcp::default()),
         }
     }
 }
@@ -78,6 +88,7 @@ impl Controller for AnyController {
         match self {
             Self::NewReno(c) => c.acked(window, ack),
             Self::Cubic(c) => c.acked(window, ack),
+            Self::Dctcp(c) => c.acked(window, ack),
         }
     }
 
@@ -85,6 +96,7 @@ impl Controller for AnyController {
         match self {
             Self::NewReno(c) => c.lost(window, mss),
             Self::Cubic(c) => c.lost(window, mss),
+            Self::Dctcp(c) => c.lost(window, mss),
         }
     }
 
@@ -92,6 +104,23 @@ impl Controller for AnyController {
         match self {
             Self::NewReno(c) => c.restarted(),
             Self::Cubic(c) => c.restarted(),
+            Self::Dctcp(c) => c.restarted(),
+        }
+    }
+
+    fn marked(&mut self, window: &Window, mss: u32) -> u32 {
+        match self {
+            Self::NewReno(c) => c.marked(window, mss),
+            Self::Cubic(c) => c.marked(window, mss),
+            Self::Dctcp(c) => c.marked(window, mss),
+        }
+    }
+
+    fn echoed(&mut self, bytes: u64, is_marked: bool, una: Position, nxt: Position) {
+        match self {
+            Self::NewReno(c) => c.echoed(bytes, is_marked, una, nxt),
+            Self::Cubic(c) => c.echoed(bytes, is_marked, una, nxt),
+            Self::Dctcp(c) => c.echoed(bytes, is_marked, una, nxt),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::tcp::receive::Receiver;
 use crate::tcp::tcb::{Agreed, Config, Link, State, Store, Tcb, Tuple, mss_of};
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
-use crate::wire::options::{Options, SackBlocks, Timestamps};
+use crate::wire::options::{Cookie, Options, Timestamps};
 use crate::wire::segment::{self, Flags, Segment};
 
 /// An entry.
@@ -41,6 +41,10 @@ pub struct HalfOpen {
     pub window: u16,
     /// The MTU of the guest's interface.
     pub mtu: u32,
+    /// The id of the TIME-WAIT entry that this SYN would take over; zero if there is none.
+    pub time_wait: u64,
+    /// A Fast Open cookie for the client; the first SYN-ACK has it.
+    pub cookie: Option<Cookie>,
     /// How often the SYN-ACK was sent.
     pub transmissions: u32,
     /// Challenge ACKs that may still be sent.
@@ -85,6 +89,8 @@ impl HalfOpen {
             timestamp_offset: 0,
             window: 0,
             mtu: 0,
+            time_wait: 0,
+            cookie: None,
             transmissions: 0,
             challenges_left: 0,
             sent_at: Instant::default(),
@@ -116,6 +122,9 @@ impl HalfOpen {
             return if seq == nxt { Outcome::Forget } else { Outcome::Challenge };
         }
         // Fourth, the SYN bit: back to LISTEN.
+        //= docs/specs/rfc9293.txt#section-3.10.7.4
+        //# If the connection was initiated with a passive OPEN, then return this connection to the LISTEN state and
+        //# return.
         if flags.has(Flags::SYN) {
             return Outcome::Forget;
         }
@@ -134,6 +143,7 @@ impl HalfOpen {
     pub fn syn_ack(&self, config: &Config, now: Instant) -> Headers {
         let value = ((now.as_us() / 1000) as u32).wrapping_add(self.timestamp_offset);
         let options = Options {
+            fast_open: self.cookie.filter(|_| self.transmissions <= 1),
             //= docs/specs/rfc9293.txt#section-3.7.1
             //# TCP endpoints MUST implement both sending and receiving the MSS Option (MUST-14).
             //= docs/specs/rfc9293.txt#section-3.7.1
@@ -143,9 +153,10 @@ impl HalfOpen {
             window_scale: self.shift(config),
             sack_permitted: self.agreed.sack,
             timestamps: self.agreed.timestamps.then_some(Timestamps { value, echo: self.timestamp }),
-            sack: SackBlocks::default(),
+            ..Options::default()
         };
-        self.headers(self.iss, Flags::SYN | Flags::ACK, config, options)
+        let echo = if self.agreed.ecn { Flags::ECE } else { Flags(0) };
+        self.headers(self.iss, Flags::SYN | Flags::ACK | echo, config, options)
     }
 
     /// The answer to what is not acceptable.
@@ -172,6 +183,16 @@ impl HalfOpen {
 
     /// Makes `t` the connection that this entry was the beginning of, in ESTABLISHED.
     pub fn establish(&self, t: &mut Tcb, store: &mut Store, nodelay: bool, now: Instant) {
+        self.open(t, store, nodelay, now);
+        t.established(store, now);
+        if self.transmissions == 1 {
+            t.rtt.measured(now, now.since(self.sent_at));
+        }
+        debug_assert!(t.state == State::Established);
+    }
+
+    /// Makes `t` the connection that this entry is the beginning of, up to its state.
+    pub fn open(&self, t: &mut Tcb, store: &mut Store, nodelay: bool, now: Instant) {
         t.begin(self.tuple, self.link, self.mtu, store, now);
         t.agreed = self.agreed;
         t.timestamp_offset = self.timestamp_offset;
@@ -190,10 +211,5 @@ impl HalfOpen {
         // The SYN-ACK has offered this much; all of it that pages can be had for is granted now.
         t.receive.advertise(&mut store.receive);
         t.syn_transmissions = self.transmissions;
-        t.established(store, now);
-        if self.transmissions == 1 {
-            t.rtt.measured(now, now.since(self.sent_at));
-        }
-        debug_assert!(t.state == State::Established);
     }
 }

@@ -32,6 +32,8 @@ pub struct Outgoing {
     pub text_bytes: usize,
     /// The urgent pointer.
     pub urgent: Option<u16>,
+    /// Its packet may be marked instead of dropped (RFC 3168).
+    pub ecn_capable: bool,
 }
 
 /// The next segment, as if it were sent now.
@@ -39,6 +41,10 @@ pub fn next_segment(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outg
     let mut segment = choose(t, store, now)?;
     if segment.flags.0 & (Flags::SYN | Flags::RST).0 == 0 {
         segment.urgent = t.send.urgent.say(segment.text_at);
+        // RFC 3168, 6.1.3: "in the TCP header of all ACK packets", bare ones and data.
+        if t.agreed.ecn && t.receive.echo.is_on {
+            segment.flags = segment.flags | Flags::ECE;
+        }
     }
     t.figures.segments_out += 1;
     t.figures.bytes_sent += segment.text_bytes as u64;
@@ -53,8 +59,13 @@ fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     }
     match t.state {
         State::Closed | State::TimeWait => None,
+        State::SynReceived if t.fast_open.is_pending() && t.due != Due::Syn => {
+            // The answer to what the SYN brought need not wait for the end of the handshake (RFC 7413, 4.2.2).
+            new_data(t, store, now, false).or_else(|| acknowledgement(t, store, now))
+        }
         State::SynSent | State::SynReceived => handshake(t, store, now),
-        _ => lost(t, store, now)
+        _ => user_timeout(t, store, now)
+            .or_else(|| lost(t, store, now))
             .or_else(|| tail_probe(t, store, now))
             .or_else(|| new_data(t, store, now, false))
             .or_else(|| window_probe(t, store, now))
@@ -70,17 +81,29 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if t.due != Due::Syn {
         return acknowledgement(t, store, now);
     }
+    if t.fast_open.waits_until().is_some_and(|at| at > now) && t.send.end == t.send.iss + 1 && !t.send.fin {
+        return None;
+    }
+    t.fast_open.stop_waiting();
     t.due = Due::None;
+    let fast_open = t.fast_open.option(t.syn_transmissions, now);
+    let mut text_bytes = 0;
     if t.syn_transmissions == 0 {
         t.progress_at = now;
+        t.send.nxt = t.send.iss + 1;
+        text_bytes = t.syn_text_bytes();
+        if text_bytes > 0 && t.send.records.push(&mut store.records, t.send.nxt, t.send.nxt + text_bytes, now) {
+            t.send.nxt = t.send.nxt + text_bytes;
+        } else {
+            text_bytes = 0;
+        }
+        t.send.max = t.send.nxt;
     } else {
         t.figures.retransmits += 1;
         store.counters.add(Counter::TcpRetransmits);
     }
     t.syn_transmissions += 1;
     t.timer_from = now;
-    t.send.nxt = t.send.iss + 1;
-    t.send.max = t.send.nxt;
     let first = t.state == State::SynSent;
     // A SYN offers everything; a SYN-ACK only what the SYN offered.
     let timestamps = first || t.agreed.timestamps;
@@ -100,14 +123,18 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
         sack_permitted: first || t.agreed.sack,
         timestamps: timestamps
             .then(|| Timestamps { value: t.timestamp_value(now), echo: if first { 0 } else { t.receive.timestamp } }),
-        sack: SackBlocks::default(),
+        fast_open,
+        ..Options::default()
     };
+    // A SYN that is not answered asks for no ECN when it is sent again: something on the way may drop it for that.
+    let setup = if t.asks_for_ecn() && t.syn_transmissions == 1 { Flags::ECE | Flags::CWR } else { Flags(0) };
     let (ack, flags) = if first {
-        (Seq(0), Flags::SYN)
+        (Seq(0), Flags::SYN | setup)
     } else {
         t.receive.last_ack_sent = t.receive.nxt;
         t.receive.ack = AckNeed::None;
-        (t.receive.nxt.seq(), Flags::SYN | Flags::ACK)
+        let echo = if t.agreed.ecn { Flags::ECE } else { Flags(0) };
+        (t.receive.nxt.seq(), Flags::SYN | Flags::ACK | echo)
     };
     let window = syn_window(t, store, first);
     Some(Outgoing {
@@ -116,9 +143,10 @@ fn handshake(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
         flags,
         window,
         options,
-        text_at: t.send.una,
-        text_bytes: 0,
+        text_at: t.send.iss + 1,
+        text_bytes: text_bytes as usize,
         urgent: None,
+        ecn_capable: false,
     })
 }
 
@@ -138,7 +166,17 @@ fn bare(t: &mut Tcb, store: &mut Store, now: Instant, seq: Position, flags: Flag
     acknowledging(
         t,
         store,
-        Outgoing { seq: seq.seq(), ack: Seq(0), flags, window: 0, options, text_at: seq, text_bytes: 0, urgent: None },
+        Outgoing {
+            seq: seq.seq(),
+            ack: Seq(0),
+            flags,
+            window: 0,
+            options,
+            text_at: seq,
+            text_bytes: 0,
+            urgent: None,
+            ecn_capable: false,
+        },
     )
 }
 
@@ -222,6 +260,7 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
             text_at: start,
             text_bytes: text_end.since(start) as usize,
             urgent: None,
+            ecn_capable: false,
         },
     );
     if is_silent {
@@ -359,8 +398,11 @@ fn new_octets(t: &Tcb, now: Instant, probe: bool) -> Option<u64> {
     if length == 0 {
         return None;
     }
-    let alone = t.send.in_flight() == 0;
-    if !probe && !alone && t.recovery.allowance(&t.send) < length {
+    // Our SYN, if it is not acknowledged yet, is nothing that an acknowledgement could be waited for.
+    let alone = t.send.in_flight() == 0 || t.send.records.first().is_none();
+    // A FIN by itself takes no room in the network: it does not wait for the congestion window.
+    let only_fin = queued == 1 && t.send.fin;
+    if !probe && !alone && !only_fin && t.recovery.allowance(&t.send) < length {
         return None;
     }
     let full = length >= mss;
@@ -391,7 +433,15 @@ fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Opti
     t.send.nxt = end;
     t.send.max = t.send.max.max(end);
     t.recovery.sent(end.since(start), now);
-    Some(data(t, store, now, start, end))
+    let mut segment = data(t, store, now, start, end);
+    if t.agreed.ecn && segment.text_bytes > 0 {
+        segment.ecn_capable = true;
+        // 6.1.2: "the first new data packet sent after the window reduction".
+        if t.recovery.take_reduced() {
+            segment.flags = segment.flags | Flags::CWR;
+        }
+    }
+    Some(segment)
 }
 
 /// RFC 9293, 3.8.6.1: what a window too small for anything else must let in, or one octet beyond a closed one.
@@ -418,6 +468,16 @@ fn window_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing
     let (start, end) = (t.send.nxt, t.send.nxt + 1);
     t.send.max = t.send.max.max(end);
     Some(data(t, store, now, start, end))
+}
+
+/// RFC 5482's option, on an acknowledgement of its own.
+fn user_timeout(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
+    if !t.user_timeout.is_due() {
+        return None;
+    }
+    let user_timeout = t.user_timeout.say();
+    let segment = bare(t, store, now, t.send.nxt, Flags::ACK);
+    Some(Outgoing { options: Options { user_timeout, ..segment.options }, ..segment })
 }
 
 /// The urgent mark alone, when nothing that could carry it may go.

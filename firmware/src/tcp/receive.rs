@@ -6,6 +6,7 @@
 
 use crate::seq::Position;
 use crate::store::pages::{Pages, Stream};
+use crate::tcp::ecn::Echo;
 use crate::tcp::urgent::ReceiveMark;
 use crate::time::{Duration, Instant};
 use crate::wire::options::SackBlocks;
@@ -84,6 +85,8 @@ pub struct Receiver {
     ranges: Box<[Range]>,
     range_count: usize,
     age: u32,
+    /// Marks to be echoed (RFC 3168).
+    pub echo: Echo,
     /// Octets of the segment last received that were there already: to be reported once (RFC 2883).
     pub twice: Option<(Position, Position)>,
 }
@@ -117,6 +120,7 @@ impl Receiver {
             range_count: 0,
             age: 0,
             twice: None,
+            echo: Echo::default(),
         }
     }
 
@@ -150,6 +154,7 @@ impl Receiver {
         self.range_count = 0;
         self.age = 0;
         self.twice = None;
+        self.echo = Echo::default();
     }
 
     /// RCV.WND, in bytes.
@@ -301,6 +306,10 @@ impl Receiver {
 
     /// The blocks to report: what came twice (RFC 2883, section 4), and (RFC 2018, section 4) the range of the segment
     /// last received first, then by age.
+    //= docs/specs/rfc2018.txt#section-4
+    //# The first SACK block (i.e., the one immediately following the kind and length fields in the option) MUST
+    //# specify the contiguous block of data containing the segment which triggered this ACK, unless that segment
+    //# advanced the Acknowledgment Number field in the header.
     pub fn sack_blocks(&self) -> SackBlocks {
         let mut blocks = SackBlocks::default();
         if let Some((start, end)) = self.twice {
@@ -433,6 +442,11 @@ mod tests {
         assert!(!r.is_acceptable(n, 1));
     }
 
+    //= docs/specs/rfc2018.txt#section-4
+    //= type=test
+    //# The first SACK block (i.e., the one immediately following the kind and length fields in the option) MUST
+    //# specify the contiguous block of data containing the segment which triggered this ACK, unless that segment
+    //# advanced the Acknowledgment Number field in the header.
     #[test]
     fn sack_blocks_are_the_youngest_first() {
         let (mut pages, mut r) = receiver(8);

@@ -119,6 +119,10 @@ pub struct Recovery {
     /// What was before the last reduction of the window.
     undo: Option<Undo>,
     frto: Frto,
+    /// Marks of what was sent before this are answered already (RFC 3168, 6.1.2).
+    answered: Position,
+    /// The window was reduced, and the peer is to know (CWR).
+    reduced: bool,
     /// When something was last sent.
     sent_at: Instant,
     /// When RACK may find more lost.
@@ -134,6 +138,8 @@ pub struct Ack<'a> {
     pub sack: Option<&'a [(Seq, Seq)]>,
     /// Octets that it reports as received twice.
     pub dsack: Option<(Position, Position)>,
+    /// It echoes a mark, and ECN is in use.
+    pub echoes: bool,
     /// Its TSecr, if timestamps are in use.
     pub echo: Option<u32>,
     /// Whether it is a duplicate in the sense of RFC 5681, section 2.
@@ -183,6 +189,8 @@ impl Recovery {
             probe: None,
             undo: None,
             frto: Frto::Off,
+            answered: iss,
+            reduced: false,
             sent_at: Instant::default(),
             reorder_at: None,
         }
@@ -258,6 +266,9 @@ impl Recovery {
             self.detect_without_sack(a, progress);
         }
         self.change_phase(a, lost_before);
+        self.controller.echoed(acknowledged, ack.echoes, a.sender.una, a.sender.nxt);
+        let answers = ack.echoes && self.answer_mark(a);
+        let acknowledged = if answers { 0 } else { acknowledged };
         let news = News { delivered, acknowledged, flight_before, sample: rtt_sample };
         self.set_window(a, &news, now);
     }
@@ -568,11 +579,30 @@ impl Recovery {
             a.counters.add(Counter::TcpFastRecoveries);
             self.phase = Phase::Fast;
             self.until = a.sender.nxt;
+            (self.answered, self.reduced) = (a.sender.nxt, true);
             self.undo = Some(Undo::new(self.window, self.controller, a.sender.una));
             self.window.threshold = self.controller.lost(&self.window, a.sender.mss);
             self.prr = Prr { delivered: 0, out: 0, flight: a.sender.in_flight() };
             self.probe = None;
         }
+    }
+
+    /// RFC 3168, 6.1.2: "TCP should not react to congestion indications more than once every window of data (or more
+    /// loosely, more than once every round-trip time)". Whether this one was reacted to.
+    fn answer_mark(&mut self, a: &mut Around<'_>) -> bool {
+        if self.phase != Phase::Open || a.sender.una <= self.answered {
+            return false;
+        }
+        a.counters.add(Counter::TcpMarksAnswered);
+        self.window.threshold = self.controller.marked(&self.window, a.sender.mss);
+        self.window.congestion = self.window.threshold;
+        (self.answered, self.reduced) = (a.sender.nxt, true);
+        true
+    }
+
+    /// Whether the window was reduced since this was last asked: then the next new data says so.
+    pub fn take_reduced(&mut self) -> bool {
+        std::mem::take(&mut self.reduced)
     }
 
     fn set_window(&mut self, a: &Around<'_>, news: &News, now: Instant) {
@@ -637,6 +667,7 @@ impl Recovery {
         }
         self.phase = Phase::Loss;
         self.until = a.sender.nxt;
+        (self.answered, self.reduced) = (a.sender.nxt, true);
         self.window.congestion = a.sender.mss;
         self.duplicates = 0;
         self.probe = None;
@@ -669,6 +700,17 @@ impl Recovery {
                 record.lost = true;
                 self.lost += record.len();
             }
+        }
+    }
+
+    /// The peer has not taken what the SYN carried (RFC 7413, 4.2.2): sent again at once, and no sign of congestion.
+    pub fn refused(&mut self, a: &mut Around<'_>) {
+        let mut next = a.sender.records.first();
+        while let Some(slot) = next {
+            next = a.records.next(slot);
+            let record = a.records.get_mut(slot);
+            record.lost = true;
+            self.lost += record.len();
         }
     }
 

@@ -80,6 +80,8 @@ impl RttEstimator {
     }
 
     /// A timeout happened: the next is twice as long (rule 5.5).
+    //= docs/specs/rfc6298.txt#section-5
+    //# (5.5) The host MUST set RTO <- RTO * 2 ("back off the timer").
     //= docs/specs/rfc9293.txt#section-3.8.2
     //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance, and
     //# exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
@@ -133,6 +135,9 @@ mod tests {
     //= type=test
     //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance, and
     //# exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
+    //= docs/specs/rfc6298.txt#section-5
+    //= type=test
+    //# (5.5) The host MUST set RTO <- RTO * 2 ("back off the timer").
     #[test]
     fn before_any_measurement_one_second_doubling_to_the_maximum() {
         let mut e = estimator();

@@ -6,6 +6,7 @@
 use toe_abi::{Mac, Reason, option};
 
 use crate::profile::CongestionControl;
+use crate::tcp::ecn::EcnPolicy;
 use crate::tcp::tcb::Tcb;
 use crate::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub struct Settings {
     pub congestion: CongestionControl,
     /// ICMP errors are reported (SHLD-20).
     pub report_errors: bool,
+    /// Whether ECN is used.
+    pub ecn: EcnPolicy,
 }
 
 /// What Linux sends by default, and RFC 1700 recommends.
@@ -38,7 +41,7 @@ const MS_MAX: u64 = 86_400_000;
 
 impl Settings {
     /// Of a new connection.
-    pub fn new(congestion: CongestionControl) -> Self {
+    pub fn new(congestion: CongestionControl, ecn: EcnPolicy) -> Self {
         Self {
             //= docs/specs/rfc9293.txt#section-3.8.4
             //# they MUST default to off (MUST-25).
@@ -52,6 +55,7 @@ impl Settings {
             traffic_class: 0,
             congestion,
             report_errors: true,
+            ecn,
         }
     }
 }
@@ -101,11 +105,14 @@ impl Tcb {
                 self.settings.congestion = match value {
                     1 => CongestionControl::NewReno,
                     2 => CongestionControl::Cubic,
+                    3 => CongestionControl::Dctcp,
                     _ => return Err(Reason::OptionValue),
                 };
                 self.recovery.set_controller(self.settings.congestion);
             }
             option::REPORT_ERRORS => self.settings.report_errors = in_range(0, 1)? == 1,
+            option::ADVERTISE_USER_TIMEOUT_MS => self.user_timeout.advertise(optional_ms()?),
+            option::PEER_USER_TIMEOUT_MS => return Err(Reason::OptionValue),
             _ => return Err(Reason::OptionUnknown),
         }
         Ok(())
@@ -130,8 +137,11 @@ impl Tcb {
             option::CONGESTION => match s.congestion {
                 CongestionControl::NewReno => 1,
                 CongestionControl::Cubic => 2,
+                CongestionControl::Dctcp => 3,
             },
             option::REPORT_ERRORS => s.report_errors.into(),
+            option::ADVERTISE_USER_TIMEOUT_MS => self.user_timeout.advertised().map_or(0, ms),
+            option::PEER_USER_TIMEOUT_MS => self.user_timeout.remote().map_or(0, ms),
             _ => return None,
         })
     }

@@ -9,10 +9,12 @@ use std::net::IpAddr;
 use toe_abi::{Endpoint, Mac, Reason, state};
 
 use crate::counters::{Counter, Counters};
-use crate::profile::Tcp;
+use crate::profile::{CongestionControl, Tcp};
 use crate::seq::Position;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
+use crate::tcp::ecn::EcnPolicy;
+use crate::tcp::fast_open::FastOpen;
 use crate::tcp::notice::Notice;
 use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::{AckNeed, Receiver};
@@ -21,6 +23,7 @@ use crate::tcp::recovery::{Around, Recovery};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
 use crate::tcp::settings::Settings;
+use crate::tcp::user_timeout::UserTimeout;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
 use crate::wire::{ip, segment};
@@ -136,6 +139,8 @@ pub struct Agreed {
     pub sack: bool,
     /// RFC 7323 window scaling.
     pub window_scale: bool,
+    /// RFC 3168.
+    pub ecn: bool,
 }
 
 /// The connection as its program sees it.
@@ -200,6 +205,8 @@ pub struct Config {
     pub repeat_fin: bool,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
+    /// Fast Open is allowed, and of a listener so many may be pending.
+    pub fast_open: Option<u32>,
     /// What new connections are set to.
     pub settings: Settings,
     /// The most send buffer of a connection, in bytes.
@@ -224,7 +231,8 @@ impl Config {
             initial_window: tcp.initial_window_segments,
             repeat_fin: tcp.repeat_fin,
             syn_ack_retries: tcp.syn_ack_retries,
-            settings: Settings::new(tcp.congestion),
+            fast_open: tcp.fast_open.then_some(tcp.fast_open_pending),
+            settings: Settings::new(tcp.congestion, tcp.ecn),
             send_bytes_max,
             receive_bytes_max,
         }
@@ -311,6 +319,10 @@ pub struct Tcb {
     pub progress_at: Instant,
     /// What the program has set.
     pub settings: Settings,
+    /// RFC 5482's option.
+    pub user_timeout: UserTimeout,
+    /// Fast Open.
+    pub fast_open: FastOpen,
     /// When the peer was last heard of.
     pub heard_at: Instant,
     /// Keep-alives sent since.
@@ -401,6 +413,8 @@ impl Tcb {
             timer_from: Instant::default(),
             progress_at: Instant::default(),
             settings: config.settings,
+            user_timeout: UserTimeout::default(),
+            fast_open: FastOpen::default(),
             heard_at: Instant::default(),
             keep_alives: 0,
             linger_until: None,
@@ -433,6 +447,8 @@ impl Tcb {
             timer_from,
             progress_at,
             settings,
+            user_timeout,
+            fast_open,
             heard_at,
             keep_alives,
             linger_until,
@@ -454,6 +470,8 @@ impl Tcb {
         *due = Due::None;
         (*timer_from, *progress_at, *challenges_at) = (now, now, now);
         *settings = store.config.settings;
+        *user_timeout = UserTimeout::default();
+        *fast_open = FastOpen::default();
         (*heard_at, *keep_alives) = (now, 0);
         *linger_until = None;
         *challenges = CHALLENGES;
@@ -476,6 +494,16 @@ impl Tcb {
                 counters: &mut store.counters,
             },
         )
+    }
+
+    /// Whether our SYN asks for ECN.
+    pub fn asks_for_ecn(&self) -> bool {
+        match self.settings.ecn {
+            EcnPolicy::Off => false,
+            EcnPolicy::On => true,
+            // It is of no use without.
+            EcnPolicy::WhenAsked => self.settings.congestion == CongestionControl::Dctcp,
+        }
     }
 
     /// Our timestamp clock: milliseconds and this connection's offset.

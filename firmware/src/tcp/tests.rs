@@ -10,9 +10,11 @@ mod bad_input;
 mod blind;
 mod channel;
 mod closing;
+mod ecn;
 mod failures;
 mod opening;
 mod options;
+mod segments;
 mod spurious;
 mod syn_cache;
 mod window;
@@ -115,6 +117,10 @@ fn an_old_duplicate_syn_is_recovered_from() {
     assert_eq!((b.in_use("half-open"), b.count("tcp-half-open-reset")), (0, 1));
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.3
+//= type=test
+//# If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set, if so drop the segment and
+//# return)
 #[test]
 fn an_ack_of_what_was_never_sent_resets_in_syn_sent_and_changes_nothing() {
     let mut b = Bench::new();
@@ -416,9 +422,6 @@ fn the_window_of_a_syn_ack_is_not_scaled() {
     b.expect("PA 4001:5001");
 }
 
-//= docs/specs/rfc9293.txt#section-3.8.6.1
-//= type=test
-//# A TCP implementation MAY keep its offered receive window closed indefinitely (MAY-8).
 #[test]
 fn a_segment_is_no_longer_than_half_the_largest_window() {
     let mut b = Bench::new();
@@ -436,6 +439,9 @@ fn a_segment_is_no_longer_than_half_the_largest_window() {
     b.expect("PA 3301:4601");
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.6.1
+//= type=test
+//# A TCP implementation MAY keep its offered receive window closed indefinitely (MAY-8).
 #[test]
 fn a_guest_that_does_not_read_closes_the_window_and_nothing_beyond_it_is_taken() {
     let mut b = Bench::established();
@@ -573,6 +579,10 @@ fn a_connection_is_given_up_after_r2() {
 //= type=test
 //# When a connection is closed actively, it MUST linger in the TIME-WAIT state for a time 2xMSL (Maximum Segment
 //# Lifetime) (MUST-13).
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# The only thing that can arrive in this state is a retransmission of the remote FIN. Acknowledge it, and restart
+//# the 2 MSL timeout.
 #[test]
 fn a_close_from_this_side_goes_through_fin_wait_to_time_wait() {
     // RFC 9293, 3.6, figure 12.
@@ -599,6 +609,10 @@ fn a_close_from_this_side_goes_through_fin_wait_to_time_wait() {
     assert_eq!(b.in_use("time-wait"), 0);
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# If the FIN bit is set, signal the user "connection closing" and return any pending RECEIVEs with same message,
+//# advance RCV.NXT over the FIN, and send an acknowledgment for the FIN.
 #[test]
 fn a_close_from_the_other_side_goes_through_close_wait() {
     let mut b = Bench::established();
@@ -727,9 +741,72 @@ fn a_new_syn_may_take_over_a_time_wait() {
     assert_eq!((b.in_use("time-wait"), b.in_use("connections")), (1, 0));
     b.peer("S 1");
     b.expect("A 2:2 ack 2");
+    // Condition 2: if the SYN turns out to be an old duplicate, TIME-WAIT goes on.
     b.peer("S 100");
-    assert!(b.next().unwrap().starts_with("SA"));
+    let (seq, _) = b.next_syn_ack();
+    b.peer("R 101");
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (1, 0));
+    b.peer("FA 1 ack 2");
+    b.expect("A 2:2 ack 2");
+    b.peer("S 100");
+    let (again, _) = b.next_syn_ack();
+    // Condition 1: numbers beyond all that was used.
+    assert!(seq > 2 && again > 2, "{seq} {again}");
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open"), b.count("tcp-time-wait-reused")), (1, 1, 0));
+    b.peer(&format!("A 101 ack {}", again + 1));
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open"), b.in_use("connections")), (0, 0, 1));
+    assert_eq!(b.count("tcp-time-wait-reused"), 1);
+}
+
+/// A listener's connection that ended in TIME-WAIT, the peer's FIN at 1.
+fn in_time_wait(options: &str) -> Bench {
+    let mut b = Bench::new();
+    b.listen();
+    b.peer(&format!("S 0 <mss 1000, {options}>"));
+    b.expect("SA 0");
+    b.peer(&format!("A 1 ack 1 <{options}>"));
+    b.shutdown();
+    b.expect("FA 1");
+    b.peer(&format!("FA 1 ack 2 <{options}>"));
+    b.expect("A 2:2 ack 2");
+    b.release();
+    assert_eq!((b.in_use("time-wait"), b.in_use("connections")), (1, 0));
+    b
+}
+
+#[test]
+fn timestamps_decide_whether_a_syn_takes_a_time_wait_over() {
+    // RFC 6191, section 2, in its order. Sequence numbers below 2 are old.
+    for (before, syn, accepted) in [
+        ("ts 5000 1", "S 0 <ts 5001 0>", true),
+        ("ts 5000 1", "S 0 <ts 5000 0>", false),
+        ("ts 5000 1", "S 3 <ts 5000 0>", true),
+        ("ts 5000 1", "S 3 <ts 4999 0>", false),
+        ("ts 5000 1", "S 3", true),
+        ("ts 5000 1", "S 0", false),
+        ("", "S 0 <ts 1 0>", true),
+        ("", "S 3", true),
+        ("", "S 0", false),
+    ] {
+        let mut b = in_time_wait(before);
+        b.peer(syn);
+        let answer = b.next().unwrap();
+        assert_eq!(answer.starts_with("SA"), accepted, "{before} {syn}: {answer}");
+        assert_eq!(b.in_use("half-open"), u64::from(accepted));
+    }
+}
+
+#[test]
+fn a_time_wait_that_ends_while_a_syn_is_answered_does_not_come_back() {
+    let mut b = in_time_wait("");
+    b.wait_ms(59_990);
+    b.peer("S 100");
+    b.next_syn_ack();
+    b.wait_ms(20);
     assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 1));
+    b.peer("R 101");
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 0));
+    b.peer_passes("A 101 ack 1");
 }
 
 // SEGMENT ARRIVES (RFC 9293, 3.10.7.4, with RFC 5961 and 7323).
@@ -806,6 +883,9 @@ fn an_ack_of_what_was_never_sent_or_long_ago_is_answered_and_not_believed() {
     b.received(10);
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# if the ACK bit is off, drop the segment and return
 #[test]
 fn an_ack_from_before_the_connection_is_of_what_was_never_sent() {
     // Within the peer's largest window of SND.UNA, and all the same of no octet that ever was.
@@ -829,6 +909,10 @@ fn a_segment_without_ack_is_dropped() {
     assert_eq!(b.count("tcp-no-ack"), 1);
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set,
+//# if so drop the segment and return):
 #[test]
 fn what_is_outside_the_window_is_acknowledged_and_dropped() {
     let mut b = Bench::established();
@@ -941,6 +1025,10 @@ fn fins_that_cross_are_acknowledged_bare_or_with_ours_again() {
     }
 }
 
+//= docs/specs/rfc7323.txt#section-5.3
+//= type=test
+//# If there is a Timestamps option in the arriving segment, SEG.TSval < TS.Recent, TS.Recent is valid (see later
+//# discussion), and if the RST bit is not set, then treat the arriving segment as not acceptable:
 #[test]
 fn an_old_timestamp_is_dropped_and_a_reset_is_not() {
     let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 5000 1");
@@ -957,6 +1045,10 @@ fn an_old_timestamp_is_dropped_and_a_reset_is_not() {
     assert_ne!(b.bits & state::ABORTED, 0);
 }
 
+//= docs/specs/rfc7323.txt#section-5.3
+//= type=test
+//# If an arriving segment satisfies SEG.TSval >= TS.Recent and SEG.SEQ <= Last.ACK.sent (see Section 4.3), then
+//# record its timestamp in TS.Recent.
 #[test]
 fn the_timestamp_echoed_is_of_the_earliest_segment_not_acknowledged() {
     // RFC 7323, 4.3.
@@ -1102,7 +1194,8 @@ fn what_cannot_be_set_is_refused_and_changes_nothing() {
         (option::HOP_LIMIT, 0, 64),
         (option::HOP_LIMIT, 256, 64),
         (option::TRAFFIC_CLASS, 1, 0),
-        (option::CONGESTION, 3, 2),
+        (option::CONGESTION, 0, 2),
+        (option::CONGESTION, 5, 2),
         (option::USER_TIMEOUT_MS, u64::MAX, 0),
         (option::NEXT_HOP, 0, 0x0100_0000_0002),
         (option::NEXT_HOP, 1, 0x0100_0000_0002),
@@ -1111,4 +1204,49 @@ fn what_cannot_be_set_is_refused_and_changes_nothing() {
     }
     assert_eq!(b.set(999, 0), (Reason::OptionUnknown as u32, 0));
     assert_eq!(b.set(option::CONGESTION, 1), (Reason::None as u32, 1));
+}
+
+#[test]
+fn from_r1_on_the_guest_is_told_to_look_for_another_way() {
+    // RFC 9293, 3.8.3: MUST-20, SHLD-9, SHLD-10 (three retransmissions at least).
+    let mut b = Bench::established();
+    b.send(10);
+    b.expect("PA 1:11");
+    for _ in 0..2 {
+        b.wait_for_segment();
+        b.expect("PA 1:11");
+    }
+    assert_eq!((b.notice.path_advice, b.count("tcp-path-advice")), (0, 0));
+    for n in 1..4 {
+        b.wait_for_segment();
+        b.expect("PA 1:11");
+        assert_eq!(b.notice.path_advice, n);
+    }
+    // The guest has found one.
+    let elsewhere = [2, 0, 0, 0, 0, 9];
+    b.set(option::NEXT_HOP, 0x0900_0000_0002);
+    b.wait_for_segment();
+    assert_eq!(b.next_frame().unwrap()[..6], elsewhere);
+    b.peer("A 1 ack 11");
+    let advice = b.notice.path_advice;
+    b.set(option::NEXT_HOP, 0x0100_0000_0002);
+    b.send(10);
+    b.expect("PA 11:21");
+    b.wait_for_segment();
+    b.expect("PA 11:21");
+    assert_eq!(b.notice.path_advice, advice, "it counts from anew");
+}
+
+#[test]
+fn r1_counts_for_a_syn_too() {
+    // MUST-22.
+    let mut b = Bench::new();
+    b.connect(0);
+    for _ in 0..3 {
+        b.wait_for_segment();
+        b.expect("S 0");
+    }
+    assert_eq!(b.notice.path_advice, 0);
+    b.wait_for_segment();
+    assert_eq!(b.notice.path_advice, 1);
 }

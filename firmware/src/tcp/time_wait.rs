@@ -27,6 +27,8 @@ pub struct TimeWait {
     pub timestamps: Option<(u32, u32)>,
     /// The window field that the connection ended with.
     pub window: u16,
+    /// A half-open entry has its 4-tuple; it is given back if that comes to nothing.
+    pub parked: bool,
     /// Acknowledgements that may still be sent: a peer that is as lost as we are must not be answered for ever.
     pub answers_left: u8,
 }
@@ -46,6 +48,9 @@ pub enum Outcome {
     NewSyn,
 }
 
+/// How far a new incarnation begins beyond the old one, if the clock is not so far yet: more than any window.
+const ISS_STEP: u32 = 65_537;
+
 /// See [`TimeWait::answers_left`].
 const ANSWERS: u8 = 16;
 
@@ -60,6 +65,7 @@ impl TimeWait {
             rcv_nxt: Position::default(),
             timestamps: None,
             window: 0,
+            parked: false,
             answers_left: 0,
         }
     }
@@ -74,8 +80,15 @@ impl TimeWait {
             rcv_nxt: t.receive.nxt,
             timestamps: t.agreed.timestamps.then_some((t.receive.timestamp, t.timestamp_offset)),
             window: (t.receive.window() >> t.receive.shift).min(65_535) as u16,
+            parked: false,
             answers_left: ANSWERS,
         }
+    }
+
+    /// The number of a new incarnation's SYN: the one of the clock if that lies beyond all that was sent (RFC 9293,
+    /// 3.6.1, MAY-2, condition 1).
+    pub fn next_iss(&self, clock: Seq) -> Seq {
+        if clock.distance(self.snd_nxt) > 0 { clock } else { self.snd_nxt + ISS_STEP }
     }
 
     /// RFC 9293, 3.10.7.4, for TIME-WAIT.
@@ -86,7 +99,8 @@ impl TimeWait {
             return if seq == self.rcv_nxt { Outcome::Forget } else { Outcome::Ignore };
         }
         if flags.has(Flags::SYN) && !flags.has(Flags::ACK) {
-            // RFC 6191: a larger timestamp, or a sequence number beyond the old ones (RFC 1122, 4.2.2.13).
+            // RFC 6191, section 2: a larger timestamp; timestamps where there were none; else a sequence number beyond
+            // the old ones (RFC 1122, 4.2.2.13).
             //= docs/specs/rfc9293.txt#section-3.6.1
             //# This algorithm for reducing TIME-WAIT is a Best Current Practice that SHOULD be implemented since
             //# Timestamp Options are commonly used, and using them to reduce TIME-WAIT provides benefits for busy
@@ -98,6 +112,7 @@ impl TimeWait {
             //# returns to TIME-WAIT state if the SYN turns out to be an old duplicate.
             let newer = match (self.timestamps, segment.options.timestamps) {
                 (Some((recent, _)), Some(new)) if new.value != recent => new.value.wrapping_sub(recent) as i32 > 0,
+                (None, Some(_)) => true,
                 _ => seq > self.rcv_nxt,
             };
             if newer {
@@ -105,6 +120,9 @@ impl TimeWait {
             }
         }
         let fin_again = flags.has(Flags::FIN) && seq + u64::from(segment.sequence_length()) == self.rcv_nxt;
+        //= docs/specs/rfc9293.txt#section-3.10.7.4
+        //# The only thing that can arrive in this state is a retransmission of the remote FIN. Acknowledge it, and
+        //# restart the 2 MSL timeout.
         if fin_again {
             // The peer may lack our last acknowledgement, whatever others have used the budget up.
             return Outcome::Restart;

@@ -34,6 +34,7 @@ impl Kind {
 
 /// What the first timer is waiting for.
 enum Waiting {
+    Words,
     Handshake,
     Acknowledgement,
     Reordering,
@@ -60,6 +61,9 @@ fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
     match t.state {
         State::Closed | State::TimeWait => return None,
         State::SynSent | State::SynReceived => {
+            if let Some(at) = t.fast_open.waits_until() {
+                return Some((at, Waiting::Words));
+            }
             return (t.due != Due::Syn).then_some((rto_at, Waiting::Handshake));
         }
         _ => {}
@@ -89,6 +93,7 @@ fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
 
 /// A timer fired.
 pub fn fired(t: &mut Tcb, store: &mut Store, kind: Kind, now: Instant) {
+    t.send.burst = 0;
     match kind {
         Kind::Retransmit => {
             if let Some((at, waiting)) = waiting(t)
@@ -128,12 +133,15 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
     //# sending TCP peer MUST allow the connection to stay open (MUST-37).
     let silent = if t.progress_at > t.timer_from { Duration::ZERO } else { now.since(t.progress_at) };
     match waiting {
+        // The SYN goes without text.
+        Waiting::Words => t.fast_open.stop_waiting(),
         Waiting::Handshake => {
             // MUST-22 and MUST-23: SYNs are given up like data, and not before R2 of their own.
             //= docs/specs/rfc9293.txt#section-3.8.3
             //# SYN retransmissions MUST be handled in the general way just described for data retransmissions,
             //# including notification of the application layer.
             if silent >= store.config.give_up_syn {
+                t.fast_open_failed();
                 give_up(t, store);
                 return;
             }
@@ -209,11 +217,11 @@ fn advise(t: &mut Tcb, store: &mut Store) -> bool {
     over
 }
 
-/// R2 of this connection (MUST-21: the program can set it).
+/// R2 of this connection (MUST-21: the program can set it, and so can RFC 5482's option).
 //= docs/specs/rfc9293.txt#section-3.8.3
 //# (d) An application MUST (MUST-21) be able to set the value for R2 for a particular connection.
 fn r2(t: &Tcb, store: &Store) -> Duration {
-    t.settings.user_timeout.unwrap_or(store.config.give_up)
+    t.settings.user_timeout.or_else(|| t.user_timeout.adopted(t.rtt.rto())).unwrap_or(store.config.give_up)
 }
 
 /// When a keep-alive is due: only on a connection that is open, with nothing outstanding, and silent for as long as

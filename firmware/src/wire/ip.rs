@@ -35,6 +35,13 @@ const EXTENSION_HEADERS_MAX: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ecn(pub u8);
 
+impl Ecn {
+    /// ECT(0): the transport knows ECN.
+    pub const CAPABLE: Self = Self(0b10);
+    /// CE: congestion experienced.
+    pub const MARKED: Self = Self(0b11);
+}
+
 /// Where a TCP segment lies in a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Located<'a> {

@@ -44,6 +44,41 @@ impl SackBlocks {
     }
 }
 
+/// Bytes of the longest Fast Open cookie (RFC 7413, 4.1.1).
+pub const COOKIE_BYTES_MAX: usize = 16;
+
+/// A Fast Open cookie; empty, it asks for one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cookie {
+    bytes: [u8; COOKIE_BYTES_MAX],
+    length: u8,
+}
+
+impl Cookie {
+    /// The empty one.
+    pub const REQUEST: Self = Self { bytes: [0; COOKIE_BYTES_MAX], length: 0 };
+
+    /// A cookie of these bytes; `None` if there cannot be one of that length.
+    pub fn new(b: &[u8]) -> Option<Self> {
+        if !(b.is_empty() || (4..=COOKIE_BYTES_MAX).contains(&b.len()) && b.len().is_multiple_of(2)) {
+            return None;
+        }
+        let mut bytes = [0; COOKIE_BYTES_MAX];
+        bytes[..b.len()].copy_from_slice(b);
+        Some(Self { bytes, length: b.len() as u8 })
+    }
+
+    /// Its bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    /// Whether it asks for one.
+    pub fn is_request(&self) -> bool {
+        self.length == 0
+    }
+}
+
 /// The options that the card knows; of one that occurs twice, the last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
@@ -55,6 +90,10 @@ pub struct Options {
     pub sack_permitted: bool,
     /// Timestamps.
     pub timestamps: Option<Timestamps>,
+    /// User timeout as it stands in the option (RFC 5482, 3.3): granularity bit and number.
+    pub user_timeout: Option<u16>,
+    /// Fast Open (RFC 7413); means something only beside a SYN.
+    pub fast_open: Option<Cookie>,
     /// Selective acknowledgements.
     pub sack: SackBlocks,
 }
@@ -100,6 +139,8 @@ impl Options {
                         options.sack.push(Seq(be32(block, 0)), Seq(be32(block, 4)));
                     }
                 }
+                (28, 2) => options.user_timeout = Some(u16::from_be_bytes([body[0], body[1]])),
+                (34, _) => options.fast_open = Cookie::new(body).or(options.fast_open),
                 (8, 8) => options.timestamps = Some(Timestamps { value: be32(body, 0), echo: be32(body, 4) }),
                 //= docs/specs/rfc9293.txt#section-3.1
                 //# A TCP implementation MUST (MUST-6) ignore without error any TCP Option it does not implement,
@@ -136,6 +177,22 @@ impl Options {
         }
         if let Some(scale) = self.window_scale {
             w.put(&[1, 3, 3, scale]);
+        }
+        if let Some(cookie) = &self.fast_open {
+            let cookie = cookie.as_slice();
+            if w.at + (2 + cookie.len()).next_multiple_of(4) <= OPTION_BYTES_MAX {
+                if cookie.len().is_multiple_of(4) {
+                    w.put(&[1, 1]);
+                }
+                w.put(&[34, 2 + cookie.len() as u8]);
+                w.put(cookie);
+            }
+        }
+        if let Some(user_timeout) = self.user_timeout
+            && w.at + 4 <= OPTION_BYTES_MAX
+        {
+            w.put(&[28, 4]);
+            w.put(&user_timeout.to_be_bytes());
         }
         let room = (OPTION_BYTES_MAX - w.at).saturating_sub(4) / 8;
         let blocks = &self.sack.as_slice()[..room.min(self.sack.as_slice().len())];
@@ -188,7 +245,7 @@ mod tests {
             window_scale: Some(7),
             sack_permitted: true,
             timestamps: Some(Timestamps { value: 1, echo: 2 }),
-            sack: SackBlocks::default(),
+            ..Options::default()
         };
         let b = written(&options);
         assert_eq!(b.len(), 20);
@@ -223,6 +280,26 @@ mod tests {
     //# There is no guarantee that senders will use this option, so receivers MUST be prepared to process options
     //# even if they do not begin on a word boundary (MUST-64).
     #[test]
+    fn the_longest_cookie_fits_into_a_full_syn() {
+        let options = Options {
+            mss: Some(1460),
+            window_scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some(Timestamps { value: 1, echo: 2 }),
+            fast_open: Cookie::new(&[9; 16]),
+            ..Options::default()
+        };
+        let b = written(&options);
+        assert_eq!((b.len(), read(&b)), (40, options));
+        for length in 0..20 {
+            let legal = [0, 4, 6, 8, 10, 12, 14, 16].contains(&length);
+            assert_eq!(Cookie::new(&[1; 20][..length]).is_some(), legal, "{length}");
+            let option = [&[34, 2 + length as u8][..], &[1; 20][..length]].concat();
+            assert_eq!(read(&option).fast_open.is_some(), legal, "{length}");
+        }
+    }
+
+    #[test]
     fn unknown_options_are_skipped_and_illegal_lengths_end_the_list() {
         let mss = [2, 4, 5, 0xb4];
         assert_eq!(read(&[&[253, 3, 7][..], &mss].concat()).mss, Some(1460));
@@ -244,12 +321,19 @@ mod tests {
             room -= if options.mss.is_some() { 4 } else { 0 };
             room -= if options.timestamps.is_some() { 12 } else if options.sack_permitted { 4 } else { 0 };
             room -= if options.window_scale.is_some() { 4 } else { 0 };
+            let mut fitting = |bytes: i32| {
+                let fits = room >= bytes;
+                room -= if fits { bytes } else { 0 };
+                fits
+            };
+            let fast_open = options.fast_open.filter(|c| fitting((c.as_slice().len() as i32 + 5) / 4 * 4));
+            let user_timeout = options.user_timeout.filter(|_| fitting(4));
             let blocks = options.sack.as_slice();
             let fit = ((room - 4).max(0) as usize / 8).min(blocks.len());
             let again = read(&written(&options));
             prop_assert_eq!(again.sack.as_slice(), &blocks[..fit]);
             prop_assert_eq!(Options { sack: SackBlocks::default(), ..again },
-                Options { sack: SackBlocks::default(), ..options });
+                Options { sack: SackBlocks::default(), fast_open, user_timeout, ..options });
         }
     }
 }

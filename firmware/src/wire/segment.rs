@@ -24,6 +24,10 @@ impl Flags {
     pub const PSH: Self = Self(0x08);
     /// The acknowledgment field is significant.
     pub const ACK: Self = Self(0x10);
+    /// ECN-Echo (RFC 3168, 6.1).
+    pub const ECE: Self = Self(0x40);
+    /// Congestion Window Reduced (RFC 3168, 6.1).
+    pub const CWR: Self = Self(0x80);
     /// The urgent pointer is significant.
     pub const URG: Self = Self(0x20);
 
@@ -77,6 +81,8 @@ pub struct Segment<'a> {
     pub options_legal: bool,
     /// The text.
     pub text: &'a [u8],
+    /// Its packet was marked: congestion experienced. Whoever has the packet says so.
+    pub marked: bool,
 }
 
 impl<'a> Segment<'a> {
@@ -104,6 +110,7 @@ impl<'a> Segment<'a> {
             options,
             options_legal,
             text: &b[offset..],
+            marked: false,
         })
     }
 

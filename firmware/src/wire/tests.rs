@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::checksum::Sum;
 use super::frame::Ethernet;
 use super::ip::{ETHERTYPE_V4, ETHERTYPE_V6, Foreign, Header, find_tcp};
-use super::options::{OPTION_BYTES_MAX, Options, SackBlocks, Timestamps};
+use super::options::{Cookie, OPTION_BYTES_MAX, Options, SackBlocks, Timestamps};
 use super::segment::{Malformed, Segment, TCP_HEADER_BYTES, ports};
 use crate::seq::Seq;
 
@@ -127,7 +127,7 @@ fn every_known_option_is_read_at_every_place_and_with_every_length() {
 //# The content of the header beyond the End of Option List Option MUST be header padding of zeros (MUST-69).
 #[test]
 fn every_combination_that_is_written_has_lengths_fills_words_and_needs_no_padding() {
-    for choice in 0..16u8 {
+    for choice in 0..64u8 {
         for blocks in 0..=4 {
             let mut sack = SackBlocks::default();
             (0..blocks).for_each(|i| sack.push(Seq(i), Seq(i + 1)));
@@ -136,6 +136,8 @@ fn every_combination_that_is_written_has_lengths_fills_words_and_needs_no_paddin
                 window_scale: (choice & 2 != 0).then_some(7),
                 sack_permitted: choice & 4 != 0,
                 timestamps: (choice & 8 != 0).then_some(Timestamps { value: 1, echo: 2 }),
+                user_timeout: (choice & 16 != 0).then_some(300),
+                fast_open: Cookie::new(&[9; 8]).filter(|_| choice & 32 != 0),
                 sack,
             };
             let mut b = [0xee; OPTION_BYTES_MAX];

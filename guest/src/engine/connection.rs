@@ -7,14 +7,17 @@
 //! *Receiving*: bytes are taken in order only, up to the limit that was told to the card. Whatever the card says
 //! of the connection, a RECEIVE_CREDIT answers it, because that is what stops the card from repeating it.
 //!
+//! *Urgent data* is a mark in the stream, told beside it: ours ahead of the data, the peer's by NOTICE, which is answered
+//! even if it says nothing new.
+//!
 //! *Bounds*: each stream holds at most the bytes of its buffer (see [`Buffers`]).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use toe_abi::{
-    Abort, Connect, ConnectResult, Endpoint, Message, Reason, ReceiveCredit, Release, Send, SendCredit, Shutdown,
-    State, Writer, state,
+    Abort, Connect, ConnectResult, Endpoint, Message, Notice, Noticed, Reason, ReceiveCredit, Release, Send,
+    SendCredit, Shutdown, State, Urgent, Writer, state,
 };
 
 use super::repeat::{Repeat, earliest};
@@ -103,6 +106,11 @@ struct Outgoing {
     probe: bool,
     /// Runs while an answer to a SEND, or credit, is waited for.
     repeat: Repeat,
+    /// The bytes before this offset are urgent; zero if none ever were.
+    urgent: u64,
+    /// Runs until the card knows that.
+    urgent_repeat: Repeat,
+    owes_urgent: bool,
 }
 
 impl Outgoing {
@@ -141,6 +149,9 @@ pub(crate) struct Connection {
     incoming: Incoming,
     buffers: Buffers,
     owes_credit: bool,
+    /// The last NOTICE, and whether it is to be answered.
+    notice: Option<Notice>,
+    owes_noticed: bool,
     owes_connect: bool,
     shutdown: Option<Repeat>,
     owes_shutdown: bool,
@@ -177,6 +188,9 @@ impl Connection {
                 acknowledged: 0,
                 probe: false,
                 repeat: repeat.clone(),
+                urgent: 0,
+                urgent_repeat: repeat.clone(),
+                owes_urgent: false,
             },
             incoming: Incoming {
                 bytes: VecDeque::new(),
@@ -188,6 +202,8 @@ impl Connection {
             },
             buffers,
             owes_credit: false,
+            notice: None,
+            owes_noticed: false,
             owes_connect: false,
             shutdown: None,
             owes_shutdown: false,
@@ -276,6 +292,31 @@ impl Connection {
         Write::Bytes(n)
     }
 
+    /// The same, and the peer is told that all up to the last of these bytes is urgent.
+    pub(crate) fn write_urgent(&mut self, now: Instant, bytes: &[u8]) -> Write {
+        let written = self.write(now, bytes);
+        if let Write::Bytes(n) = written
+            && n > 0
+        {
+            let out = &mut self.outgoing;
+            out.urgent = out.end();
+            out.owes_urgent = true;
+            out.urgent_repeat.start(now);
+        }
+        written
+    }
+
+    /// How many bytes the program has yet to read until it is past the peer's urgent data; zero if there is none.
+    pub(crate) fn urgent_left(&self) -> u64 {
+        let mark = self.notice.map_or(0, |n| n.urgent_received);
+        mark.saturating_sub(self.incoming.next - self.incoming.bytes.len() as u64)
+    }
+
+    /// The last NOTICE.
+    pub(crate) fn last_notice(&self) -> Option<&Notice> {
+        self.notice.as_ref()
+    }
+
     pub(crate) fn read(&mut self, now: Instant, buffer: &mut [u8], peek: bool) -> Read {
         let n = buffer.len().min(self.incoming.bytes.len());
         if n > 0 || buffer.is_empty() {
@@ -347,6 +388,8 @@ impl Connection {
             self.release = Some(repeat);
             self.owes_release = true;
             self.outgoing.repeat.stop();
+            self.outgoing.urgent_repeat.stop();
+            self.outgoing.owes_urgent = false;
             if let Some(repeat) = &mut self.shutdown {
                 repeat.stop();
             }
@@ -394,11 +437,33 @@ impl Connection {
         }
     }
 
+    /// Whether it advises to look for another next hop.
+    pub(crate) fn notice(&mut self, now: Instant, m: &Notice) -> bool {
+        self.owes_noticed = true;
+        let known = self.notice.as_ref();
+        if known.is_some_and(|n| n.serial >= m.serial) {
+            return false;
+        }
+        let advised = m.path_advice > known.map_or(0, |n| n.path_advice);
+        self.notice = Some(*m);
+        let out = &mut self.outgoing;
+        if m.urgent_sent >= out.urgent {
+            out.urgent_repeat.stop();
+            out.owes_urgent = false;
+        } else if out.urgent_repeat.is_running() {
+            // What crossed this has time to arrive.
+            out.urgent_repeat.start(now);
+        }
+        advised
+    }
+
     /// It is over; what was received in order can still be read.
     pub(crate) fn break_off(&mut self, now: Instant, why: Broken) {
         self.broken.get_or_insert(why);
         self.outgoing.bytes = VecDeque::new();
         self.outgoing.repeat.stop();
+        self.outgoing.urgent_repeat.stop();
+        self.outgoing.owes_urgent = false;
         self.incoming.reopened.stop();
         if let Some(repeat) = &mut self.shutdown {
             repeat.stop();
@@ -410,6 +475,7 @@ impl Connection {
             self.connect = None;
             self.owes_connect = false;
             self.owes_credit = false;
+            self.owes_noticed = false;
             self.release = None;
             self.owes_release = false;
         }
@@ -521,6 +587,7 @@ impl Connection {
                 out.probe = true;
             }
         }
+        out.owes_urgent |= out.urgent_repeat.expired(now);
         if self.incoming.reopened.expired(now) {
             self.owes_credit = true;
             if self.incoming.reopened.fired() >= REOPENED_REPEATS_MAX {
@@ -543,7 +610,8 @@ impl Connection {
         let connect = self.connect.as_ref().and_then(|(_, repeat)| repeat.due());
         let shutdown = self.shutdown.as_ref().and_then(Repeat::due);
         let release = self.release.as_ref().and_then(Repeat::due);
-        [connect, self.outgoing.repeat.due(), self.incoming.reopened.due(), shutdown, release]
+        let urgent = self.outgoing.urgent_repeat.due();
+        [connect, urgent, self.outgoing.repeat.due(), self.incoming.reopened.due(), shutdown, release]
             .into_iter()
             .fold(None, earliest)
     }
@@ -555,6 +623,8 @@ impl Connection {
         }
         let out = &self.outgoing;
         self.owes_credit
+            || self.owes_noticed
+            || out.owes_urgent
             || (self.owes_shutdown && out.next == out.end())
             || self.owes_release
             || out.probe
@@ -582,6 +652,21 @@ impl Connection {
             }
             self.incoming.told = limit;
             self.owes_credit = false;
+        }
+        if self.owes_noticed
+            && let Some(notice) = &self.notice
+        {
+            if !w.push(&Message::Noticed(Noticed { connection, serial: notice.serial })) {
+                return false;
+            }
+            self.owes_noticed = false;
+        }
+        // Ahead of the data, so that the segments that carry it can say so.
+        if self.outgoing.owes_urgent {
+            if !w.push(&Message::Urgent(Urgent { connection, offset: self.outgoing.urgent })) {
+                return false;
+            }
+            self.outgoing.owes_urgent = false;
         }
         if self.release.is_none() && !self.emit_data(connection, w) {
             return false;

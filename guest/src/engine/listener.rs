@@ -43,13 +43,21 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn new(now: Instant, cookie: u64, local: Endpoint, backlog: u32, mtu: u32, receive_limit: u64) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        cookie: u64,
+        local: Endpoint,
+        backlog: u32,
+        flags: u32,
+        mtu: u32,
+        receive_limit: u64,
+    ) -> Self {
         let mut asking = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
         asking.start(now);
         Self {
             id: None,
             state: ListenerState::Asked,
-            listen: Listen { cookie, local, backlog, flags: 0, receive_limit, mtu },
+            listen: Listen { cookie, local, backlog, flags, receive_limit, mtu },
             asking,
             owes_listen: true,
             announced: VecDeque::new(),

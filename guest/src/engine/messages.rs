@@ -56,6 +56,16 @@ impl Engine {
                 c.state(now, m);
                 0
             }),
+            Message::Notice(m) => {
+                let mut advised = false;
+                self.for_connection(m.connection, |c| {
+                    advised = c.notice(now, m);
+                    0
+                });
+                if advised && let Some(key) = self.connections_by_id.get(&m.connection) {
+                    self.changes.push(Change::PathAdvice(*key));
+                }
+            }
             Message::Released(m) => match self.connections_by_id.get(&m.connection).copied() {
                 Some(key) => {
                     self.with(key, Connection::released);

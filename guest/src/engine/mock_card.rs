@@ -40,7 +40,19 @@ struct Link {
     owes_state: bool,
     resend_at: Instant,
     released: bool,
-    nodelay: bool,
+    options: BTreeMap<u32, u64>,
+    flags: u32,
+    notice: Notice,
+    noticed: u64,
+    owes_notice: bool,
+}
+
+impl Link {
+    fn change(&mut self, change: impl FnOnce(&mut Notice)) {
+        change(&mut self.notice);
+        self.notice.serial += 1;
+        self.owes_notice = true;
+    }
 }
 
 #[derive(Debug)]
@@ -102,6 +114,26 @@ impl MockCard {
             link.reason = reason as u32;
             link.owes_state = true;
         }
+    }
+
+    /// Whether every NOTICE was answered.
+    pub(crate) fn has_been_noticed(&self) -> bool {
+        self.links.values().all(|l| l.noticed == l.notice.serial)
+    }
+
+    /// Tells every connection that its peer is silent.
+    pub(crate) fn advise_all(&mut self) {
+        self.links.values_mut().for_each(|l| l.change(|n| n.path_advice += 1));
+    }
+
+    /// The flags of some connection's CONNECT.
+    pub(crate) fn flags_of(&self, connection_index: usize) -> Option<u32> {
+        self.links.values().nth(connection_index).map(|l| l.flags)
+    }
+
+    /// What an option of some connection was set to.
+    pub(crate) fn option_of(&self, connection_index: usize, option: u32) -> Option<u64> {
+        self.links.values().nth(connection_index)?.options.get(&option).copied()
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -304,16 +336,30 @@ impl MockCard {
                 }
                 self.say(key, context, &Message::Released(Released { connection: m.connection }));
             }
+            Message::Urgent(m) => {
+                let Some(l) = self.link(context, m.connection) else {
+                    return self.unknown(key, context, m.connection, 0x0125);
+                };
+                l.change(|n| n.urgent_sent = n.urgent_sent.max(m.offset));
+                let other = l.other.unwrap_or(m.connection);
+                if let Some(l) = self.links.get_mut(&other) {
+                    l.change(|n| n.urgent_received = n.urgent_received.max(m.offset));
+                }
+            }
+            Message::Noticed(m) => match self.link(context, m.connection) {
+                None => self.unknown(key, context, m.connection, 0x0126),
+                Some(l) if m.serial > l.notice.serial => self.complaints.push("NOTICED says what cannot be".into()),
+                Some(l) => l.noticed = l.noticed.max(m.serial),
+            },
             Message::SetOption(m) => {
-                let on = m.value != 0;
                 if let Some(l) = self.link(context, m.object) {
-                    l.nodelay = on;
+                    l.options.insert(m.option, m.value);
                 }
                 let result = OptionResult { cookie: m.cookie, value: m.value, option: m.option, reason: 0 };
                 self.say(key, context, &Message::OptionResult(result));
             }
             Message::GetOption(m) => {
-                let value = u64::from(self.link(context, m.object).is_some_and(|l| l.nodelay));
+                let value = self.link(context, m.object).and_then(|l| l.options.get(&m.option).copied()).unwrap_or(0);
                 let result = OptionResult { cookie: m.cookie, value, option: m.option, reason: 0 };
                 self.say(key, context, &Message::OptionResult(result));
             }
@@ -360,7 +406,20 @@ impl MockCard {
             owes_state: false,
             resend_at: now + RESEND,
             released: false,
-            nodelay: false,
+            options: BTreeMap::new(),
+            flags: 0,
+            notice: Notice {
+                connection: 0,
+                serial: 0,
+                urgent_received: 0,
+                urgent_sent: 0,
+                network_errors: 0,
+                network_error: 0,
+                path_advice: 0,
+                path_mtu: 0,
+            },
+            noticed: 0,
+            owes_notice: false,
         };
         (self.id(), link)
     }
@@ -368,7 +427,9 @@ impl MockCard {
     fn open(&mut self, now: Instant, context: u64, m: &Connect) -> u64 {
         let (id, mut link) = self.new_link(now, context, m.local, m.remote, m.receive_limit);
         link.cookie = m.cookie;
-        link.nodelay = m.flags & flags::NODELAY != 0;
+        link.options.insert(option::NODELAY, u64::from(m.flags & flags::NODELAY != 0));
+        link.options.insert(option::NEXT_HOP, 0);
+        link.flags = m.flags;
         let listener = self
             .listeners
             .iter_mut()
@@ -436,6 +497,7 @@ impl MockCard {
         for (&connection, l) in self.links.iter_mut().filter(|(_, l)| !l.released) {
             if now >= l.resend_at {
                 l.owes_state |= l.bits & !l.seen != 0;
+                l.owes_notice |= l.notice.serial > l.noticed;
                 l.sent = l.held;
                 l.resend_at = now + RESEND;
             }
@@ -450,6 +512,9 @@ impl MockCard {
                 let fin_offset = l.fin.unwrap_or(0);
                 let state = State { connection, bits: l.bits, reason: l.reason, fin_offset };
                 said.push((l.context, Message::State(state), Vec::new()));
+            }
+            if (l.listener.is_none() || l.seen & state::ACCEPTED != 0) && std::mem::take(&mut l.owes_notice) {
+                said.push((l.context, Message::Notice(Notice { connection, ..l.notice }), Vec::new()));
             }
             if std::mem::take(&mut l.owes_credit) {
                 let limit = l.taken - l.incoming.len() as u64 + SEND_BYTES;

@@ -27,7 +27,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use toe_abi::{
-    Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, VERSION, Writer,
+    Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, VERSION, Writer, option,
 };
 
 use connection::Connection;
@@ -45,6 +45,8 @@ const FORGOTTEN_MAX: usize = 4096;
 /// The first repetition of HELLO, and the longest interval.
 const HELLO_FIRST: Duration = Duration::from_millis(20);
 const HELLO_MAX: Duration = Duration::from_secs(1);
+/// How long the card is asked to take another next hop.
+const NEXT_HOP_PATIENCE: Duration = Duration::from_secs(2);
 /// No smaller frame size makes sense: every message without data must fit.
 const FRAME_BYTES_MIN: u32 = 512;
 
@@ -79,6 +81,8 @@ pub(crate) enum Change {
     /// CAPS arrived, or HELLO was refused.
     Context,
     Connection(ConnectionKey),
+    /// The card has had no answer from a connection's peer for long: perhaps its next hop is another now.
+    PathAdvice(ConnectionKey),
     /// The engine has forgotten a connection: nothing of it is left on the channel.
     Forgotten(ConnectionKey),
     Listener(ListenerKey),
@@ -250,6 +254,11 @@ impl Engine {
         self.with(key, |c| c.write(now, bytes)).unwrap_or(Write::Broken(Broken::CardRestarted))
     }
 
+    /// The same, and marks what was taken as urgent.
+    pub(crate) fn write_urgent(&mut self, now: Instant, key: ConnectionKey, bytes: &[u8]) -> Write {
+        self.with(key, |c| c.write_urgent(now, bytes)).unwrap_or(Write::Broken(Broken::CardRestarted))
+    }
+
     pub(crate) fn read(&mut self, now: Instant, key: ConnectionKey, buffer: &mut [u8], peek: bool) -> Read {
         self.with(key, |c| c.read(now, buffer, peek)).unwrap_or(Read::Broken(Broken::CardRestarted))
     }
@@ -281,7 +290,7 @@ impl Engine {
         &mut self,
         now: Instant,
         local: Endpoint,
-        backlog: u32,
+        (backlog, flags): (u32, u32),
         mtu: u32,
         addresses: Vec<IpAddr>,
     ) -> ListenerKey {
@@ -290,7 +299,7 @@ impl Engine {
         let cookie = self.new_key();
         let key = ListenerKey(cookie);
         let receive_limit = self.config.buffers.receive_bytes as u64;
-        self.listeners.insert(key, Listener::new(now, cookie, local, backlog, mtu, receive_limit));
+        self.listeners.insert(key, Listener::new(now, cookie, local, backlog, flags, mtu, receive_limit));
         self.settle_listener(key);
         key
     }
@@ -339,7 +348,7 @@ impl Engine {
         let key = QuestionKey(cookie);
         let mut request = Request::new(now, cookie, question, patience);
         let object = match question {
-            Question::NoDelay { connection, .. } | Question::Info { connection } => {
+            Question::Option { connection, .. } | Question::Info { connection } => {
                 self.connections.get(&connection).and_then(|c| c.id)
             }
             Question::Limits { .. } | Question::Stat { .. } => Some(0),
@@ -354,6 +363,18 @@ impl Engine {
         self.questions.insert(key, request);
         self.settle_question(key);
         key
+    }
+
+    /// Frames of this connection go to another station from now on. The card confirms it, and nobody waits for that.
+    pub(crate) fn set_next_hop(&mut self, now: Instant, connection: ConnectionKey, station: Mac) {
+        let [a, b, c, d, e, f] = station.0;
+        let value = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        let question = Question::Option { connection, option: option::NEXT_HOP, set: Some(value) };
+        let key = self.ask(now, question, NEXT_HOP_PATIENCE);
+        if let Some(question) = self.questions.get_mut(&key) {
+            question.detached = true;
+        }
+        self.settle_question(key);
     }
 
     /// The answer, once; the question is then forgotten.
@@ -445,6 +466,9 @@ impl Engine {
         }
         let due = q.poll_timeout();
         set_timer(&mut self.timers, speaker, &mut q.timer, due);
+        if q.detached && q.reply.is_some() {
+            self.questions.remove(&key);
+        }
     }
 
     // ---- the card's side ----

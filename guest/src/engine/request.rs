@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use toe_abi::{
     GetOption, Info, InfoResult, Limits, LimitsResult, Message, SetOption, Stat, StatResult, Writer, limit_entries,
-    option, stat_entries,
+    stat_entries,
 };
 
 use super::ConnectionKey;
@@ -17,8 +17,8 @@ use super::repeat::{Repeat, earliest};
 /// What can be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Question {
-    /// Sets (`Some`) or asks for `TCP_NODELAY`.
-    NoDelay { connection: ConnectionKey, set: Option<bool> },
+    /// Sets (`Some`) or asks for an option of `toe_abi::option`.
+    Option { connection: ConnectionKey, option: u32, set: Option<u64> },
     /// The connection's state.
     Info { connection: ConnectionKey },
     /// The pools from an index on.
@@ -88,6 +88,8 @@ pub(crate) struct Request {
     give_up: Instant,
     owes: bool,
     pub(crate) reply: Option<Reply>,
+    /// Nobody waits for the answer.
+    pub(crate) detached: bool,
     pub(crate) queued: bool,
     pub(crate) timer: Option<Instant>,
 }
@@ -104,6 +106,7 @@ impl Request {
             give_up: now + patience,
             owes: true,
             reply: None,
+            detached: false,
             queued: false,
             timer: None,
         }
@@ -146,12 +149,11 @@ impl Request {
             return true;
         }
         let (cookie, object) = (self.cookie, self.object);
-        let option = option::NODELAY;
         let message = match self.question {
-            Question::NoDelay { set: Some(on), .. } => {
-                Message::SetOption(SetOption { cookie, object, value: u64::from(on), option })
+            Question::Option { option, set: Some(value), .. } => {
+                Message::SetOption(SetOption { cookie, object, value, option })
             }
-            Question::NoDelay { set: None, .. } => Message::GetOption(GetOption { cookie, object, option }),
+            Question::Option { option, set: None, .. } => Message::GetOption(GetOption { cookie, object, option }),
             Question::Info { .. } => Message::Info(Info { cookie, connection: object }),
             Question::Limits { first } => Message::Limits(Limits { cookie, first }),
             Question::Stat { first } => Message::Stat(Stat { cookie, first }),

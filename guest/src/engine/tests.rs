@@ -117,7 +117,7 @@ impl Bench {
 
     fn listen(&mut self, port: u16, backlog: u32) -> ListenerKey {
         let local = Endpoint::new(Ipv4Addr::UNSPECIFIED.into(), port);
-        self.engine.listen(self.now, local, backlog, 1_500, vec![Ipv4Addr::new(192, 0, 2, 1).into()])
+        self.engine.listen(self.now, local, (backlog, 0), 1_500, vec![Ipv4Addr::new(192, 0, 2, 1).into()])
     }
 }
 
@@ -363,14 +363,15 @@ fn questions_are_repeated_until_answered_or_given_up() {
     let mut b = Bench::new(7, 20);
     let echo = b.established(ECHO_PORT);
     let patience = Duration::from_secs(30);
-    let set = b.engine.ask(b.now, Question::NoDelay { connection: echo, set: Some(true) }, patience);
+    let set =
+        b.engine.ask(b.now, Question::Option { connection: echo, option: option::NODELAY, set: Some(1) }, patience);
     let mut reply = None;
     b.until("set", |b| {
         reply = b.engine.take_reply(set);
         reply.is_some()
     });
     assert_eq!(reply, Some(Reply::Option { reason: 0, value: 1 }));
-    let get = b.engine.ask(b.now, Question::NoDelay { connection: echo, set: None }, patience);
+    let get = b.engine.ask(b.now, Question::Option { connection: echo, option: option::NODELAY, set: None }, patience);
     b.until("got", |b| {
         reply = b.engine.take_reply(get);
         reply.is_some()
@@ -486,4 +487,43 @@ proptest::proptest! {
             let _ = b.engine.accept(listener);
         }
     }
+}
+
+#[test]
+fn an_urgent_mark_survives_loss_and_stands_where_it_was_set() {
+    for seed in 0..40 {
+        let mut b = Bench::new(seed, seed % 16);
+        let echo = b.established(ECHO_PORT);
+        assert_eq!(b.engine.write(b.now, echo, &pattern(1_000, 1)), Write::Bytes(1_000));
+        assert_eq!(b.engine.write_urgent(b.now, echo, &pattern(7, 2)), Write::Bytes(7));
+        assert_eq!(b.engine.write(b.now, echo, &pattern(500, 3)), Write::Bytes(500));
+        b.until("told", |b| b.engine.connection(echo).unwrap().urgent_left() == 1_007);
+        let mut read = 0;
+        b.until("read", |b| {
+            let mut buffer = [0; 100];
+            if let Read::Bytes(n) = b.engine.read(b.now, echo, &mut buffer, false) {
+                read += n as u64;
+                assert_eq!(b.engine.connection(echo).unwrap().urgent_left(), 1_007u64.saturating_sub(read));
+            }
+            read == 1_507
+        });
+        b.until("answered", |b| b.card.has_been_noticed());
+        b.engine.close(b.now, echo);
+        b.until("gone", |b| b.engine.connection(echo).is_none());
+    }
+}
+
+#[test]
+fn path_advice_is_told_once_for_each_silence() {
+    let mut b = Bench::new(3, 0);
+    let echo = b.established(ECHO_PORT);
+    b.card.advise_all();
+    b.until("advised", |b| b.changes.contains(&Change::PathAdvice(echo)));
+    b.engine.set_next_hop(b.now, echo, Mac([2, 0, 0, 0, 0, 9]));
+    b.until("set", |b| b.card.option_of(0, option::NEXT_HOP) == Some(0x0900_0000_0002));
+    for _ in 0..200 {
+        b.step();
+    }
+    assert_eq!(b.changes.iter().filter(|c| **c == Change::PathAdvice(echo)).count(), 1);
+    assert!(b.engine.questions.is_empty(), "nobody will ask for the answer");
 }

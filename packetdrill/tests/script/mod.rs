@@ -260,11 +260,20 @@ impl Stack {
 
     /// The next packet and when it was sent.
     pub fn sniff(&self) -> Option<(Segment, u64)> {
+        self.sniff_at().map(|(packet, at)| (Segment::of_packet(&packet), at))
+    }
+
+    /// The next packet as it is.
+    pub fn sniff_raw(&self) -> Option<Vec<u8>> {
+        self.sniff_at().map(|(packet, _)| packet)
+    }
+
+    fn sniff_at(&self) -> Option<(Vec<u8>, u64)> {
         let mut buffer = [0u8; 65_536];
         let mut length = buffer.len();
         let mut at = -1;
         call!(self.netdev_receive(buffer.as_mut_ptr().cast(), &raw mut length, &raw mut at)).unwrap();
-        (length > 0).then(|| (Segment::of_packet(&buffer[..length]), at as u64))
+        (length > 0).then(|| (buffer[..length].to_vec(), at as u64))
     }
 }
 
@@ -396,9 +405,10 @@ impl Said {
     }
 }
 
-/// A connection that the stack accepted: its descriptor, the listener's, and the peer.
+/// A connection that the stack accepted: its descriptor, the listener's, and the peer. No segment is acknowledged at once
+/// because the connection is young.
 pub fn accepted(flags: &str, v6: bool) -> (Stack, c_int, c_int, Peer) {
-    let stack = Stack::new(flags);
+    let stack = Stack::new(&format!("tcp.quick_acks=0 {flags}"));
     let listener = stack.socket(v6, 0);
     let (here, there) =
         if v6 { ("[2001:db8::1]:4000", "[fd3d:fa7b:d17d::1]:80") } else { ("192.0.2.1:4000", "192.168.0.1:80") };

@@ -188,6 +188,9 @@ fn in_every_state() -> Vec<(&'static str, Bench, u32)> {
     ]
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the segment, and return.
 #[test]
 fn octets_that_were_never_sent_cannot_be_acknowledged_in_any_state() {
     for (state, mut b, next) in in_every_state() {
@@ -205,6 +208,10 @@ fn octets_that_were_never_sent_cannot_be_acknowledged_in_any_state() {
     }
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.3
+//= type=test
+//# If SEG.ACK =< ISS or SEG.ACK > SND.NXT, send a reset (unless the RST bit is set, if so drop the segment and
+//# return)
 #[test]
 fn octets_that_were_never_sent_cannot_be_acknowledged_before_a_handshake_is_complete() {
     // SYN-SENT.

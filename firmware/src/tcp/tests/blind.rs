@@ -178,6 +178,10 @@ fn silence_is_not_broken_by_what_is_not_believed() {
     b.expect("A 0:0 ack 1");
 }
 
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# The only thing that can arrive in this state is a retransmission of the remote FIN. Acknowledge it, and restart
+//# the 2 MSL timeout.
 #[test]
 fn a_peers_last_fin_is_answered_however_much_was_guessed_before() {
     let mut b = Bench::established();

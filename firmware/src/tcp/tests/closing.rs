@@ -87,7 +87,8 @@ fn a_larger_timestamp_ends_time_wait_early() {
     b.another();
     b.peer("S 0 <mss 1000, ts 5003 0>");
     assert!(b.next().unwrap().starts_with("SA"));
-    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 1));
+    // The entry stays until it is certain that the SYN was not an old duplicate (RFC 9293, 3.6.1, MAY-2).
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (1, 1));
 }
 
 //= docs/specs/rfc9293.txt#section-3.6.1
@@ -126,4 +127,15 @@ fn a_new_connection_out_of_time_wait_begins_beyond_the_old_numbers() {
     let syn = b.next().unwrap();
     let number: u32 = syn.strip_prefix("S ").unwrap().split(':').next().unwrap().parse().unwrap();
     assert!((103..1 << 31).contains(&number), "{syn}");
+}
+
+#[test]
+fn a_fin_by_itself_does_not_wait_for_the_congestion_window() {
+    let mut b = Bench::established();
+    b.send(10_000);
+    for at in 0..10 {
+        b.expect(&format!("{} {}:{}", if at < 9 { "A" } else { "PA" }, 1 + at * 1000, 1001 + at * 1000));
+    }
+    b.shutdown();
+    b.expect("FA 10001:10001");
 }

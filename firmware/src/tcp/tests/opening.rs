@@ -31,6 +31,9 @@ fn initial(b: &mut Bench) -> Seq {
 //= type=test
 //# A TCP implementation MUST use the above type of "clock" for clock-driven selection of initial sequence numbers
 //# (MUST-8)
+//= docs/specs/rfc6528.txt#section-3
+//= type=test
+//# ISN = M + F(localip, localport, remoteip, remoteport, secretkey)
 #[test]
 fn initial_numbers_follow_a_clock_of_four_microseconds() {
     let mut b = Bench::new();
@@ -232,4 +235,21 @@ fn segments_before_the_end_of_a_handshake_with_a_wrong_ack_reset() {
     let frame = b.frame("A 1 ack 1");
     assert_eq!(b.deliver(&frame), Verdict::Taken);
     assert_eq!(b.bits, state::ESTABLISHED | state::ACCEPTED);
+}
+
+//= docs/specs/rfc9293.txt#section-3.10.7.4
+//= type=test
+//# If the connection was initiated with a passive OPEN, then return this connection to the LISTEN state and return.
+#[test]
+fn another_syn_in_the_window_ends_a_passive_handshake() {
+    let mut b = Bench::new();
+    b.listen();
+    b.peer("S 0");
+    b.expect("SA 0 ack 1");
+    b.peer("S 100");
+    b.nothing();
+    assert_eq!((b.in_use("half-open"), b.in_use("listeners")), (0, 1));
+    b.another();
+    b.peer("S 100");
+    b.expect("SA 0 ack 101");
 }
