@@ -33,8 +33,9 @@ use stacks::{Gave, Smol, Stack, Staged};
 const WAIT_SIMULATED_US: u64 = 20_000;
 /// The same for Linux, whose acknowledgements are asked to be quick.
 const WAIT_REAL_US: u64 = 20_000;
-/// The same when its vote is looked at again, lest a busy machine be taken for a difference.
-const WAIT_PATIENT_US: u64 = 40_000;
+/// The same when its vote is looked at again, lest a busy machine be taken for a difference: longer than the 40 ms for which a FIN
+/// can wait for its acknowledgement all the same, and short beside the timeout of 200 ms.
+const WAIT_PATIENT_US: u64 = 75_000;
 /// How often a case is voted on again before it counts as unsteady.
 const ATTEMPTS: usize = 5;
 /// Threads with a namespace each: they mostly wait.
