@@ -32,12 +32,16 @@ use crate::wire;
 
 /// The peer's port of a script's first connection; further ones count up.
 const REMOTE_PORT: u16 = 40_000;
+/// What a script may say of its runs; any other option is packetdrill's alone.
+const OPTIONS: [&str; 2] = ["ip_version", "tolerance_usecs"];
 /// How long, in real time, a call may take to fall asleep or to return.
 const CALL_MAX: Duration = Duration::from_secs(5);
 /// How long, in real time, it is waited for the thread of a call that should have returned.
 const RETURN_MAX: Duration = Duration::from_millis(20);
 /// After how much of the stage's time it is looked for again, in microseconds.
 const RETURN_STEP_US: u64 = 5_000;
+/// As many bytes are taken at once by a socket that takes any, on both stages.
+const WRITE_MAX: usize = 16_384;
 /// How long an event of any time (`*`) is waited for, in microseconds.
 const ANY_TIME_US: u64 = 60_000_000;
 
@@ -156,6 +160,9 @@ pub fn play(script: &Script, stage: &Arc<dyn Stage>, settings: Settings) -> (Res
         .events
         .iter()
         .any(|event| matches!(&event.what, What::In(Packet::Tcp(segment)) if segment.flags.has(Flags::URG)));
+    for (name, value) in script.options.iter().filter(|(name, _)| !OPTIONS.contains(&name.as_str())) {
+        player.note(format!("skipped: --{name}={value}, which means nothing here"));
+    }
     let result = player.play();
     player.clear();
     (result, player.notes)
@@ -385,13 +392,22 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// A call that should return at once. If the stage's calls can hang, so could the script: it is made on a thread then.
+    /// A call that should return at once. One that may wait all the same, and that the descriptor is not ready for, is made on a
+    /// thread, lest the script hang with it.
     fn without_hanging(&mut self, request: Request, sockets: &Sockets) -> Result<Reply, String> {
-        let may_wait = matches!(
-            request,
-            Request::Accept { .. } | Request::Connect { .. } | Request::Receive { .. } | Request::Send { .. }
-        );
-        if !may_wait {
+        let wanted = match &request {
+            Request::Accept { fd, .. } | Request::Receive { fd, .. } => Some((*fd, libc::POLLIN)),
+            Request::Send { fd, data, .. } if data.len() <= WRITE_MAX => Some((*fd, libc::POLLOUT)),
+            Request::Send { .. } | Request::Connect { .. } => None,
+            _ => return Ok(request.perform(sockets)),
+        };
+        let is_ready = wanted.is_some_and(|(fd, events)| {
+            let mut entry = [libc::pollfd { fd, events, revents: 0 }];
+            sockets.poll(&mut entry, 0).is_ok() && entry[0].revents & events != 0
+        });
+        // MSG_WAITALL waits for more than there is.
+        let waits = matches!(&request, Request::Receive { flags: Some(flags), .. } if flags & libc::MSG_WAITALL != 0);
+        if is_ready && !waits {
             return Ok(request.perform(sockets));
         }
         let thread = self.start(request, *sockets)?;

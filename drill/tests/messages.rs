@@ -107,9 +107,10 @@ fn statements_about_the_connection() {
 
 #[test]
 fn what_is_skipped_is_said() {
-    let script = format!("{OPEN}`true`\n+0 %{{ print(tcpi_rtt) }}%");
+    let script = format!("--mss=1000\n{OPEN}`true`\n+0 %{{ print(tcpi_rtt) }}%");
     let (result, notes) = played(&script, Settings::new(Family::V4));
     assert_eq!(result, Ok(()));
+    assert!(notes.iter().any(|note| note.contains("skipped: --mss=1000")), "{notes:?}");
     assert!(notes.iter().any(|note| note.contains("skipped: `true`")), "{notes:?}");
     assert!(notes.iter().any(|note| note.contains("skipped: a block that is not only assertions")), "{notes:?}");
 }

@@ -151,7 +151,7 @@ pub const KNOWN: &[Known] = &[
         fits: |s| !s.smol_alone() && s.step().starts_with("final state") && s.kernel() == "FIN-WAIT-1",
         when: "the ACK of a segment whose text goes beyond the window",
         who: "The card and smoltcp cut the text off and take the ACK; Linux drops all of it.",
-        rule: "RFC 9293, 3.10.7.4, first: \"Segments … should be trimmed to fit the window\"; for the card",
+        rule: "RFC 9293, 3.10.7.4, first: \"trimming off any portions that lie outside the window\"; for the card",
     },
     Known {
         fits: |s| !s.smol_alone() && s.state() == "none" && s.step().starts_with("RST") && acks(s.kernel()),
