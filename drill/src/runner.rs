@@ -36,6 +36,8 @@ const REMOTE_PORT: u16 = 40_000;
 const OPTIONS: [&str; 2] = ["ip_version", "tolerance_usecs"];
 /// How long, in real time, a call may take to fall asleep or to return.
 const CALL_MAX: Duration = Duration::from_secs(5);
+/// How long it is looked at without a pause whether a call is over or asleep, and the pause between looks after that.
+const LOOK_MAX: Duration = Duration::from_micros(200);
 /// How long, in real time, it is waited for the thread of a call that should have returned.
 const RETURN_MAX: Duration = Duration::from_millis(20);
 /// After how much of the stage's time it is looked for again, in microseconds.
@@ -445,7 +447,8 @@ impl<'a> Player<'a> {
             if began.elapsed() > CALL_MAX {
                 return Err("the call neither sleeps nor returns".to_owned());
             }
-            std::thread::yield_now();
+            // Most calls are over, or asleep, at the first looks.
+            if began.elapsed() < LOOK_MAX { std::thread::yield_now() } else { std::thread::sleep(LOOK_MAX) }
         }
         Ok(thread)
     }
