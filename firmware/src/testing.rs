@@ -473,10 +473,9 @@ impl Bench {
     pub fn next_text(&mut self) -> Option<(u32, u32)> {
         loop {
             let frame = self.out.pop_front()?;
-            let s = parse(&frame);
-            if !s.text.is_empty() {
-                let from = s.seq.distance(self.iss.unwrap()) as u32;
-                return Some((from, from + s.text.len() as u32));
+            let (from, to) = text_of(&frame, self.first());
+            if to > from {
+                return Some((from, to));
             }
         }
     }
@@ -488,6 +487,11 @@ impl Bench {
         let s = parse(&frame);
         assert_eq!(s.flags, Flags::SYN | Flags::ACK);
         (s.seq.distance(self.iss.unwrap()) as u32, s.ack.distance(Seq(PEER_ISS)) as u32)
+    }
+
+    /// The number of the card's SYN.
+    pub fn first(&self) -> Seq {
+        self.iss.unwrap()
     }
 
     /// Octets that the guest has sent.
@@ -725,6 +729,13 @@ pub fn repair(frame: &mut [u8]) {
 
 fn ipv4_at(frame: &[u8], at: usize) -> IpAddr {
     IpAddr::from([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]])
+}
+
+/// From where to where the text of a segment of the card goes, whose SYN had this number.
+pub fn text_of(frame: &[u8], iss: Seq) -> (u32, u32) {
+    let s = parse(frame);
+    let from = s.seq.distance(iss) as u32;
+    (from, from + s.text.len() as u32)
 }
 
 /// The congestion bits of the card's frame.

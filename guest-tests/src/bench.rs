@@ -99,6 +99,11 @@ impl Bench {
         &self.station
     }
 
+    /// How this side opens connections and listeners.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Opens a connection, with time limits for what is done with it.
     ///
     /// # Errors

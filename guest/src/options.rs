@@ -1,7 +1,7 @@
 //! How connections and listeners are opened.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub struct Options {
     surroundings: Arc<dyn Surroundings>,
     pub(crate) nodelay: bool,
     pub(crate) fast_open: bool,
+    pub(crate) local: Option<IpAddr>,
     pub(crate) backlog: u32,
 }
 
@@ -44,7 +45,7 @@ impl Options {
 
     /// In other surroundings, such as a [`crate::Station`].
     pub fn with(surroundings: Arc<dyn Surroundings>) -> Self {
-        Self { surroundings, nodelay: false, fast_open: false, backlog: BACKLOG }
+        Self { surroundings, nodelay: false, fast_open: false, local: None, backlog: BACKLOG }
     }
 
     /// Nagle's algorithm is off from the start.
@@ -60,6 +61,13 @@ impl Options {
     #[must_use]
     pub fn fast_open(mut self, fast_open: bool) -> Self {
         self.fast_open = fast_open;
+        self
+    }
+
+    /// The address of this end of connections that are opened; by default the one that the route says (RFC 9293, 3.9.1.1).
+    #[must_use]
+    pub fn local_address(mut self, local: IpAddr) -> Self {
+        self.local = Some(local);
         self
     }
 

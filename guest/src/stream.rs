@@ -350,7 +350,13 @@ fn kernel_connect(
 ) -> io::Result<TcpStream> {
     let socket = match reservation {
         Some(reservation) => reservation.into_kernel(),
-        None => options.surroundings().fallback_socket(remote)?,
+        None => {
+            let socket = options.surroundings().fallback_socket(remote)?;
+            if let (Some(socket), Some(local)) = (&socket, options.local) {
+                socket.bind(&SocketAddr::new(local, 0).into())?;
+            }
+            socket
+        }
     };
     let Some(socket) = socket else {
         let text = format!("{reason}, and there is no kernel here to fall back to");
@@ -400,11 +406,12 @@ impl CardStream {
         let remote = Endpoint::from(remote);
         let route = surroundings.route(remote.ip)?;
         let context = surroundings.context(route.interface)?;
+        let address = options.local.unwrap_or(route.local);
         let flags = options.flags();
         let mut in_use = Vec::new();
         for _ in 0..PORTS_TRIED_MAX {
-            let reservation = surroundings.reserve(SocketAddr::new(route.local, 0)).map_err(NotOnCard::Failed)?;
-            let local = Endpoint::new(route.local, reservation.port);
+            let reservation = surroundings.reserve(SocketAddr::new(address, 0)).map_err(NotOnCard::Failed)?;
+            let local = Endpoint::new(address, reservation.port);
             let ends = (local, remote);
             let (key, waker) = context.connect(ends, route.next_hop, route.mtu, flags, reservation);
             // From here on its drop closes the connection.

@@ -557,3 +557,21 @@ fn first_words_go_with_the_connect() {
     listener.accept().unwrap().0.read_exact(&mut text).unwrap();
     assert_eq!(&text, b"hello");
 }
+
+#[test]
+fn the_program_may_choose_its_own_address() {
+    let ours: IpAddr = Ipv4Addr::new(127, 0, 0, 2).into();
+    let (memory, options) = machine(0);
+    let options = options.local_address(ours);
+    let stream = options.connect(at(ECHO_PORT)).unwrap();
+    assert_eq!(stream.local_addr().unwrap().ip(), ours);
+    assert_eq!(memory.card().addresses_of(0).unwrap().0.ip, ours);
+    let context = options.surroundings().context(1).unwrap();
+    let kernel = Options::with(Arc::new(Loopback { context, no_way: Some(FallbackReason::NoRoute) }));
+    let listener = std::net::TcpListener::bind(at(0)).unwrap();
+    let stream = kernel.local_address(ours).connect(listener.local_addr().unwrap()).unwrap();
+    assert_eq!(stream.local_addr().unwrap().ip(), ours);
+    let nobody: IpAddr = Ipv4Addr::new(192, 0, 2, 77).into();
+    let error = options.local_address(nobody).connect(at(ECHO_PORT)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+}

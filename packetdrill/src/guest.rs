@@ -11,8 +11,8 @@ use std::net::IpAddr;
 
 use toe_abi::{
     Abort, Addresses, CARD_MAC, Connect, ConnectResult, ETHERNET_HEADER_BYTES, Endpoint, FRAME_BYTES_MAX, Hello, Info,
-    InfoResult, Listen, ListenResult, Mac, Message, OptionResult, Parsed, Reason, ReceiveCredit, Release, Send,
-    SetOption, Shutdown, Taken, Unlisten, Writer, state,
+    InfoResult, Listen, ListenResult, Mac, Message, Noticed, OptionResult, Parsed, Reason, ReceiveCredit, Release,
+    Send, SetOption, Shutdown, Taken, Unlisten, Writer, state,
 };
 use toe_firmware::{Checksum, Duration, Firmware, Instant, ProfileError, Verdict};
 
@@ -598,6 +598,10 @@ impl Guest {
                 let c = self.connections.get_mut(&m.connection)?;
                 c.send_limit = c.send_limit.max(m.limit);
                 c.acknowledged = c.acknowledged.max(m.acknowledged);
+            }
+            // Nobody asks for it; but the card repeats it until it is seen.
+            Message::Notice(m) => {
+                self.submit(Some(&Message::Noticed(Noticed { connection: m.connection, serial: m.serial })));
             }
             Message::Received(m, data) => {
                 let c = self.connections.get_mut(&m.connection)?;

@@ -300,7 +300,7 @@ unsafe extern "C" fn recvmsg(userdata: *mut c_void, fd: c_int, message: *mut msg
         message.msg_namelen = 0;
         let queued = a.with(|s| s.told_queued(fd))?;
         // SAFETY: the same.
-        message.msg_controllen = unsafe { put_queued(message, queued) } as _;
+        message.msg_controllen = unsafe { put_queued(message, queued) };
         message.msg_flags = 0;
         Ok(n)
     };
@@ -315,7 +315,7 @@ unsafe extern "C" fn recvmsg(userdata: *mut c_void, fd: c_int, message: *mut msg
 unsafe fn put_queued(message: &msghdr, queued: Option<i32>) -> usize {
     // SAFETY: arithmetic only.
     let (space, length) = unsafe { (libc::CMSG_SPACE(4) as usize, libc::CMSG_LEN(4) as usize) };
-    let Some(queued) = queued.filter(|_| message.msg_controllen as usize >= space) else { return 0 };
+    let Some(queued) = queued.filter(|_| message.msg_controllen >= space) else { return 0 };
     let mut control = length.to_ne_bytes().to_vec();
     control.extend(libc::IPPROTO_TCP.to_ne_bytes());
     control.extend(crate::options::TCP_INQ.to_ne_bytes());

@@ -114,12 +114,23 @@ pub enum Controller {
     NewReno,
     /// `cubic`.
     Cubic,
+    /// `dctcp`.
+    Dctcp,
+    /// `bbr`.
+    Bbr,
 }
 
 impl Controller {
     /// The one of that name.
     pub fn of(name: &[u8]) -> Option<Self> {
-        [Self::NewReno, Self::Cubic].into_iter().find(|c| c.name().as_bytes() == name)
+        [Self::NewReno, Self::Cubic, Self::Dctcp, Self::Bbr].into_iter().find(|c| c.name().as_bytes() == name)
+    }
+
+    /// The one that new connections have: its name in a profile is Linux's, but for `new-reno`.
+    fn of_profile(profile: &toe_firmware::Profile) -> Self {
+        let name = toml::Value::try_from(profile.tcp.congestion).ok();
+        let name = name.as_ref().and_then(toml::Value::as_str).unwrap_or_default();
+        Self::of(name.trim_start_matches("new-").as_bytes()).unwrap_or(Self::Cubic)
     }
 
     /// Linux's name.
@@ -127,6 +138,8 @@ impl Controller {
         match self {
             Self::NewReno => "reno",
             Self::Cubic => "cubic",
+            Self::Dctcp => "dctcp",
+            Self::Bbr => "bbr",
         }
     }
 }
@@ -154,7 +167,13 @@ impl Settings {
     pub fn for_card(&self) -> Vec<(u32, u64)> {
         let mut told = Vec::new();
         if let Some(controller) = self.congestion {
-            told.push((option::CONGESTION, if controller == Controller::NewReno { 1 } else { 2 }));
+            let number = match controller {
+                Controller::NewReno => 1,
+                Controller::Cubic => 2,
+                Controller::Dctcp => 3,
+                Controller::Bbr => 4,
+            };
+            told.push((option::CONGESTION, number));
         }
         if let Some(hops) = self.hop_limit {
             told.push((option::HOP_LIMIT, hops.into()));
@@ -225,10 +244,7 @@ impl Sockets {
         Self {
             guest,
             epolls: HashMap::new(),
-            congestion: match flags.profile.tcp.congestion {
-                toe_firmware::CongestionControl::NewReno => Controller::NewReno,
-                toe_firmware::CongestionControl::Cubic => Controller::Cubic,
-            },
+            congestion: Controller::of_profile(&flags.profile),
             sockets: HashMap::new(),
             local_v4: flags.local_v4,
             local_v6: flags.local_v6,

@@ -94,7 +94,7 @@ fn syn_sent(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
         // "If there are other controls or text in the segment, then continue processing at the sixth step": within what
         // our SYN offered, as far as there is room for it.
         t.receive.advertise(&mut store.receive);
-        sixth_to_eighth(t, store, segment, t.receive.nxt, now);
+        return sixth_to_eighth(t, store, segment, t.receive.nxt, now);
     } else {
         // Simultaneous open: the state that it came from is known by its having no listener (MUST-11).
         //= docs/specs/rfc9293.txt#section-3.5
@@ -177,9 +177,8 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
     }
     match fifth_ack(t, store, &segment, seq, now) {
         Ok(()) => sixth_to_eighth(t, store, &segment, seq, now),
-        Err(reply) => return reply,
+        Err(reply) => reply,
     }
-    Reply::Nothing
 }
 
 /// First, the sequence number, and with it RFC 7323's protection against wrapped ones (5.3).
@@ -324,7 +323,8 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
             t.established(store, now);
         }
         if t.receive.take_held() {
-            t.receive.owe_ack(now, store.config.delayed_ack);
+            // There is no hurry: what is said of the handshake is said, and the program has yet to speak.
+            t.receive.ack = AckNeed::Delayed(now + store.config.delayed_ack);
         }
         t.send.wl1 = Position::default();
     }
@@ -373,6 +373,8 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
     let sack = t.agreed.sack.then_some(blocks.as_slice());
     let dsack = sack.and_then(|blocks| spurious::dsack(blocks, ack));
     let echo = segment.options.timestamps.filter(|_| t.agreed.timestamps).map(|t| t.echo);
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).
     let echoes = t.agreed.ecn && segment.flags.has(Flags::ECE);
     let event = Ack { ack: ack.max(t.send.una), sack, dsack, echoes, echo, duplicate };
     let before = t.before_probe_fate();
@@ -426,16 +428,17 @@ pub fn linger(t: &mut Tcb, store: &Store, now: Instant) {
 }
 
 /// Sixth, the URG bit; seventh, the text; eighth, the FIN.
-fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) {
+fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Reply {
     if !matches!(t.state, State::Established | State::FinWait1 | State::FinWait2) {
         // What comes after the peer's FIN is ignored, a repeated FIN is acknowledged again.
-        return;
+        return Reply::Nothing;
     }
     sixth_urgent(t, store, segment, seq);
-    seventh_text(t, store, segment, seq, now);
+    let reply = seventh_text(t, store, segment, seq, now);
     if t.state != State::Closed {
         eighth_fin(t, store, segment, seq);
     }
+    reply
 }
 
 /// Sixth, the URG bit: "RCV.UP <- max(RCV.UP,SEG.UP), and signal the user".
@@ -467,9 +470,9 @@ fn ecn_arrived(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>) -> bool {
     t.receive.echo.arrived(segment.flags, segment.marked, exact)
 }
 
-fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) {
+fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Reply {
     if segment.text.is_empty() {
-        return;
+        return Reply::Nothing;
     }
     let end = seq + segment.text.len() as u64;
     //= docs/specs/rfc9293.txt#section-3.6.1
@@ -477,10 +480,12 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     //# data is received after CLOSE is called, its TCP implementation SHOULD send a RST to show that data was lost
     //# (SHLD-3).
     if t.guest.context.is_none() && end > t.receive.nxt {
-        // RFC 9293, 3.6.1: nobody will ever read this; the peer is to know (SHLD-3).
+        // Nobody will ever read this; the peer is to know. Its own SEG.ACK is the number that it must believe (RFC 5961,
+        // 3.2), whether it has our FIN or not.
         store.counters.add(Counter::TcpDataAfterClose);
-        t.abort(store, Reason::AbortedByGuest);
-        return;
+        store.counters.add(Counter::TcpAborted);
+        t.end(Reason::AbortedByGuest);
+        return Reply::Reset;
     }
     let full = (segment.text.len() as u32).min(t.receive_mss());
     t.receive.segment_bytes = t.receive.segment_bytes.max(full);
@@ -513,6 +518,7 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
             t.receive.ack = AckNeed::Now;
         }
     }
+    Reply::Nothing
 }
 
 //= docs/specs/rfc9293.txt#section-3.10.7.4

@@ -24,6 +24,8 @@ pub enum EcnPolicy {
 }
 
 /// Whether a SYN asks for ECN: an "ECN-setup SYN packet" (RFC 3168, 6.1.1).
+//= docs/specs/rfc9293.txt#section-3.8.2
+//# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).
 pub fn is_setup_syn(flags: Flags) -> bool {
     flags.has(Flags::ECE | Flags::CWR)
 }
@@ -42,6 +44,8 @@ pub struct Echo {
 
 impl Echo {
     /// A segment with text has arrived in the window; whether it is to be acknowledged at once.
+    //= docs/specs/rfc9293.txt#section-3.8.2
+    //# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).
     pub fn arrived(&mut self, flags: Flags, marked: bool, exact: bool) -> bool {
         let before = self.is_on;
         if exact {

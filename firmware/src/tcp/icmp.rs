@@ -82,6 +82,7 @@ pub fn is_confirmed(unreachable_at: Option<Position>, una: Position) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use toe_abi::{option, state};
 
     use super::*;
@@ -289,5 +290,49 @@ mod tests {
         assert_eq!((b.bits, b.notice.network_error), (0, Reason::NetworkUnreachable as u32));
         b.icmp([1, 4, 0, 0, 0, 0, 0, 0], &syn);
         assert_eq!((b.bits, b.reason), (state::ABORTED, Reason::Unreachable as u32));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whoever can see everything but cannot stop the peer's acknowledgements: whatever errors he sends, the connection
+        /// lives, its segments are no smaller than the minimum, and all of it arrives.
+        #[test]
+        fn no_storm_of_errors_stops_a_connection_that_makes_progress(
+            errors in proptest::collection::vec((0u8..16, 0u8..16, any::<u16>(), any::<u8>()), 1..40),
+        ) {
+            let mut b = Bench::established_with(toe_abi::flags::NODELAY, "mss 1460, sackOK");
+            let mut acked = 1;
+            for (kind, code, mtu, which) in errors {
+                b.send(4000);
+                let [m0, m1] = mtu.to_be_bytes();
+                let mut frames = Vec::new();
+                while let Some(frame) = b.next_frame() {
+                    frames.push(frame);
+                }
+                if let Some(about) = frames.get(usize::from(which) % frames.len().max(1)) {
+                    // What is no error of TCP's is the kernel's.
+                    let _ = b.icmp_verdict([kind, code, 0, 0, 0, 0, m0, m1], about);
+                }
+                for frame in frames {
+                    let (from, to) = crate::testing::text_of(&frame, b.first());
+                    prop_assert!(to - from <= 1460);
+                    acked = acked.max(to);
+                }
+                b.peer(&format!("A 1 ack {acked}"));
+                while let Some((_, to)) = b.next_text() {
+                    acked = acked.max(to);
+                }
+                b.peer(&format!("A 1 ack {acked}"));
+            }
+            for _ in 0..1000 {
+                let Some((_, to)) = b.next_text() else { break };
+                acked = acked.max(to);
+                b.peer(&format!("A 1 ack {acked}"));
+            }
+            prop_assert_eq!(b.bits, state::ESTABLISHED);
+            prop_assert_eq!(u64::from(acked), b.sent() + 1);
+            prop_assert!(b.info().send_mss >= crate::tcp::path_mtu::PATH_MTU_MIN_V4 - 40);
+        }
     }
 }

@@ -435,6 +435,8 @@ fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Opti
     t.recovery.sent(end.since(start), now);
     let mut segment = data(t, store, now, start, end);
     if t.agreed.ecn && segment.text_bytes > 0 {
+        //= docs/specs/rfc9293.txt#section-3.8.2
+        //# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).
         segment.ecn_capable = true;
         // 6.1.2: "the first new data packet sent after the window reduction".
         if t.recovery.take_reduced() {

@@ -182,6 +182,9 @@ impl Receiver {
         let (nxt, edge) = (self.nxt, self.edge);
         let inside = |p: Position| nxt <= p && p < edge;
         match (length, edge > nxt) {
+            //= docs/specs/rfc9293.txt#section-3.4
+            //# A TCP receiver MUST process the RST and URG fields of all incoming segments, even when the receive
+            //# window is zero (MUST-66).
             (0, false) => seq == nxt,
             (0, true) => inside(seq) || seq == edge,
             (_, false) => false,

@@ -125,6 +125,9 @@ pub struct Recovery {
     reduced: bool,
     /// When something was last sent.
     sent_at: Instant,
+    /// The most that was in flight in this round trip, in bytes, and where the round trip ends.
+    most: u64,
+    most_until: Position,
     /// When RACK may find more lost.
     pub reorder_at: Option<Instant>,
 }
@@ -157,6 +160,8 @@ struct News {
     flight_before: u64,
     /// The round trip that it measured.
     sample: Option<Duration>,
+    /// More was found lost.
+    losing: bool,
 }
 
 /// What a connection has beside its recovery that an acknowledgement touches.
@@ -192,6 +197,8 @@ impl Recovery {
             answered: iss,
             reduced: false,
             sent_at: Instant::default(),
+            most: 0,
+            most_until: Position::default(),
             reorder_at: None,
         }
     }
@@ -269,7 +276,8 @@ impl Recovery {
         self.controller.echoed(acknowledged, ack.echoes, a.sender.una, a.sender.nxt);
         let answers = ack.echoes && self.answer_mark(a);
         let acknowledged = if answers { 0 } else { acknowledged };
-        let news = News { delivered, acknowledged, flight_before, sample: rtt_sample };
+        let losing = self.lost > lost_before;
+        let news = News { delivered, acknowledged, flight_before, sample: rtt_sample, losing };
         self.set_window(a, &news, now);
     }
 
@@ -332,16 +340,10 @@ impl Recovery {
             if record.sacked || record.end <= left {
                 continue;
             }
-            // Only a whole record can be marked; without a record for the rest, the block is believed later.
-            if record.start < left {
-                if !a.sender.records.split(a.records, slot, left) {
-                    break;
-                }
-                next = a.records.next(slot);
+            // Only what is covered whole is marked (RFC 2018, section 8): blocks of single octets shall not cut the flight
+            // into as many records.
+            if record.start < left || record.end > right {
                 continue;
-            }
-            if record.end > right && !a.sender.records.split(a.records, slot, right) {
-                break;
             }
             let record = a.records.get_mut(slot);
             record.sacked = true;
@@ -606,7 +608,7 @@ impl Recovery {
     }
 
     fn set_window(&mut self, a: &Around<'_>, news: &News, now: Instant) {
-        let News { delivered, acknowledged, flight_before, sample } = *news;
+        let News { delivered, acknowledged, flight_before, sample, losing } = *news;
         let mss = a.sender.mss;
         match self.phase {
             Phase::Fast => {
@@ -617,7 +619,10 @@ impl Recovery {
                 let count = if pipe > threshold {
                     (self.prr.delivered * threshold).div_ceil(self.prr.flight.max(1)).saturating_sub(self.prr.out)
                 } else {
-                    let limit = self.prr.delivered.saturating_sub(self.prr.out).max(delivered) + u64::from(mss);
+                    // One segment more than was delivered only while the cumulative acknowledgement goes on and no more is
+                    // found lost: what RFC 6937 calls the slow start bound, where it is safe, and conservation where not.
+                    let more = if acknowledged > 0 && !losing { mss } else { 0 };
+                    let limit = self.prr.delivered.saturating_sub(self.prr.out).max(delivered) + u64::from(more);
                     (threshold - pipe).min(limit)
                 };
                 // The first retransmission is not to wait.
@@ -625,13 +630,19 @@ impl Recovery {
                 self.window.congestion = u32::try_from(pipe + count).unwrap_or(u32::MAX);
             }
             Phase::Open | Phase::Loss => {
-                // A window that did not limit what was sent says nothing about the path (RFC 7661's concern).
-                let used = if self.window.in_slow_start() { 2 * flight_before } else { flight_before + u64::from(mss) };
+                // A window that did not limit what was sent says nothing about the path (RFC 7661's concern). What counts
+                // is the most that was in flight in a round trip: the acknowledgements of one flight all stand for it.
+                if a.sender.una > self.most_until {
+                    (self.most, self.most_until) = (flight_before, a.sender.nxt);
+                }
+                self.most = self.most.max(flight_before);
+                let used = if self.window.in_slow_start() { 2 * self.most } else { self.most + u64::from(mss) };
                 // RFC 5681, 3.2, step 1: duplicates do not change the window.
                 if acknowledged > 0 && used > u64::from(self.window.congestion) {
                     let ack = Acked {
                         now,
-                        bytes: u32::try_from(acknowledged).unwrap_or(u32::MAX),
+                        // What was selectively acknowledged before has had its say.
+                        bytes: u32::try_from(acknowledged.min(delivered)).unwrap_or(u32::MAX),
                         mss,
                         rtt: a.rtt.smoothed().unwrap_or_default(),
                         sample,
@@ -649,7 +660,8 @@ impl Recovery {
         let lost_before = self.lost;
         self.detect(a, now);
         self.change_phase(a, lost_before);
-        let news = News { delivered: 0, acknowledged: 0, flight_before: a.sender.in_flight(), sample: None };
+        let news =
+            News { delivered: 0, acknowledged: 0, flight_before: a.sender.in_flight(), sample: None, losing: true };
         self.set_window(a, &news, now);
     }
 
@@ -787,10 +799,12 @@ impl Recovery {
         self.prr.out += bytes;
     }
 
-    /// When the silence begins after which a tail is probed: with the timer, and in recovery, where the timer does not
-    /// follow every acknowledgement, with what was last heard or sent.
+    /// When the silence begins after which a tail is probed: with the timer or what was last sent (RFC 8985, 7.2: every
+    /// transmission of new data arms it anew), and in recovery, where the timer does not follow every acknowledgement, with
+    /// what was last heard.
     pub fn probe_from(&self, timer_from: Instant, heard_at: Instant) -> Instant {
-        if self.phase == Phase::Open { timer_from } else { timer_from.max(heard_at).max(self.sent_at) }
+        let sent = timer_from.max(self.sent_at);
+        if self.phase == Phase::Open { sent } else { sent.max(heard_at) }
     }
 
     /// How long after the last transmission a tail is probed (RFC 8985, 7.2); `None` while it is not.

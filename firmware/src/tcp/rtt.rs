@@ -183,6 +183,20 @@ mod tests {
     }
 
     #[test]
+    fn a_lowest_round_trip_counts_for_half_a_minute_after_it_was_last_seen() {
+        let at = |s: u64| Instant::from_us(s * 1_000_000);
+        let mut e = estimator();
+        e.measured(at(0), Duration::from_ms(10));
+        e.measured(at(20), Duration::from_ms(10));
+        e.measured(at(50), Duration::from_ms(50));
+        assert_eq!(e.min().unwrap().as_ms(), 10, "seen thirty seconds ago, and no longer");
+        e.measured(at(51), Duration::from_ms(60));
+        assert_eq!(e.min().unwrap().as_ms(), 60);
+        e.measured(at(52), Duration::from_ms(50));
+        assert_eq!(e.min().unwrap().as_ms(), 50);
+    }
+
+    #[test]
     fn the_lowest_round_trip_is_of_late() {
         let mut e = estimator();
         e.measured(Instant::from_us(0), Duration::from_ms(10));

@@ -17,6 +17,7 @@ mod options;
 mod segments;
 mod spurious;
 mod syn_cache;
+mod time_wait;
 mod window;
 
 // Opening (RFC 9293, 3.5).
@@ -693,8 +694,19 @@ fn data_for_a_program_that_has_left_resets() {
     b.expect("FA 1:1 ack 1");
     b.peer("A 1 ack 2");
     b.peer("PA 1:11 ack 2");
-    b.expect("RA 2:2");
+    b.expect("R 2:2");
     assert_eq!((b.in_use("connections"), b.count("tcp-data-after-close")), (0, 1));
+}
+
+#[test]
+fn that_reset_has_the_number_that_the_peer_expects() {
+    // It has not our FIN: a reset behind that would only be challenged.
+    let mut b = Bench::established();
+    b.release();
+    b.expect("FA 1:1 ack 1");
+    b.peer("PA 1:11 ack 1");
+    b.expect("R 1:1");
+    assert_eq!(b.in_use("connections"), 0);
 }
 
 #[test]
@@ -1249,4 +1261,27 @@ fn r1_counts_for_a_syn_too() {
     assert_eq!(b.notice.path_advice, 0);
     b.wait_for_segment();
     assert_eq!(b.notice.path_advice, 1);
+}
+
+#[test]
+fn each_4_tuple_has_a_timestamp_clock_of_its_own_that_goes_on_in_its_next_incarnation() {
+    // RFC 7323, 7.1, and RFC 6191, 3.
+    let value = |b: &mut Bench| {
+        let text = b.next().unwrap();
+        let ts = text.split_once("ts ").unwrap_or_else(|| panic!("{text}")).1;
+        ts.split(' ').next().unwrap().parse::<u32>().unwrap()
+    };
+    let mut b = Bench::new();
+    b.connect(0);
+    let first = value(&mut b);
+    b.peer("RA 0 ack 1");
+    b.release();
+    b.wait_ms(5000);
+    b.another();
+    b.connect(0);
+    assert_eq!(value(&mut b).wrapping_sub(first), 5000);
+    b.another_port(true);
+    b.connect(0);
+    let other = value(&mut b);
+    assert!(other.wrapping_sub(first).wrapping_sub(5000) > 1_000_000, "{first} {other}");
 }

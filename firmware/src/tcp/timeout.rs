@@ -9,6 +9,7 @@ use toe_abi::Reason;
 use crate::counters::Counter;
 use crate::tcp::icmp;
 use crate::tcp::receive::AckNeed;
+use crate::tcp::recovery::Phase;
 use crate::tcp::tcb::{Due, State, Store, Tcb};
 use crate::time::{Duration, Instant};
 
@@ -84,9 +85,10 @@ fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
         && t.agreed.sack
         && let Some(after) = t.recovery.probe_timeout(&t.send, &t.rtt)
         && let from = t.recovery.probe_from(t.timer_from, t.heard_at)
-        && from + after < rto_at
+        // RFC 8985, 7.2: a probe that would be due after the timeout takes its place, and the timeout follows it.
+        && (from + after < rto_at || t.recovery.phase == Phase::Open)
     {
-        return Some((from + after, Waiting::Tail));
+        return Some(((from + after).min(rto_at), Waiting::Tail));
     }
     Some((rto_at, Waiting::Acknowledgement))
 }
@@ -172,7 +174,11 @@ fn retransmit(t: &mut Tcb, store: &mut Store, waiting: Waiting, now: Instant) {
             recovery.reorder_timeout(&mut around, now);
             t.after_probe_fate(store, before, now);
         }
-        Waiting::Tail => t.due = Due::TailProbe,
+        Waiting::Tail => {
+            // RFC 8985, 7.3: the timeout begins anew with the probe.
+            t.timer_from = now;
+            t.due = Due::TailProbe;
+        }
         Waiting::Window => {
             // A peer that answers keeps its connection for ever (MUST-37), unless the program has left it.
             let left = t.guest.context.is_none();

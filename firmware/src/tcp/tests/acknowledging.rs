@@ -278,3 +278,54 @@ fn the_end_of_a_burst_is_pushed_and_a_lone_segment_is_not() {
     }
     b.expect("PA 14001:15001");
 }
+
+#[test]
+fn all_acknowledgements_of_a_flight_that_filled_the_window_let_it_grow() {
+    // RFC 7661's concern is a window that was not used: this one was, whatever is in flight by the last of them.
+    let mut b = Bench::established();
+    b.send(10_000);
+    for at in 0..10 {
+        b.expect(&format!("{} {}:{}", if at < 9 { "A" } else { "PA" }, 1 + at * 1000, 1001 + at * 1000));
+    }
+    for ack in [2001, 4001, 6001, 8001, 10_001] {
+        b.peer(&format!("A 1 ack {ack}"));
+    }
+    b.send(30_000);
+    for at in 10..30 {
+        b.expect(&format!("{} {}:{}", if at < 29 { "A" } else { "PA" }, 1 + at * 1000, 1001 + at * 1000));
+    }
+    b.nothing();
+}
+
+#[test]
+fn part_of_a_segment_is_not_selectively_acknowledged() {
+    let mut b = Bench::established_sack();
+    b.send(4000);
+    for at in 0..4 {
+        b.expect(&format!("{} {}:{}", if at < 3 { "A" } else { "PA" }, 1 + at * 1000, 1001 + at * 1000));
+    }
+    b.peer("A 1 ack 1 <sack 4000:4001>");
+    b.wait_ms(5);
+    b.nothing();
+    // RFC 8985, 7.2 and 7.3: the tail is probed, and the timeout follows the probe.
+    let first = b.wait_for_segment();
+    b.expect("PA 3001:4001");
+    assert!(first < 30, "{first}");
+    b.wait_for_segment();
+    b.expect("A 1:1001");
+}
+
+#[test]
+fn a_tail_probe_takes_the_place_of_an_earlier_timeout() {
+    // One segment alone: 2 SRTT and the worst delayed acknowledgement are longer than the timeout.
+    let mut b = Bench::established_sack();
+    b.send(100);
+    b.expect("PA 1:101");
+    let first = b.wait_for_segment();
+    b.expect("PA 1:101");
+    assert_eq!((b.count("tcp-tail-probes"), b.count("tcp-timeouts")), (1, 0));
+    let second = b.wait_for_segment();
+    b.expect("PA 1:101");
+    assert_eq!((b.count("tcp-tail-probes"), b.count("tcp-timeouts")), (1, 1));
+    assert!(first.abs_diff(second) <= 1, "{first} {second}: not backed off yet");
+}

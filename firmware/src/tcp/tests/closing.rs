@@ -39,6 +39,10 @@ fn a_program_learns_whether_its_peer_closed_or_aborted() {
     assert_eq!((b.bits & state::PEER_CLOSED, b.bits & state::ABORTED), (0, state::ABORTED));
 }
 
+//= docs/specs/rfc9293.txt#section-3.4
+//= type=test
+//# A TCP receiver MUST process the RST and URG fields of all incoming segments, even when the receive window is
+//# zero (MUST-66).
 #[test]
 fn a_reset_is_heard_while_the_window_is_closed() {
     let mut b = Bench::established();

@@ -52,6 +52,9 @@ fn a_connection_uses_it_only_if_the_syn_ack_agrees() {
     b.expect("PA 1:1001");
 }
 
+//= docs/specs/rfc9293.txt#section-3.8.2
+//= type=test
+//# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).
 #[test]
 fn a_syn_that_asks_is_agreed_to_unless_the_policy_is_off() {
     for (policy, syn, syn_ack) in [
@@ -83,6 +86,9 @@ fn a_syn_that_comes_again_without_asking_asks_no_more() {
 
 // The receiver (6.1.3).
 
+//= docs/specs/rfc9293.txt#section-3.8.2
+//= type=test
+//# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).
 #[test]
 fn a_mark_is_echoed_in_every_acknowledgement_until_cwr() {
     let mut b = with_ecn();
@@ -129,6 +135,9 @@ fn a_mark_outside_of_the_window_is_not_echoed() {
 
 // The sender (6.1.2, 6.1.4 to 6.1.6).
 
+//= docs/specs/rfc9293.txt#section-3.8.2
+//= type=test
+//# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).
 #[test]
 fn an_echo_reduces_the_window_once_per_window_and_the_peer_is_told() {
     let mut b = with_ecn();

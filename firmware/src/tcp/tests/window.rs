@@ -131,3 +131,30 @@ fn the_first_probe_of_a_closed_window_comes_after_the_retransmission_timeout() {
         .collect();
     assert_eq!(waits, [210, 420, 840, 1680, 3360]);
 }
+
+//= docs/specs/rfc9293.txt#section-3.8.6
+//= type=test
+//# SHOULD retransmit normally the old unacknowledged data between SND.UNA and SND.UNA+SND.WND (SHLD-16).
+//= docs/specs/rfc9293.txt#section-3.8.6
+//= type=test
+//# However, a sending TCP peer MUST be robust against window shrinking, which may cause the "usable window" (see
+//# Section 3.8.6.2.1) to become negative (MUST-34).
+#[test]
+fn what_is_lost_beyond_a_window_that_shrank_waits_for_the_window() {
+    let mut b = Bench::established_sack();
+    b.peer("A 1 ack 1 win 20000");
+    b.send(8000);
+    while b.next().is_some() {}
+    b.wait_ms(10);
+    // Three segments are lost, the congestion window has room for them, and the peer's window for one.
+    b.peer("A 1 ack 1001 win 1000 <sack 4001:8001>");
+    b.wait_ms(5);
+    b.expect("A 1001:2001");
+    b.nothing();
+    b.peer("A 1 ack 2001 win 1000 <sack 4001:8001>");
+    b.wait_ms(5);
+    b.expect("A 2001:3001");
+    b.nothing();
+    b.peer("A 1 ack 3001 win 9000 <sack 4001:8001>");
+    b.expect("A 3001:4001");
+}
