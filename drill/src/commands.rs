@@ -169,7 +169,8 @@ fn vote(vote: &Vote) -> Result<bool, Trouble> {
     let mut good = true;
     for family in families {
         let tally = toe_drill::vote::vote(vote.first..vote.first + vote.seeds, family)?;
-        println!("{}: {} cases, {} agreed", family.name(), vote.seeds, tally.agreed);
+        let (agreed, unsteady) = (tally.agreed, tally.unsteady);
+        println!("{}: {} cases, {agreed} agreed, {unsteady} without a verdict", family.name(), vote.seeds);
         for (at, count) in &tally.known {
             let known = toe_drill::vote::KNOWN[*at];
             println!("  {count:6} known: {}: {} ({})", known.when, known.who, known.rule);

@@ -1,5 +1,4 @@
-//! `toe-drill`: plays scripts.
-#![allow(missing_docs)]
+//! `toe-drill`: plays scripts, and votes. See the crate's README.
 
 mod commands;
 

@@ -12,6 +12,7 @@
 //! RFCs leave their order and padding open, and a segment may push where the script does not say so;
 //! [`Settings::exact`] compares both as they lie.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, mpsc};
@@ -31,8 +32,18 @@ use crate::wire;
 
 /// The peer's port of a script's first connection; further ones count up.
 const REMOTE_PORT: u16 = 40_000;
+/// What a script may say of its runs; any other option is packetdrill's alone.
+const OPTIONS: [&str; 2] = ["ip_version", "tolerance_usecs"];
 /// How long, in real time, a call may take to fall asleep or to return.
 const CALL_MAX: Duration = Duration::from_secs(5);
+/// How long it is looked at without a pause whether a call is over or asleep, and the pause between looks after that.
+const LOOK_MAX: Duration = Duration::from_micros(200);
+/// How long, in real time, it is waited for the thread of a call that should have returned.
+const RETURN_MAX: Duration = Duration::from_millis(20);
+/// After how much of the stage's time it is looked for again, in microseconds.
+const RETURN_STEP_US: u64 = 5_000;
+/// As many bytes are taken at once by a socket that takes any, on both stages.
+const WRITE_MAX: usize = 16_384;
 /// How long an event of any time (`*`) is waited for, in microseconds.
 const ANY_TIME_US: u64 = 60_000_000;
 
@@ -109,7 +120,8 @@ struct Player<'a> {
     flow: Flow,
     opening: Opening,
     next_port: u16,
-    bound: Option<u16>,
+    /// The ports that descriptors are bound to.
+    bound: BTreeMap<i64, u16>,
     /// The last packet handed in or call made: when it was due, and when it was really begun.
     last_act: Option<(u64, u64)>,
     /// The connection's packets as the stack sent them, for ICMP to quote.
@@ -139,7 +151,7 @@ pub fn play(script: &Script, stage: &Arc<dyn Stage>, settings: Settings) -> (Res
         flow: Flow::new(SocketAddr::new(here, PORT), SocketAddr::new(there, REMOTE_PORT), settings.remote_shift),
         opening: Opening::Passive(PORT),
         next_port: REMOTE_PORT,
-        bound: None,
+        bound: BTreeMap::new(),
         last_act: None,
         sent: Vec::new(),
         current: None,
@@ -150,6 +162,9 @@ pub fn play(script: &Script, stage: &Arc<dyn Stage>, settings: Settings) -> (Res
         .events
         .iter()
         .any(|event| matches!(&event.what, What::In(Packet::Tcp(segment)) if segment.flags.has(Flags::URG)));
+    for (name, value) in script.options.iter().filter(|(name, _)| !OPTIONS.contains(&name.as_str())) {
+        player.note(format!("skipped: --{name}={value}, which means nothing here"));
+    }
     let result = player.play();
     player.clear();
     (result, player.notes)
@@ -161,6 +176,9 @@ impl<'a> Player<'a> {
         for event in &script.events {
             if event.only.is_some_and(|family| family != self.settings.family) {
                 continue;
+            }
+            if matches!(event.what, What::Call(_)) {
+                self.end_blocked()?;
             }
             self.event(event).map_err(|message| self.failure(event.line, message))?;
         }
@@ -215,10 +233,7 @@ impl<'a> Player<'a> {
             What::In(Packet::Icmp(icmp)) => self.inject_icmp(icmp),
             What::Out(Packet::Icmp(_)) => Err("ICMP messages of the stack's cannot be expected here".to_owned()),
             What::Out(Packet::Tcp(_)) => Ok(()),
-            What::Call(call) => {
-                self.end_blocked().map_err(|failure| failure.message)?;
-                self.call(call, event.line, end)
-            }
+            What::Call(call) => self.call(call, event.line, end),
             What::Info(Ok(checks)) => self.info(checks),
             What::Info(Err(_)) => {
                 self.note("skipped: a block that is not only assertions of TCP_INFO");
@@ -379,13 +394,22 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// A call that should return at once. If the stage's calls can hang, so could the script: it is made on a thread then.
+    /// A call that should return at once. One that may wait all the same, and that the descriptor is not ready for, is made on a
+    /// thread, lest the script hang with it.
     fn without_hanging(&mut self, request: Request, sockets: &Sockets) -> Result<Reply, String> {
-        let may_wait = matches!(
-            request,
-            Request::Accept { .. } | Request::Connect { .. } | Request::Receive { .. } | Request::Send { .. }
-        );
-        if !may_wait {
+        let wanted = match &request {
+            Request::Accept { fd, .. } | Request::Receive { fd, .. } => Some((*fd, libc::POLLIN)),
+            Request::Send { fd, data, .. } if data.len() <= WRITE_MAX => Some((*fd, libc::POLLOUT)),
+            Request::Send { .. } | Request::Connect { .. } => None,
+            _ => return Ok(request.perform(sockets)),
+        };
+        let is_ready = wanted.is_some_and(|(fd, events)| {
+            let mut entry = [libc::pollfd { fd, events, revents: 0 }];
+            sockets.poll(&mut entry, 0).is_ok() && entry[0].revents & events != 0
+        });
+        // MSG_WAITALL waits for more than there is.
+        let waits = matches!(&request, Request::Receive { flags: Some(flags), .. } if flags & libc::MSG_WAITALL != 0);
+        if is_ready && !waits {
             return Ok(request.perform(sockets));
         }
         let thread = self.start(request, *sockets)?;
@@ -423,13 +447,15 @@ impl<'a> Player<'a> {
             if began.elapsed() > CALL_MAX {
                 return Err("the call neither sleeps nor returns".to_owned());
             }
-            std::thread::yield_now();
+            // Most calls are over, or asleep, at the first looks.
+            if began.elapsed() < LOOK_MAX { std::thread::yield_now() } else { std::thread::sleep(LOOK_MAX) }
         }
         Ok(thread)
     }
 
     fn open_actively(&mut self, to: SocketAddr, own: Option<i64>) {
-        let local = SocketAddr::new(self.flow.local.ip(), self.bound.unwrap_or(0));
+        let local =
+            SocketAddr::new(self.flow.local.ip(), own.and_then(|own| self.bound.get(&own)).copied().unwrap_or(0));
         self.flow = Flow::new(
             local,
             SocketAddr::new(remote_ip(to, self.settings.family), to.port()),
@@ -444,9 +470,9 @@ impl<'a> Player<'a> {
     fn after(&mut self, call: &Call, request: &Request, own: Option<i64>, (outcome, _): &Reply) {
         self.note(format!("{}(…) {}", call.name, crate::request::result_text(*outcome)));
         match (request, outcome) {
-            (Request::Bind { address, .. }, Ok(_)) => self.bound = Some(address.port()),
+            (Request::Bind { address, .. }, Ok(_)) => self.bound.extend(own.map(|own| (own, address.port()))),
             (Request::Listen { .. }, Ok(_)) => {
-                let port = self.bound.unwrap_or(PORT);
+                let port = own.and_then(|own| self.bound.get(&own)).copied().unwrap_or(PORT);
                 if self.opening != Opening::Passive(port) {
                     self.opening = Opening::Passive(port);
                 }
@@ -463,10 +489,18 @@ impl<'a> Player<'a> {
 
     fn end_blocked(&mut self) -> Result<(), Failure> {
         let Some(Blocked { call, line, end_us, thread }) = self.blocked.take() else { return Ok(()) };
-        self.stage.sleep_until(end_us + self.tolerance_us);
-        let began = Instant::now();
-        while !thread.is_finished() && began.elapsed() < Duration::from_millis(200) {
-            std::thread::sleep(Duration::from_millis(1));
+        let mut until = end_us;
+        loop {
+            self.stage.sleep_until(until);
+            // The call may be over, and its thread not quite.
+            let began = Instant::now();
+            while !thread.is_finished() && began.elapsed() < RETURN_MAX {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if thread.is_finished() || until >= end_us + self.tolerance_us {
+                break;
+            }
+            until = (until + RETURN_STEP_US).min(end_us + self.tolerance_us);
         }
         if !thread.is_finished() {
             self.blocked = Some(Blocked { call, line, end_us, thread });

@@ -96,14 +96,25 @@ pub const KNOWN: &[Known] = &[
         rule: "RFC 9293, 3.10.7.4, second: \"All segment queues should be flushed.\"; for the card",
     },
     Known {
-        fits: |s| !s.smol_alone() && s.step().starts_with("FIN") && acks(s.card()) && acks(s.kernel()),
+        fits: |s| {
+            !s.smol_alone()
+                && (s.step().starts_with("FIN") || s.step() == "text next")
+                && acks(s.card())
+                && acks(s.kernel())
+        },
         when: "a FIN before text that has come already, or a second FIN elsewhere",
         who: "The peer contradicts itself. The card does not believe such a FIN; Linux and smoltcp do and forget the text beyond, and Linux takes the \
               last of two.",
         rule: "None: RFC 9293, 3.10.7.4, eighth does not say which of the two is right",
     },
     Known {
-        fits: |s| !s.smol_alone() && s.step() == "close" && s.card().contains("> R ") && s.kernel().contains("> F. "),
+        fits: |s| {
+            !s.smol_alone()
+                && s.step() == "close"
+                && s.card().contains("> R ")
+                && s.words[2].starts_with("done")
+                && !s.peer_has_closed()
+        },
         when: "close while only text after a gap is there",
         who: "The card resets, for that text is lost; Linux and smoltcp count only what could have been read, and send a FIN.",
         rule: "RFC 9293, 3.6.1 (SHLD-3): \"while received data is still pending in the TCP connection\"; for the card",
@@ -128,7 +139,10 @@ pub const KNOWN: &[Known] = &[
         rule: "RFC 9293, 3.10.7.4, fifth: \"If the segment acknowledgment is not acceptable, form a reset segment\"; for the card",
     },
     Known {
-        fits: |s| s.alone == Alone::Linux && s.state() == "CLOSE-WAIT" && resets(s.kernel()),
+        fits: |s| {
+            let is_over = s.kernel() == "CLOSED" || s.kernel() == "done" || resets(s.kernel());
+            !s.smol_alone() && s.peer_has_closed() && is_over
+        },
         when: "a reset one before the next number after a FIN",
         who: "Linux believes it (there are peers that count so); the card and smoltcp do not.",
         rule: "RFC 5961, 3.2: only exactly the next number; for the card",
@@ -137,7 +151,7 @@ pub const KNOWN: &[Known] = &[
         fits: |s| !s.smol_alone() && s.step().starts_with("final state") && s.kernel() == "FIN-WAIT-1",
         when: "the ACK of a segment whose text goes beyond the window",
         who: "The card and smoltcp cut the text off and take the ACK; Linux drops all of it.",
-        rule: "RFC 9293, 3.10.7.4, first: \"Segments … should be trimmed to fit the window\"; for the card",
+        rule: "RFC 9293, 3.10.7.4, first: \"trimming off any portions that lie outside the window\"; for the card",
     },
     Known {
         fits: |s| !s.smol_alone() && s.state() == "none" && s.step().starts_with("RST") && acks(s.kernel()),
@@ -146,10 +160,12 @@ pub const KNOWN: &[Known] = &[
         rule: "RFC 5961, 3.2: \"silently drop\"; for the card",
     },
     Known {
-        fits: |s| !s.smol_alone() && s.state() == "none" && acks(s.card()) && silent(s.kernel()),
-        when: "an ACK of nothing sent after close, in FIN-WAIT-2",
-        who: "The card and smoltcp acknowledge it; Linux drops it.",
-        rule: "RFC 9293, 3.10.7.4, fifth: \"send an ACK, drop the segment\"; for the card",
+        fits: |s| {
+            !s.smol_alone() && s.state() == "none" && acks(s.card()) && (silent(s.kernel()) || resets(s.kernel()))
+        },
+        when: "after close, in FIN-WAIT-2, an ACK of nothing sent or a SYN",
+        who: "The card acknowledges it as ever; Linux, which keeps only a shadow of the connection then, drops it or resets.",
+        rule: "RFC 9293, 3.10.7.4, fifth: \"send an ACK, drop the segment\", and RFC 5961, 4.2; for the card",
     },
     Known {
         fits: |s| !s.smol_alone() && s.step() == "read" && s.alone == Alone::Linux,

@@ -20,7 +20,9 @@ pub struct RttEstimator {
     rto_max: Duration,
     /// The timeout before anything was measured.
     rto_initial: Duration,
-    /// Timeouts in a row without progress (rule 5.5).
+    /// Timeouts since the last measurement: how often the timeout is doubled (rule 5.5).
+    doubled: u32,
+    /// Timeouts in a row without progress.
     backoff: u32,
 }
 
@@ -35,12 +37,17 @@ impl RttEstimator {
             rto_floor,
             rto_max,
             rto_initial: RTO_INITIAL,
+            doubled: 0,
             backoff: 0,
         }
     }
 
     /// Takes a measurement of a segment that was sent once (Karn's algorithm is the caller's).
+    ///
+    /// Only a measurement takes the doubling back (RFC 6298, section 5): what was repeated and then acknowledged says nothing of
+    /// how long a round trip takes, and on a path longer than the timeout everything would be repeated again.
     pub fn measured(&mut self, now: Instant, rtt: Duration) {
+        self.doubled = 0;
         if rtt <= self.min || now.since(self.min_at) > MIN_WINDOW {
             (self.min, self.min_at) = (rtt, now);
         }
@@ -69,7 +76,7 @@ impl RttEstimator {
             None => self.rto_initial,
             Some(s) => s + Duration::from_us(4 * self.variation.as_us()).max(self.rto_floor),
         };
-        base.backed_off(self.backoff, self.rto_max)
+        base.backed_off(self.doubled, self.rto_max)
     }
 
     /// A timeout happened: the next is twice as long (rule 5.5).
@@ -79,6 +86,7 @@ impl RttEstimator {
     //# A TCP endpoint MUST implement the basic congestion control algorithms slow start, congestion avoidance, and
     //# exponential backoff of RTO to avoid creating congestion collapse conditions (MUST-19).
     pub fn back_off(&mut self) {
+        self.doubled = (self.doubled + 1).min(31);
         self.backoff = (self.backoff + 1).min(31);
     }
 
@@ -109,6 +117,7 @@ impl RttEstimator {
 
     /// Rule 5.7: once a SYN was lost, the timeout for data begins at three seconds.
     pub fn syn_was_lost(&mut self) {
+        self.doubled = 0;
         self.backoff = 0;
         self.rto_initial = Duration::from_s(3);
     }
@@ -139,7 +148,9 @@ mod tests {
         }
         assert_eq!(seen, [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
         e.progress();
-        assert_eq!(e.rto().as_ms(), 1000);
+        assert_eq!((e.backoff(), e.rto().as_ms()), (0, 60_000));
+        e.measured(Instant::default(), Duration::from_ms(100));
+        assert_eq!(e.rto().as_ms(), 300);
     }
 
     #[test]

@@ -50,9 +50,19 @@ fn a_round_trip_is_not_measured_by_what_was_sent_again() {
     b.expect("PA 1:11");
     b.wait_ms(150);
     b.peer("A 1 ack 11");
-    // 150 or 360 ms would make the timeout longer; what counts is the 10 ms of the handshake.
+    // 150 or 360 ms would make the timeout longer; what counts is the 10 ms of the handshake, and that it was doubled: that
+    // stays until something is measured again (RFC 6298, section 5).
     b.send(10);
     b.expect("PA 11:21");
+    assert_eq!(b.wait_for_segment(), 420);
+    b.expect("PA 11:21");
+    b.peer("A 1 ack 21");
+    b.send(10);
+    b.expect("PA 21:31");
+    b.wait_ms(10);
+    b.peer("A 1 ack 31");
+    b.send(10);
+    b.expect("PA 31:41");
     assert_eq!(b.wait_for_segment(), 210);
 }
 
