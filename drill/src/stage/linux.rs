@@ -57,6 +57,9 @@ impl<T> Step<T> for io::Result<T> {
     }
 }
 
+/// Of the threads that play against the kernel.
+const NICENESS: libc::c_int = -10;
+
 /// Runs something on a thread with a new namespace.
 ///
 /// # Errors
@@ -73,12 +76,12 @@ pub fn in_namespace<T: Send>(run: impl FnOnce() -> Result<T, Unavailable> + Send
     })
 }
 
-/// Asks that this thread, and those that it starts, run as soon as they can: they mostly sleep, and the kernel's timers do not
-/// wait for them on a busy machine. Where that is not granted, times are less exact.
+/// Asks that this thread, and those that it starts, run before others: they mostly sleep, and the kernel's timers do not wait
+/// for them on a busy machine. Where that is not granted, times are less exact. Not a real-time priority: two threads of
+/// that which wait for a third would keep a machine with two processors to themselves.
 fn hurry() {
-    let priority = libc::sched_param { sched_priority: 1 };
-    // SAFETY: `priority` lives through the call; zero is the calling thread.
-    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) };
+    // SAFETY: takes numbers; zero is the calling thread.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
