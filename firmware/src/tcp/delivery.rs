@@ -82,7 +82,7 @@ impl Delivery {
         if took < shortest || took == Duration::ZERO {
             return None;
         }
-        let delivered = self.delivered - stamp.delivered;
+        let delivered = self.delivered.saturating_sub(stamp.delivered);
         Some(RateSample {
             bytes_per_s: delivered.saturating_mul(1_000_000) / took.as_us(),
             delivered_before: stamp.delivered,

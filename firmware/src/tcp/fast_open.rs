@@ -480,14 +480,21 @@ mod tests {
 
     /// A client whose card knows the cookie `01…08` of a server with an MSS of 1000.
     fn client() -> Bench {
-        let mut b = Bench::with(|p| p.tcp.fast_open = true);
+        let mut b = Bench::with(|p| {
+            p.tcp.fast_open = true;
+            p.limits.connections = 1;
+        });
         b.connect(flags::FAST_OPEN);
         let syn = b.next().unwrap();
         assert!(syn.starts_with("S 0:0") && syn.contains("fo -"), "{syn}");
         b.peer("SA 0 ack 1 <mss 1000, fo 0102030405060708>");
         b.expect("A 1:1");
+        // What this connection has counted is nothing to the next one.
+        b.send(1000);
+        b.expect("PA 1:1001");
+        b.peer("A 1 ack 1001");
         b.abort();
-        b.expect("RA 1:1");
+        b.expect("RA 1001:1001");
         b.release();
         b.another_port(true);
         b

@@ -437,7 +437,7 @@ impl Tcb {
             send: _,
             receive,
             rtt,
-            recovery: _,
+            recovery,
             agreed,
             timestamp_offset,
             mtu: my_mtu,
@@ -465,6 +465,8 @@ impl Tcb {
         *path = PathMtu::new(tuple.local.ip, mtu);
         *unreachable_at = None;
         *rtt = RttEstimator::new(store.config.rto_floor, store.config.rto_max);
+        // Until the handshake ends; only what a SYN may carry is sent by this.
+        *recovery = Recovery::new(store.config.settings.congestion, Position::default(), 0);
         *agreed = Agreed::default();
         *timestamp_offset = 0;
         *due = Due::None;
