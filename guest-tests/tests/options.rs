@@ -80,16 +80,53 @@ fn urgent_data_means_the_same_to_linux() -> Result<()> {
     bench.finish(&["tcp-urgent-in"])
 }
 
-/// A bench whose card, library and kernel all use Fast Open.
-fn fast() -> Result<(Bench, tempfile::TempDir)> {
+/// A bench whose card has that profile.
+fn with_profile(text: &str) -> Result<(Bench, tempfile::TempDir)> {
     let directory = tempfile::tempdir()?;
-    let profile = directory.path().join("fast-open.toml");
-    std::fs::write(&profile, "[tcp]\nfast_open = true\n")?;
+    let profile = directory.path().join("profile.toml");
+    std::fs::write(&profile, text)?;
     let profile = profile.to_str().context("a path that is no text")?.to_owned();
     let bench = Bench::start(&BenchOptions {
         card: CardOptions { profile, ..CardOptions::default() },
         ..BenchOptions::default()
     })?;
+    Ok((bench, directory))
+}
+
+/// TCPI_OPT_ECN.
+const ECN: u8 = 8;
+
+#[test]
+fn ecn_is_agreed_on_with_linux_and_not_without_it() -> Result<()> {
+    let (bench, _profile) = with_profile("[tcp]\necn = \"on\"\n")?;
+    for wanted in [true, false] {
+        set(&bench.namespace, "ipv4/tcp_ecn", if wanted { "1" } else { "0" })?;
+        for (theirs, ours) in [(PEER_V4, GUEST_V4), (PEER_V6, GUEST_V6)] {
+            let (listener, address) = kernel_listener(&bench, theirs)?;
+            let active = (bench.connect(address)?, accepted(&listener)?);
+            let listener = bench.listen(ours)?;
+            let to = SocketAddr::new(ours, listener.local_addr()?.port());
+            let stream = bench.namespace.enter(|| Ok(TcpStream::connect(to)?))?;
+            let passive = (bench.accept(&listener)?, stream);
+            for (mut card, mut kernel) in [active, passive] {
+                kernel.set_read_timeout(Some(PATIENCE))?;
+                card.write_all(b"question")?;
+                let mut text = [0; 8];
+                kernel.read_exact(&mut text)?;
+                kernel.write_all(b"answer!!")?;
+                card.read_exact(&mut text)?;
+                ensure!(&text == b"answer!!", "the card gave {text:?}");
+                let agreed = card.info()?.options & ECN != 0;
+                ensure!(agreed == wanted, "Linux's tcp_ecn {wanted}, agreed {agreed}");
+            }
+        }
+    }
+    bench.finish(&[])
+}
+
+/// A bench whose card, library and kernel all use Fast Open.
+fn fast() -> Result<(Bench, tempfile::TempDir)> {
+    let (bench, directory) = with_profile("[tcp]\nfast_open = true\n")?;
     // Client, server, and every listener without being asked.
     set(&bench.namespace, "ipv4/tcp_fastopen", "1027")?;
     Ok((bench, directory))
