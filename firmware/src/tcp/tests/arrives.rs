@@ -269,3 +269,39 @@ fn a_checksum_that_is_wrong_is_counted_and_nothing_else() {
     b.nothing();
     b.received(0);
 }
+
+/// RFC 7323, 5.5: a timestamp says nothing any more when its clock may have gone around half.
+#[test]
+fn a_timestamp_is_old_for_twenty_four_days() {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let mut b = Bench::established_with(flags::NODELAY, "mss 1000, ts 1000 0");
+    b.wait_ms(24 * DAY_MS - 1);
+    b.peer("PA 1:11 ack 1 <ts 999 0>");
+    assert_eq!(b.count("tcp-paws"), 1);
+    b.received(0);
+    b.wait_ms(1);
+    b.peer("PA 1:11 ack 1 <ts 999 0>");
+    assert_eq!(b.count("tcp-paws"), 1);
+    b.received(10);
+}
+
+#[test]
+fn what_lies_beyond_a_closed_window_is_not_heard() {
+    let mut b = Bench::established();
+    b.reading = false;
+    for i in 0..66 {
+        b.peer(&format!("A {}:{} ack 1", 1000 * i + 1, 1000 * i + 1001));
+    }
+    b.send(10);
+    while b.next().is_some() {}
+    let info = b.info();
+    assert_eq!((info.receive_window, info.in_flight), (0, 10));
+    b.peer("PA 66051:66061 ack 11");
+    assert_eq!(b.info().in_flight, 10);
+    // At its edge the ACK counts, and the text does not.
+    b.peer("PA 66001:66011 ack 11");
+    assert_eq!(b.info().in_flight, 0);
+    b.reading = true;
+    b.wait_ms(10_000);
+    b.received(66_000);
+}
