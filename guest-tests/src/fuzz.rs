@@ -12,12 +12,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use toe_abi::{
     Abort, Addresses, Bye, CARD_MAC, Connect, ETHERNET_HEADER_BYTES, ETHERTYPE, Endpoint, FRAME_HEADER_BYTES,
-    GetOption, Hello, Info, Limits, Listen, Mac, Message, Parsed, ReceiveCredit, Received, Release, Send, SetOption,
-    Shutdown, Stat, State, Taken, Unlisten, Writer,
+    GetOption, Hello, Info, Limits, Listen, Mac, Message, Noticed, Parsed, ReceiveCredit, Received, Release, Send,
+    SetOption, Shutdown, Stat, State, Taken, Unlisten, Urgent, Writer, option,
 };
 
 use crate::bytes::Pattern;
 use crate::net::{GUEST_V4, GUEST_V6, PEER_V4, PEER_V6};
+
+/// All options of a connection, with 0 and one that is none.
+const OPTIONS: usize = option::PEER_USER_TIMEOUT_MS as usize + 2;
 
 /// The longest lease, in milliseconds, that a fuzzer's context asks for.
 const LEASE_MS_MAX: u32 = 2000;
@@ -193,7 +196,7 @@ impl Fuzzer {
     }
 
     fn any_message(&mut self) -> Message<'static> {
-        match self.random.below(22) {
+        match self.random.below(24) {
             0 => Message::Hello(self.any_hello()),
             1 => Message::Addresses(Addresses { cookie: self.number() }, &[]),
             2 | 3 => Message::Connect(Connect {
@@ -229,18 +232,20 @@ impl Fuzzer {
                 cookie: self.number(),
                 object: self.id(),
                 value: self.number(),
-                option: self.random.below(4) as u32,
+                option: self.random.below(OPTIONS) as u32,
             }),
             16 => Message::GetOption(GetOption {
                 cookie: self.number(),
                 object: self.id(),
-                option: self.random.below(4) as u32,
+                option: self.random.below(OPTIONS) as u32,
             }),
             17 => Message::Info(Info { cookie: self.number(), connection: self.id() }),
             18 => Message::Limits(Limits { cookie: self.number(), first: self.number() as u32 }),
             19 => Message::Stat(Stat { cookie: self.number(), first: self.number() as u32 }),
+            20 => Message::Urgent(Urgent { connection: self.id(), offset: self.number() }),
+            21 => Message::Noticed(Noticed { connection: self.id(), serial: self.number() }),
             // What only a card may say.
-            20 => Message::Received(Received { connection: self.id(), offset: self.number() }, &[]),
+            22 => Message::Received(Received { connection: self.id(), offset: self.number() }, &[]),
             _ => Message::State(State {
                 connection: self.id(),
                 bits: self.number() as u32,

@@ -327,6 +327,52 @@ mod tests {
     }
 
     #[test]
+    fn before_anything_is_measured_the_pace_is_the_window_in_a_round_trip() {
+        let mut c = Bbr::default();
+        let mut window = Window { congestion: 10 * MSS, threshold: u32::MAX };
+        let seen = Seen {
+            now: Instant::from_us(10_000),
+            mss: MSS,
+            delivered: 0,
+            delivered_total: 0,
+            lost: 0,
+            in_network: 10_000,
+            is_recovering: false,
+            rate: None,
+            sample: Some(Duration::from_ms(10)),
+        };
+        c.seen(&mut window, &seen);
+        assert_eq!((window.congestion, c.pace()), (10 * MSS, Some(1_000_000 * HIGH_GAIN / UNIT * PACE_PERCENT / 100)));
+    }
+
+    #[test]
+    fn a_recovery_begins_with_what_is_delivered_and_ends_with_the_window_from_before() {
+        let (mut c, mut p) = (Bbr::default(), Path::new());
+        p.rounds(&mut c, 1_000_000, 24, 0);
+        let before = p.window.congestion;
+        let (now_ms, delivered) = (p.now_ms, p.delivered);
+        let seen = |is_recovering, lost| Seen {
+            now: Instant::from_us(now_ms * 1000),
+            mss: MSS,
+            delivered: 2000,
+            delivered_total: delivered,
+            lost,
+            in_network: 20_000,
+            is_recovering,
+            rate: None,
+            sample: None,
+        };
+        c.lost(&p.window, MSS);
+        c.seen(&mut p.window, &seen(true, 5000));
+        assert_eq!(p.window.congestion, 22_000);
+        // Within its first round no more is sent than is delivered.
+        c.seen(&mut p.window, &seen(true, 0));
+        assert!(p.window.congestion <= 22_000, "{}", p.window.congestion);
+        c.seen(&mut p.window, &seen(false, 0));
+        assert!(p.window.congestion >= before, "{} of {before}", p.window.congestion);
+    }
+
+    #[test]
     fn loss_alone_changes_neither_rate_nor_window_for_long() {
         let (mut c, mut p) = (Bbr::default(), Path::new());
         p.rounds(&mut c, 1_000_000, 24, 0);

@@ -287,4 +287,16 @@ pub(crate) mod tests {
         w.congestion = 3 * MSS;
         assert_eq!(c.lost(&w, MSS), 2 * MSS, "never below two segments");
     }
+
+    #[test]
+    fn after_a_restart_the_count_begins_anew() {
+        let mut c = AnyController::new(CongestionControl::NewReno);
+        let mut w = Window { congestion: 10 * MSS, threshold: 5 * MSS };
+        c.acked(&mut w, &ack(0, 9 * MSS));
+        c.restarted();
+        c.acked(&mut w, &ack(1, 2 * MSS));
+        assert_eq!(w.congestion, 10 * MSS);
+        c.acked(&mut w, &ack(2, 8 * MSS));
+        assert_eq!(w.congestion, 11 * MSS);
+    }
 }

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber};
 use toe_abi::{
     Abort, Addresses, Bye, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, GetOption, Hello, Info, Limits, Listen, Mac,
-    Message, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Stat, Taken, Unlisten, Writer,
+    Message, Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Stat, Taken, Unlisten, Urgent, Writer,
+    option,
 };
 use toe_firmware::Verdict;
 use toe_impair::{Random, Spec};
@@ -20,6 +21,9 @@ use crate::pattern::Pattern;
 use crate::scenario::{DEADLINE_US, Family, plain_profile, plain_settings};
 use crate::seeds::for_one_seed_in;
 use crate::world::{Opening, World, check_flow};
+
+/// All options of a connection, with 0 and one that is none.
+const OPTIONS: u64 = option::PEER_USER_TIMEOUT_MS as u64 + 2;
 
 const SEEDS: u64 = 4;
 
@@ -198,7 +202,7 @@ impl Intruder {
         self.random.fill(&mut noise);
         let mut mac = [0; 6];
         self.random.fill(&mut mac);
-        let message = match self.random.below(18) {
+        let message = match self.random.below(20) {
             0 => Message::Hello(Hello {
                 version_min: self.random.below(3) as u16,
                 version_max: self.random.below(3) as u16,
@@ -242,12 +246,14 @@ impl Intruder {
                 cookie: self.number(),
                 object: self.id(),
                 value: self.number(),
-                option: self.random.below(4) as u32,
+                option: self.random.below(OPTIONS) as u32,
             }),
             16 => {
-                let option = self.random.below(4) as u32;
+                let option = self.random.below(OPTIONS) as u32;
                 Message::GetOption(GetOption { cookie: self.number(), object: self.id(), option })
             }
+            17 => Message::Urgent(Urgent { connection: self.id(), offset: self.number() }),
+            18 => Message::Noticed(Noticed { connection: self.id(), serial: self.number() }),
             _ => match self.random.below(3) {
                 0 => Message::Info(Info { cookie: self.number(), connection: self.id() }),
                 1 => Message::Limits(Limits { cookie: self.number(), first: self.number() as u32 }),
