@@ -10,7 +10,7 @@ use toe_abi::{
     Message, Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Stat, Taken, Unlisten, Urgent, Writer,
     option,
 };
-use toe_firmware::Verdict;
+use toe_firmware::{EcnPolicy, Profile, Tcp, Verdict};
 use toe_impair::{Random, Spec};
 
 use crate::app::{App, Close, Plan};
@@ -36,6 +36,12 @@ const PORTS: [u16; 2] = [40_000, 7_000];
 /// From then on the strangers and the intruder are about: the honest connection is open, and no pool that they fill
 /// can keep it from opening.
 const PEACE_US: u64 = 1_500_000;
+
+/// Everything is allowed, so that everything can be attacked.
+fn open_profile() -> Profile {
+    let plain = plain_profile();
+    Profile { tcp: Tcp { fast_open: true, ecn: EcnPolicy::On, ..plain.tcp.clone() }, ..plain }
+}
 
 /// Turns over one to eight bits of `frame` behind its first `from` bytes.
 fn turn_bits(random: &mut Random, frame: &mut [u8], from: usize) {
@@ -332,7 +338,7 @@ fn honest_world(family: Family, seed: u64) -> World<CardEnd, CardEnd> {
         let mut settings = plain_settings(family, end);
         // A small window, so that the stream is on the wire for as long as it is read.
         settings.window_bytes = 5_000;
-        CardEnd::new(name, &plain_profile(), settings, &channel, seed + end as u64)
+        CardEnd::new(name, &open_profile(), settings, &channel, seed + end as u64)
     };
     let line = Spec { delay_us: 1_000, ..Spec::default() };
     let mut world = World::new(card(0), card(1), [line; 2], [1, 2]);
@@ -414,7 +420,7 @@ fn strangers_on_the_wire_harm_nobody() {
 fn noise_is_survived() {
     for_one_seed_in(10, "hostile::noise_is_survived", SEEDS, |seed| {
         let mut random = Random::new(seed);
-        let mut card = Boxed::new(&plain_profile(), seed, 1, 0);
+        let mut card = Boxed::new(&open_profile(), seed, 1, 0);
         let mut now_us = 0;
         for _ in 0..20_000 {
             now_us += random.below(10_000);
