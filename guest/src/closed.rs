@@ -1,12 +1,16 @@
-//! The CLOSED state of a host without a kernel: what is for no connection is answered with a reset.
+//! What a host does with a segment that is for no connection: the states CLOSED and LISTEN.
 //!
-//! The card takes what belongs to its connections and listeners; all else is for the stack behind it. Where there is none
-//! ([`crate::Station`]), a peer would wait for ever for a port that nobody has, so that this stands in for it (RFC 9293,
-//! 3.5.2, group 1, and 3.10.7.1). What has a wrong checksum, is fragmented or has extension headers, is dropped.
+//! The card takes what belongs to its connections, and SYNs for its listeners; all else is for the stack behind it. Where
+//! there is none ([`crate::Station`], a script that plays against the firmware alone), a peer would wait for ever for a
+//! port that nobody has, so that this stands in for it: a TCP segment for which there is no connection is answered with a
+//! reset (RFC 9293, 3.5.2, group 1, and 3.10.7.1). At the port of a listener the rules of LISTEN hold instead (group 2, and
+//! 3.10.7.2): what acknowledges something is reset, and all else dropped; a SYN is there only because the card had no room
+//! for it, and its sender shall ask again. What has a wrong checksum, is fragmented or has extension headers, is
+//! dropped, as a kernel without a socket would not look at it further for lack of a port.
 //!
 //! It keeps nothing: one segment in, at most one reset out, and a reset is never answered.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const TCP: u8 = 6;
 const FIN: u8 = 1;
@@ -18,21 +22,9 @@ const IPV4_HEADER_BYTES: usize = 20;
 const IPV6_HEADER_BYTES: usize = 40;
 const TCP_HEADER_BYTES: usize = 20;
 
-/// Whom a TCP segment is for. `packet` begins with its IP header.
-pub fn destination(packet: &[u8]) -> Option<IpAddr> {
-    locate(packet).map(|(_, destination, _)| destination)
-}
-
-/// The destination port of a TCP segment that asks for a connection, and only for that.
-///
-/// `packet` begins with its IP header.
-pub fn asks_for(packet: &[u8]) -> Option<u16> {
-    let (_, _, tcp) = locate(packet)?;
-    (tcp.len() >= TCP_HEADER_BYTES && tcp[13] & (SYN | ACK | RST) == SYN).then(|| u16::from_be_bytes([tcp[2], tcp[3]]))
-}
-
-/// The reset that answers `packet` (IP header first), if one does.
-pub fn answer(packet: &[u8]) -> Option<Vec<u8>> {
+/// The reset that answers `packet` (IP header first), if one does. `listens`: whether there is a listener at an address
+/// and port.
+pub fn answer(packet: &[u8], listens: impl FnOnce(IpAddr, u16) -> bool) -> Option<Vec<u8>> {
     let (source, destination, tcp) = locate(packet)?;
     if tcp.len() < TCP_HEADER_BYTES
         || checksum(source, destination, tcp) != 0
@@ -44,7 +36,8 @@ pub fn answer(packet: &[u8]) -> Option<Vec<u8>> {
     let header_bytes = usize::from(tcp[12] >> 4) * 4;
     let text_bytes = tcp.len().checked_sub(header_bytes.max(TCP_HEADER_BYTES))?;
     let flags = tcp[13];
-    if flags & RST != 0 {
+    let port = u16::from_be_bytes([tcp[2], tcp[3]]);
+    if flags & RST != 0 || (flags & ACK == 0 && listens(destination, port)) {
         return None;
     }
     let length = text_bytes as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
@@ -65,6 +58,14 @@ pub fn answer(packet: &[u8]) -> Option<Vec<u8>> {
     let mut answer = ip_header(destination, source);
     answer.extend(reset);
     Some(answer)
+}
+
+/// Source, destination and length of the text of a TCP segment (IP header first).
+pub fn ends(packet: &[u8]) -> Option<(SocketAddr, SocketAddr, u32)> {
+    let (source, destination, tcp) = locate(packet)?;
+    let port = |at: usize| tcp.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]]));
+    let text_bytes = tcp.len().checked_sub(usize::from(tcp.get(12)? >> 4) * 4)? as u32;
+    Some((SocketAddr::new(source, port(0)?), SocketAddr::new(destination, port(2)?), text_bytes))
 }
 
 /// Addresses and TCP segment of a whole, unfragmented packet.
@@ -167,10 +168,10 @@ mod tests {
     fn a_reset_takes_its_numbers_from_the_segment() {
         for v6 in [false, true] {
             let at = if v6 { 40 } else { 20 };
-            let reset = answer(&segment(v6, ACK, 5)).unwrap();
+            let reset = answer(&segment(v6, ACK, 5), |_, _| false).unwrap();
             assert_eq!((&reset[at..at + 4], reset[at + 13]), (&[0, 80, 0x12, 0x34][..], RST));
             assert_eq!(reset[at + 4..at + 12], [0, 0, 0, 200, 0, 0, 0, 0]);
-            let reset = answer(&segment(v6, SYN | FIN, 5)).unwrap();
+            let reset = answer(&segment(v6, SYN | FIN, 5), |_, _| false).unwrap();
             assert_eq!(reset[at + 13], RST | ACK);
             assert_eq!(reset[at + 4..at + 12], [0, 0, 0, 0, 0, 0, 0, 107]);
             let (source, destination, tcp) = locate(&reset).unwrap();
@@ -179,19 +180,29 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_resets_only_what_acknowledges() {
+        for (flags, answered) in
+            [(ACK, true), (SYN | ACK, true), (FIN | ACK, true), (FIN, false), (SYN | FIN, false), (0, false)]
+        {
+            assert_eq!(answer(&segment(false, flags, 3), |_, port| port == 80).is_some(), answered, "{flags:#x}");
+            assert!(answer(&segment(false, flags, 3), |_, port| port == 81).is_some());
+        }
+    }
+
+    #[test]
     fn resets_and_broken_packets_are_not_answered() {
-        assert_eq!(answer(&segment(false, RST | ACK, 0)), None);
+        assert_eq!(answer(&segment(false, RST | ACK, 0), |_, _| false), None);
         for v6 in [false, true] {
             let good = segment(v6, ACK, 3);
             for short in 0..good.len() {
-                assert_eq!(answer(&good[..short]), None, "{short}");
+                assert_eq!(answer(&good[..short], |_, _| false), None, "{short}");
             }
             for at in 0..good.len() {
                 let mut bad = good.clone();
                 bad[at] ^= 0x10;
                 // Version 6 has no checksum over its own header: traffic class, flow label and hop limit do not matter.
                 let unprotected = v6 && matches!(at, 1..=3 | 7);
-                assert!(unprotected || answer(&bad).is_none(), "{at}");
+                assert!(unprotected || answer(&bad, |_, _| false).is_none(), "{at}");
             }
         }
     }

@@ -317,14 +317,12 @@ impl Neighbours {
     fn handle_tcp(&self, frame: &[u8]) -> Option<()> {
         let (to, from) = (mac_at(frame, 0)?, mac_at(frame, 6)?);
         let packet = &frame[14..];
-        if to != self.mac() || !closed::destination(packet).is_some_and(|ip| self.is_ours(ip)) {
+        let (_, destination, _) = closed::ends(packet)?;
+        if to != self.mac() || !self.is_ours(destination.ip()) {
             return None;
         }
-        let listened = |port| self.ports.lock().unwrap_or_else(|e| e.into_inner()).get(&port) == Some(&Use::Listener);
-        if closed::asks_for(packet).is_some_and(listened) {
-            return None;
-        }
-        let reset = closed::answer(packet)?;
+        let listens = |_, port| self.ports.lock().unwrap_or_else(|e| e.into_inner()).get(&port) == Some(&Use::Listener);
+        let reset = closed::answer(packet, listens)?;
         let mut answer = Vec::with_capacity(ETHERNET_BYTES + reset.len());
         answer.extend(from.0);
         answer.extend(to.0);

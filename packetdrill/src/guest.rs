@@ -15,11 +15,11 @@ use toe_abi::{
     Send, SetOption, Shutdown, Taken, Unlisten, Writer, state,
 };
 use toe_firmware::{Checksum, Duration, Firmware, Instant, ProfileError, Verdict};
+use toe_guest::closed;
 
 use crate::dialect::Dialect;
 use crate::errno::{self, Errno};
 use crate::flags::{Closed, Flags};
-use crate::kernel;
 use crate::observed::Observed;
 
 /// The stack's own Ethernet address and that of everybody else: no script ever sees them.
@@ -250,10 +250,10 @@ impl Guest {
                 };
                 self.listeners.values().filter_map(|listener| listener.local).any(here)
             };
-            self.packets.extend(kernel::answer(packet, listens).map(|bytes| Packet { bytes, at }));
+            self.packets.extend(closed::answer(packet, listens).map(|bytes| Packet { bytes, at }));
         }
         self.pump();
-        if let Some((source, destination, text_bytes)) = kernel::ends(packet) {
+        if let Some((source, destination, text_bytes)) = closed::ends(packet) {
             let now = self.now;
             if let Some(c) = self.connection_between(destination.into(), source.into()) {
                 c.observed.arrived(text_bytes, now);
@@ -539,7 +539,7 @@ impl Guest {
                 quiet = false;
                 let mut bytes = buffer[ETHERNET_HEADER_BYTES..length].to_vec();
                 self.dialect.speak(&mut bytes);
-                if let Some((source, destination, text_bytes)) = kernel::ends(&bytes) {
+                if let Some((source, destination, text_bytes)) = closed::ends(&bytes) {
                     let now = self.now;
                     if let Some(c) = self.connection_between(source.into(), destination.into()) {
                         c.observed.sent(text_bytes, now);

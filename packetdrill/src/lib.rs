@@ -13,7 +13,6 @@
 //! | `adapter` | virtual time, and calls that block in it |
 //! | `sockets`, `options`, `events`, `pipes` | sockets as POSIX and Linux have them |
 //! | `guest` | the guest's side of the channel, without latency or loss |
-//! | `kernel` | what the guest's own stack answers to segments that the card passes on |
 //! | `dialect` | the order of a SYN's options |
 //! | `observed` | what TCP_INFO has beside the card's figures |
 //! | `flags` | `--so_flags` |
@@ -35,7 +34,6 @@ mod events;
 mod flags;
 mod guest;
 pub mod interface;
-mod kernel;
 mod observed;
 mod options;
 mod pipes;
