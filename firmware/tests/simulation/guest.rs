@@ -547,8 +547,11 @@ impl Guest {
         if again && conn.abort && !conn.is_aborted() {
             self.pending.push_back(Out::Fixed(Message::Abort(Abort { connection })));
         }
-        // What is not with the card would be lost.
-        let may_release = conn.is_aborted() || conn.abort || (conn.out.is_empty() && conn.bits & state::SHUTDOWN != 0);
+        // What is not with the card would be lost, an ABORT that a RELEASE overtakes among it.
+        let over = state::SHUTDOWN | state::PEER_CLOSED | state::ALL_ACKNOWLEDGED;
+        let may_release = conn.is_aborted()
+            || conn.bits & over == over
+            || (!conn.abort && conn.out.is_empty() && conn.bits & state::SHUTDOWN != 0);
         if again && conn.release && may_release {
             self.pending.push_back(Out::Fixed(Message::Release(Release { connection })));
         }
