@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use toe_guest::checksum;
+
 use crate::language::{Ecn, Flags, IcmpKind, Segment, Span, TcpOption};
 
 const TCP: u8 = 6;
@@ -53,7 +55,7 @@ pub fn build(source: SocketAddr, destination: SocketAddr, segment: &Segment, tex
     tcp.extend(segment.urgent.unwrap_or(0).to_be_bytes());
     tcp.extend(options);
     tcp.extend(text);
-    let sum = checksum(source.ip(), destination.ip(), TCP, &tcp);
+    let sum = checksum::with_pseudo_header(source.ip(), destination.ip(), TCP, &tcp);
     tcp[16..18].copy_from_slice(&sum.to_be_bytes());
     Some(ip(source.ip(), destination.ip(), TCP, segment.ecn, &tcp))
 }
@@ -108,7 +110,7 @@ pub fn read(packet: &[u8]) -> Option<Read> {
         }
         _ => return None,
     };
-    if tcp.len() < TCP_HEADER_BYTES || checksum(source, destination, TCP, tcp) != 0 {
+    if tcp.len() < TCP_HEADER_BYTES || checksum::with_pseudo_header(source, destination, TCP, tcp) != 0 {
         return None;
     }
     let half = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
@@ -187,8 +189,8 @@ pub fn icmp(router: IpAddr, kind: IcmpKind, mtu: u32, packet: &[u8]) -> Option<V
     message.extend(mtu.to_be_bytes());
     message.extend(&packet[..packet.len().min(QUOTE_BYTES_MAX)]);
     let sum = match about {
-        IpAddr::V4(_) => !fold(sum(&message)),
-        IpAddr::V6(_) => checksum(router, about, ICMP_V6, &message),
+        IpAddr::V4(_) => checksum::of(&message),
+        IpAddr::V6(_) => checksum::with_pseudo_header(router, about, ICMP_V6, &message),
     };
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     Some(ip(router, about, protocol, None, &message))
@@ -207,7 +209,7 @@ fn ip(source: IpAddr, destination: IpAddr, protocol: u8, ecn: Option<Ecn>, paylo
             let mut header = vec![0x45, ecn, (total >> 8) as u8, total as u8, 0, 0, 0x40, 0, 64, protocol, 0, 0];
             header.extend(source.octets());
             header.extend(destination.octets());
-            let sum = !fold(sum(&header));
+            let sum = checksum::of(&header);
             header[10..12].copy_from_slice(&sum.to_be_bytes());
             header
         }
@@ -228,26 +230,6 @@ fn octets_v6(ip: IpAddr) -> [u8; 16] {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
-}
-
-/// The checksum over pseudo-header and payload: zero if the payload's own is right, else the one to put in.
-fn checksum(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> u16 {
-    let address = |ip: IpAddr| match ip {
-        IpAddr::V4(v4) => sum(&v4.octets()),
-        IpAddr::V6(v6) => sum(&v6.octets()),
-    };
-    !fold(address(source) + address(destination) + u64::from(protocol) + payload.len() as u64 + sum(payload))
-}
-
-fn sum(bytes: &[u8]) -> u64 {
-    bytes.chunks(2).map(|c| u64::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)]))).sum()
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 #[cfg(test)]
@@ -310,7 +292,8 @@ mod tests {
             let header = if v6 { IPV6_HEADER_BYTES } else { IPV4_HEADER_BYTES };
             assert_eq!(message[header + 8..], packet);
             let payload = &message[header..];
-            let right = if v6 { checksum(b.ip(), a.ip(), ICMP_V6, payload) } else { !fold(sum(payload)) };
+            let right =
+                if v6 { checksum::with_pseudo_header(b.ip(), a.ip(), ICMP_V6, payload) } else { checksum::of(payload) };
             assert_eq!((payload[0], right), (if v6 { 1 } else { 3 }, 0));
         }
     }

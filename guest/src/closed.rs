@@ -12,6 +12,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::checksum;
+
 const TCP: u8 = 6;
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -27,7 +29,7 @@ const TCP_HEADER_BYTES: usize = 20;
 pub fn answer(packet: &[u8], listens: impl FnOnce(IpAddr, u16) -> bool) -> Option<Vec<u8>> {
     let (source, destination, tcp) = locate(packet)?;
     if tcp.len() < TCP_HEADER_BYTES
-        || checksum(source, destination, tcp) != 0
+        || checksum::with_pseudo_header(source, destination, TCP, tcp) != 0
         || is_group(source)
         || is_group(destination)
     {
@@ -53,7 +55,7 @@ pub fn answer(packet: &[u8], listens: impl FnOnce(IpAddr, u16) -> bool) -> Optio
         reset[13] = RST | ACK;
     }
     reset[12] = ((TCP_HEADER_BYTES / 4) << 4) as u8;
-    let sum = checksum(destination, source, &reset);
+    let sum = checksum::with_pseudo_header(destination, source, TCP, &reset);
     reset[16..18].copy_from_slice(&sum.to_be_bytes());
     let mut answer = ip_header(destination, source);
     answer.extend(reset);
@@ -74,7 +76,7 @@ fn locate(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
     match packet.first()? >> 4 {
         4 if packet.len() >= IPV4_HEADER_BYTES && packet[9] == TCP && half(6) & 0x3fff == 0 => {
             let header = packet.get(..usize::from(packet[0] & 15) * 4).filter(|h| h.len() >= IPV4_HEADER_BYTES)?;
-            if fold(sum(header)) != 0xffff {
+            if checksum::of(header) != 0 {
                 return None;
             }
             let address = |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
@@ -100,7 +102,7 @@ fn ip_header(source: IpAddr, destination: IpAddr) -> Vec<u8> {
             let mut h = vec![0x45, 0, 0, total, 0, 0, 0x40, 0, 64, TCP, 0, 0];
             h.extend(source.octets());
             h.extend(destination.octets());
-            let sum = !fold(sum(&h));
+            let sum = checksum::of(&h);
             h[10..12].copy_from_slice(&sum.to_be_bytes());
             h
         }
@@ -117,26 +119,6 @@ fn ip_header(source: IpAddr, destination: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The TCP checksum over pseudo-header and segment: zero if a segment's own is right, else the one to put in.
-fn checksum(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> u16 {
-    let address = |ip: IpAddr| match ip {
-        IpAddr::V4(v4) => sum(&v4.octets()),
-        IpAddr::V6(v6) => sum(&v6.octets()),
-    };
-    !fold(address(source) + address(destination) + u64::from(TCP) + tcp.len() as u64 + sum(tcp))
-}
-
-fn sum(bytes: &[u8]) -> u64 {
-    bytes.chunks(2).map(|c| u64::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)]))).sum()
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,7 +131,7 @@ mod tests {
         };
         let mut tcp = vec![0x12, 0x34, 0, 80, 0, 0, 0, 100, 0, 0, 0, 200, 0x50, flags, 1, 0, 0, 0, 0, 0];
         tcp.resize(20 + text, 7);
-        let sum = checksum(a, b, &tcp);
+        let sum = checksum::with_pseudo_header(a, b, TCP, &tcp);
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         let mut packet = ip_header(a, b);
         if v6 {
@@ -157,7 +139,7 @@ mod tests {
         } else {
             packet[2..4].copy_from_slice(&((20 + tcp.len()) as u16).to_be_bytes());
             packet[10..12].fill(0);
-            let sum = !fold(super::sum(&packet));
+            let sum = checksum::of(&packet);
             packet[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         packet.extend(tcp);
@@ -175,7 +157,7 @@ mod tests {
             assert_eq!(reset[at + 13], RST | ACK);
             assert_eq!(reset[at + 4..at + 12], [0, 0, 0, 0, 0, 0, 0, 107]);
             let (source, destination, tcp) = locate(&reset).unwrap();
-            assert_eq!(checksum(source, destination, tcp), 0);
+            assert_eq!(checksum::with_pseudo_header(source, destination, TCP, tcp), 0);
         }
     }
 

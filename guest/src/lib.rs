@@ -22,6 +22,7 @@
 //! CAP_NET_RAW for that (without, everything goes through the kernel); a process on the host can speak to the card
 //! directly, see [`VhostUser`] and [`Station`]. `docs/interface.md` describes the channel.
 
+pub mod checksum;
 pub mod closed;
 mod context;
 mod engine;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 use toe_abi::Mac;
 
+use crate::checksum;
 use crate::closed;
 use crate::context::{Context, Neighbourhood};
 use crate::engine::Buffers;
@@ -454,15 +455,7 @@ fn discovery(
 
 /// Over the pseudo-header and the message (RFC 4443, 2.3); zero if the message holds its right checksum.
 fn icmp_checksum(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> u16 {
-    let words = |bytes: &[u8]| -> u32 {
-        bytes.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w.get(1).copied().unwrap_or(0)]))).sum()
-    };
-    let mut sum = words(&source.octets()) + words(&destination.octets()) + icmp.len() as u32 + u32::from(ICMPV6);
-    sum += words(icmp);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+    checksum::with_pseudo_header(source.into(), destination.into(), ICMPV6, icmp)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! card has Linux's habit. For scripts that were written on another system the options of outgoing SYNs are put into that
 //! system's order here; nothing else about the segment changes.
 
+use toe_guest::checksum;
+
 /// Whose habit it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
@@ -36,12 +38,12 @@ impl Dialect {
         let Some(options) = tcp.get_mut(TCP_HEADER_BYTES..end) else { return };
         // Both orders take the same room, so that no length changes.
         if let Some(other) = free_bsd(options).filter(|other| other.len() == options.len()) {
-            let before = sum(options);
+            let removed = checksum::of(options);
             options.copy_from_slice(&other);
-            let after = sum(options);
-            let old = u64::from(!u16::from_be_bytes([tcp[16], tcp[17]]));
+            let added = !checksum::of(options);
+            let old = !u16::from_be_bytes([tcp[16], tcp[17]]);
             // RFC 1624: HC' = ~(~HC + ~m + m').
-            let new = !fold(old + u64::from(!fold(before)) + u64::from(fold(after)));
+            let new = checksum::of(&[old, removed, added].map(u16::to_be_bytes).concat());
             tcp[16..18].copy_from_slice(&new.to_be_bytes());
         }
     }
@@ -77,17 +79,6 @@ fn free_bsd(options: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn sum(bytes: &[u8]) -> u64 {
-    bytes.chunks(2).map(|c| u64::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)]))).sum()
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +112,7 @@ mod tests {
         let mut packet = vec![0x45, 0, 0, 60, 0, 0, 0, 0, 64, TCP, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2];
         let mut tcp = vec![1, 2, 3, 4, 9, 9, 9, 9, 0, 0, 0, 0, 0xa0, SYN, 255, 255, 0, 0, 0, 0];
         tcp.extend([&MSS[..], &[4, 2], &TS, &[1, 3, 3, 6]].concat());
-        let right = !fold(sum(&tcp));
+        let right = checksum::of(&tcp);
         tcp[16..18].copy_from_slice(&right.to_be_bytes());
         packet.extend(&tcp);
         let before = packet.clone();
@@ -129,6 +120,6 @@ mod tests {
         assert_eq!(packet, before);
         Dialect::FreeBsd.speak(&mut packet);
         assert_ne!(packet, before);
-        assert_eq!(fold(sum(&packet[20..])), 0xffff);
+        assert_eq!(checksum::of(&packet[20..]), 0);
     }
 }

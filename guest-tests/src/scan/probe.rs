@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 use toe_abi::Mac;
+use toe_guest::checksum;
 
 use super::{PATIENCE, SILENCE};
 
@@ -196,7 +197,7 @@ impl Probe {
     /// The socket's.
     pub fn send(&self, segment: &Segment, checksum: Checksum) -> Result<()> {
         let mut tcp = segment.bytes();
-        let right = self::checksum(self.local.1, self.remote.1, &tcp);
+        let right = checksum::with_pseudo_header(self.local.1, self.remote.1, TCP, &tcp);
         let sum = match checksum {
             Checksum::Right => right,
             Checksum::Wrong => right.wrapping_add(1),
@@ -213,7 +214,7 @@ impl Probe {
                 header.extend([0, 0, 0x40, 0, 64, TCP, 0, 0]);
                 header.extend(local.octets());
                 header.extend(remote.octets());
-                let sum = !fold(sum_of(&header));
+                let sum = checksum::of(&header);
                 header[10..12].copy_from_slice(&sum.to_be_bytes());
                 frame.extend(header);
             }
@@ -277,7 +278,7 @@ impl Probe {
             return Ok(None);
         }
         let tcp = tcp.ok_or_else(|| anyhow!("a packet shorter than its header says"))?;
-        ensure!(checksum(from, to, tcp) == 0, "the answer's checksum is wrong");
+        ensure!(checksum::with_pseudo_header(from, to, TCP, tcp) == 0, "the answer's checksum is wrong");
         let segment = Segment::parse(tcp).ok_or_else(|| anyhow!("a segment shorter than its data offset says"))?;
         ensure!(segment.reserved & 0b1110 == 0, "reserved bits are set in the answer: {segment:?}");
         Ok(Some(segment))
@@ -443,24 +444,4 @@ fn link_address(interface: u32) -> Result<SockAddr> {
     address.sll_ifindex = libc::c_int::try_from(interface)?;
     // SAFETY: the storage holds a sockaddr_ll whose family says so, and the length is that of one.
     Ok(unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) })
-}
-
-/// Over pseudo-header and segment: zero if the segment's own is right, else the one to put in.
-fn checksum(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> u16 {
-    let address = |ip: IpAddr| match ip {
-        IpAddr::V4(v4) => sum_of(&v4.octets()),
-        IpAddr::V6(v6) => sum_of(&v6.octets()),
-    };
-    !fold(address(source) + address(destination) + u64::from(TCP) + tcp.len() as u64 + sum_of(tcp))
-}
-
-fn sum_of(bytes: &[u8]) -> u64 {
-    bytes.chunks(2).map(|c| u64::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)]))).sum()
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
