@@ -10,7 +10,7 @@
 //! | `tcp` | one connection: RFC 9293 and what was added to it |
 //! | `wire` | Ethernet, IP and TCP as bytes |
 //! | `store` | the card's memory: slabs, pages, queues, the table, the timer wheel |
-//! | `profile` | every limit and default |
+//! | `pool`, `profile` | the list of all pools; every limit and default |
 //! | `chance`, `seq`, `time`, `counters` | keys, sequence numbers, moments, what is counted |
 
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@
 mod chance;
 mod counters;
 mod engine;
+mod pool;
 mod profile;
 mod seq;
 mod store;
@@ -27,7 +28,9 @@ mod testing;
 mod time;
 mod wire;
 
-pub use engine::{Checksum, Firmware, Verdict};
-pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Refusal, Tcp};
+pub use engine::{Checksum, Event, Firmware, Verdict};
+pub use pool::{Kind, Pool};
+pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Refusal, Tcp};
+pub use store::gauge::Level;
 pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};

@@ -678,6 +678,7 @@ impl Listener {
             flags: if settings.nodelay { flags::NODELAY } else { 0 },
             receive_limit: settings.window_bytes,
             mtu: settings.mtu,
+            policy: 0,
         })));
     }
 }
