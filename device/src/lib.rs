@@ -15,6 +15,7 @@ pub mod management;
 pub mod net;
 pub mod options;
 pub mod packet;
+pub mod profile_text;
 pub mod relay;
 pub mod ring;
 pub mod server;

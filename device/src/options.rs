@@ -16,7 +16,7 @@ use crate::wire::WireSpec;
 #[command(name = "toe-nic", version, group(ArgGroup::new("frontend").args(["socket_path", "fd"])))]
 pub struct Options {
     /// Listen for the frontend (QEMU, …) on this Unix socket; a stale one is replaced
-    #[arg(long, value_name = "PATH", required_unless_present_any = ["fd", "print_capabilities"])]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["fd", "print_capabilities", "print_profile"])]
     pub socket_path: Option<PathBuf>,
 
     /// Take the frontend's socket from this inherited descriptor, listening or connected
@@ -27,8 +27,12 @@ pub struct Options {
     #[arg(long)]
     pub print_capabilities: bool,
 
+    /// Print a profile in full as TOML, with what each field is and may be, and exit: a built-in one, or a file
+    #[arg(long, value_name = "NAME|FILE", value_parser = named_profile)]
+    pub print_profile: Option<NamedProfile>,
+
     /// What the card is plugged into: `tap:NAME`, `loop` (what is sent comes back) or `none`
-    #[arg(long, value_name = "WIRE", required_unless_present = "print_capabilities")]
+    #[arg(long, value_name = "WIRE", required_unless_present_any = ["print_capabilities", "print_profile"])]
     pub wire: Option<WireSpec>,
 
     /// Make the wire bad in each direction: `loss=1%,duplicate=0.5%,reorder=2%,corrupt=0.1%,delay=10ms,jitter=1ms,rate=100mbit,queue=256kB`, any of them; the guest gets no offloads then
@@ -39,8 +43,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "impair")]
     pub impair_seed: u64,
 
-    /// The card's limits and defaults: `default`, `tiny`, or a TOML file
-    #[arg(long, value_name = "NAME|FILE", default_value = "default", value_parser = profile)]
+    #[arg(long, value_name = "NAME|FILE", default_value = "default", value_parser = profile, help = profile_help())]
+    #[allow(missing_docs, reason = "what it is depends on the built-in profiles, see `profile_help`")]
     pub profile: Profile,
 
     /// Pairs of receive and transmit rings
@@ -58,6 +62,19 @@ pub struct Options {
     /// Log more: -v what frontends do, -vv every change of a ring
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// A profile and what it was asked for by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamedProfile {
+    /// Of a built-in one, or a path.
+    pub name: String,
+    /// What is in it.
+    pub profile: Profile,
+}
+
+fn named_profile(text: &str) -> Result<NamedProfile, String> {
+    Ok(NamedProfile { name: text.to_owned(), profile: profile(text)? })
 }
 
 /// 256 bits.
@@ -79,6 +96,10 @@ fn seed(text: &str) -> Result<Seed, String> {
         *byte = u8::from_str_radix(pair, 16).map_err(|_| format!("`{pair}` is no pair of hexadecimal digits"))?;
     }
     Ok(Seed(seed))
+}
+
+fn profile_help() -> String {
+    format!("The card's limits and defaults: built in (`{}`), or a TOML file", Profile::BUILT_IN.join("`, `"))
 }
 
 /// The profile of that name, or in that file.
@@ -136,6 +157,7 @@ mod tests {
         assert_eq!(options.profile, Profile::default());
         parse_args(&["--fd", "3", "--wire", "none"]).unwrap();
         parse_args(&["--print-capabilities"]).unwrap();
+        assert_eq!(parse_args(&["--print-profile", "tiny"]).unwrap().print_profile.unwrap().name, "tiny");
         assert!(parse_args(&["--wire", "none"]).unwrap_err().contains("--socket-path"));
         assert!(parse_args(&["--fd", "3"]).unwrap_err().contains("--wire"));
         assert!(parse_args(&["--fd", "3", "--socket-path", "a", "--wire", "none"]).unwrap_err().contains("--fd"));
