@@ -54,6 +54,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         profile,
         queue_pairs,
         management_socket,
+        metrics,
         seed,
         verbose: _,
     } = options;
@@ -64,7 +65,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let wire = wire.ok_or("--wire is needed")?;
     let seed = seed.map(|seed| seed.0);
     let impair = impair.map(|spec| (spec, impair_seed));
-    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, seed };
+    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, seed };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         // Before there is anything to tidy up.

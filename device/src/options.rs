@@ -2,6 +2,7 @@
 //! (`--fd`, `--print-capabilities`).
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
@@ -55,6 +56,10 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     pub management_socket: Option<PathBuf>,
 
+    /// Answer Prometheus (`GET /metrics`) on this address of the loopback interface
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub metrics: Option<SocketAddr>,
+
     /// Seed of everything random in the firmware, for tests: 64 hexadecimal digits [default: from the system]
     #[arg(long, value_name = "HEX", value_parser = seed)]
     pub seed: Option<Seed>,
@@ -83,6 +88,14 @@ pub struct Seed(pub [u8; 32]);
 
 fn descriptor(text: &str) -> Result<RawFd, String> {
     text.parse().ok().filter(|fd| *fd > 2).ok_or_else(|| "a descriptor is a number from 3 up".to_owned())
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "an address is as `127.0.0.1:9464` or `[::1]:9464`".to_owned())?;
+    if !address.ip().is_loopback() {
+        return Err("it is not of the loopback interface: name 127.0.0.1 or [::1], and put a proxy in front".to_owned());
+    }
+    Ok(address)
 }
 
 fn seed(text: &str) -> Result<Seed, String> {
@@ -166,6 +179,14 @@ mod tests {
         assert_eq!(impaired.impair.unwrap().to_string(), "loss=1%,delay=5ms");
         assert!(parse_args(&["--fd", "3", "--wire", "none", "--impair", "loss=200%"]).unwrap_err().contains("100%"));
         assert!(parse_args(&["--fd", "3", "--wire", "none", "--queue-pairs", "33"]).unwrap_err().contains("1..=32"));
+    }
+
+    #[test]
+    fn metrics_stay_on_the_machine() {
+        let metrics = |address| parse_args(&["--fd", "3", "--wire", "none", "--metrics", address]);
+        assert_eq!(metrics("[::1]:9464").unwrap().metrics, "[::1]:9464".parse().ok());
+        assert!(metrics("192.0.2.1:9464").unwrap_err().contains("loopback"));
+        assert!(metrics("9464").unwrap_err().contains("127.0.0.1:9464"));
     }
 
     #[test]
