@@ -12,6 +12,7 @@
 //! | `store` | the card's memory: slabs, pages, queues, the table, the timer wheel |
 //! | `pool`, `profile` | the list of all pools; every limit and default |
 //! | `chance`, `seq`, `time`, `counters` | keys, sequence numbers, moments, what is counted |
+//! | `work` | the steps that all of it takes |
 
 #![forbid(unsafe_code)]
 
@@ -27,8 +28,9 @@ mod tcp;
 mod testing;
 mod time;
 mod wire;
+mod work;
 
-pub use engine::{Checksum, Event, Firmware, Verdict};
+pub use engine::{Call, Checksum, Event, Firmware, Verdict, Work};
 pub use pool::{Kind, Pool};
 pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Refusal, Tcp};
 pub use store::gauge::Level;

@@ -90,6 +90,7 @@ macro_rules! pools {
 
         /// What happens when a pool is full, of each pool.
         #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(deny_unknown_fields, default)]
         pub struct Policy {
             $( $(#[doc = $doc])+ pub $field: Refusal, )*

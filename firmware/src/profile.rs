@@ -11,6 +11,7 @@ use crate::tcp::ecn::EcnPolicy;
 
 /// Everything about the card that its operator decides.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Profile {
     /// How many of everything there are.
@@ -25,6 +26,7 @@ pub struct Profile {
 
 /// The capacities. All of it is allocated at boot.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Contexts: guest processes that use the card at the same time.
@@ -92,6 +94,7 @@ impl Default for Limits {
 
 /// What is done with a request that a full pool refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// The request fails; a SYN is dropped.
@@ -116,6 +119,7 @@ impl Refusal {
 /// How much of a pool one context can have; zero, the default, for all of it. (However that is set: while a context
 /// that has less than its share of a full pool asks for more, those that have theirs get no more of it.)
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Quota {
     /// Connections, those included that its programs have left and that are being closed.
@@ -132,6 +136,7 @@ pub struct Quota {
 
 /// A congestion controller by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CongestionControl {
     /// RFC 5681 and 6582.
@@ -146,6 +151,7 @@ pub enum CongestionControl {
 
 /// TCP's parameters.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Tcp {
     /// The controller of new connections.

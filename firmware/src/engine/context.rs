@@ -111,7 +111,8 @@ impl Context {
 impl Firmware {
     /// The context of that key.
     pub(super) fn context_of(&self, key: u128) -> Option<Slot> {
-        (0..self.contexts.capacity()).find(|slot| self.contexts.in_use(*slot) && self.contexts[*slot].key == key)
+        let is = |slot: &Slot| self.one_step(self.contexts.in_use(*slot)) && self.contexts[*slot].key == key;
+        (0..self.contexts.capacity()).find(is)
     }
 
     /// A sign of life.
@@ -141,6 +142,7 @@ impl Firmware {
         self.addresses_gauge.give(self.contexts[slot].address_count());
         // Listeners first, so that nothing new arrives.
         for listener in 0..self.listeners.capacity() {
+            self.store.steps.one();
             if self.contexts[slot].listeners == 0 {
                 break;
             }
@@ -150,6 +152,7 @@ impl Firmware {
             }
         }
         for connection in 0..self.connections.capacity() {
+            self.store.steps.one();
             if self.contexts[slot].connections == 0 {
                 break;
             }
@@ -160,6 +163,7 @@ impl Firmware {
         }
         // A connection leaves the queue of data with its context; in that of words its successor may stand.
         while let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) {
+            self.store.steps.one();
             self.queue_news(connection);
         }
         self.contexts.give(slot);

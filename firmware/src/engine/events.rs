@@ -10,7 +10,7 @@ use toe_abi::{
 };
 
 use crate::counters::{Counter, Counters};
-use crate::engine::Firmware;
+use crate::engine::{Call, Firmware};
 use crate::pool::Pool;
 use crate::store::slab::Slot;
 use crate::tcp::recovery::Phase;
@@ -51,9 +51,12 @@ impl Firmware {
     /// as long as the guest has receive buffers.
     pub fn poll_guest(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         self.answer_bell();
-        let length = self.answers(buffer).or_else(|| self.news(now, buffer))?;
-        self.store.counters.add(Counter::GuestOut);
-        Some(length)
+        let length = self.answers(buffer).or_else(|| self.news(now, buffer));
+        if length.is_some() {
+            self.store.counters.add(Counter::GuestOut);
+        }
+        self.worked(Call::PollGuest);
+        length
     }
 
     /// A frame with the first answer, and those behind it for the same context.
@@ -63,6 +66,7 @@ impl Firmware {
         let room = frame_max.min(buffer.len());
         let mut w = Writer::new(&mut buffer[..room], CARD_MAC, mac, context, self.epoch, key)?;
         while let Some(&reply) = self.replies.first() {
+            self.store.steps.one();
             if (reply.key, reply.context, reply.mac) != (key, context, mac) || !self.answer(&mut w, &reply.body) {
                 break;
             }
@@ -90,13 +94,13 @@ impl Firmware {
             Body::Limits { cookie, first } => {
                 let m = LimitsResult { cookie, first, total: Pool::ALL.len() as u32 };
                 entries(w, &Message::LimitsResult(m, &[]), |e| {
-                    self.limits().skip(first as usize).all(|entry| e.limit(&entry));
+                    self.limits().skip(first as usize).map(|entry| self.one_step(entry)).all(|entry| e.limit(&entry));
                 })
             }
             Body::Stat { cookie, first } => {
                 let m = StatResult { cookie, first, total: Counters::count() as u32 };
                 entries(w, &Message::StatResult(m, &[]), |e| {
-                    self.store.counters.iter().skip(first as usize).all(|entry| e.stat(&entry));
+                    self.store.counters.iter().skip(first as usize).all(|entry| e.stat(&self.one_step(entry)));
                 })
             }
         }
@@ -105,6 +109,7 @@ impl Firmware {
     /// A frame with news of the connections of the first context in the queue that may be told.
     fn news(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         while let Some(slot) = self.guest_queue.pop(&mut self.guest_links) {
+            self.store.steps.one();
             if !self.contexts.in_use(slot) {
                 continue;
             }
@@ -117,6 +122,7 @@ impl Firmware {
             // Words first: they are short, and no credit holds them back.
             while fit && told < CONNECTIONS_PER_FRAME {
                 let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) else { break };
+                self.store.steps.one();
                 told += 1;
                 if self.connections[connection].guest.context != Some(slot) {
                     // The place was given to another context's connection meanwhile.
@@ -132,6 +138,7 @@ impl Firmware {
             }
             while fit && told < CONNECTIONS_PER_FRAME && self.contexts[slot].credit() > 0 {
                 let Some(connection) = self.contexts[slot].data.pop(&mut self.data_links) else { break };
+                self.store.steps.one();
                 told += 1;
                 fit = self.deliver(&mut w, connection, self.contexts[slot].credit(), now);
                 self.settle(connection, now);

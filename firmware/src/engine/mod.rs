@@ -16,6 +16,7 @@ mod pressure;
 mod requests;
 mod timers;
 mod wire;
+mod work;
 
 use toe_abi::{Endpoint, Reason};
 
@@ -39,6 +40,7 @@ use crate::tcp::time_wait::TimeWait;
 use crate::tcp::timeout::{self, Kind};
 use crate::time::Instant;
 use crate::wire::frame::Headers;
+use crate::work::Steps;
 use context::Context;
 use events::Reply;
 use listener::Listener;
@@ -46,6 +48,7 @@ pub use pressure::Event;
 use pressure::Pressure;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
+pub use work::{Call, Work};
 
 /// What is known of a frame's TCP checksum when it is handed in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,6 +144,7 @@ pub struct Firmware {
     news_links: Links,
     /// The same, with received data.
     data_links: Links,
+    work: Work,
 }
 
 impl Firmware {
@@ -178,8 +182,15 @@ impl Firmware {
         );
         let records = Records::new(gauge(Pool::TransmitRecords), limits.transmit_records, limits.connections);
         debug_assert!(limits.transmit_records >= limits.connections * RECORDS_RESERVED);
-        let store =
-            Store { send, receive, records, ranges: gauge(Pool::OutOfOrderRanges), counters: Counters::new(), config };
+        let store = Store {
+            send,
+            receive,
+            records,
+            ranges: gauge(Pool::OutOfOrderRanges),
+            counters: Counters::new(),
+            config,
+            steps: Steps::default(),
+        };
         let tcb = |slot| {
             let sender = Sender::new(Stream::new(slot));
             let receiver = Receiver::new(Stream::new(slot), limits.out_of_order_ranges);
@@ -223,6 +234,7 @@ impl Firmware {
             guest_links: Links::new(limits.contexts),
             news_links: Links::new(limits.connections),
             data_links: Links::new(limits.connections),
+            work: Work::default(),
         })
     }
 
@@ -262,6 +274,11 @@ impl Firmware {
     /// Every counter.
     pub fn counters(&self) -> impl Iterator<Item = StatEntry<'static>> + '_ {
         self.store.counters.iter()
+    }
+
+    /// The name of every counter, and what it counts.
+    pub fn counter_texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        Counters::texts()
     }
 
     fn owner(&self, tuple: &Tuple) -> Option<Owner> {

@@ -5,6 +5,7 @@
 //! value and asks the caller only about equal ones; that the hash is keyed and secret is what bounds the probes.
 
 use super::gauge::Gauge;
+use crate::work::Steps;
 
 /// The table.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub struct Table {
     mask: usize,
     /// What is published.
     pub gauge: Gauge,
+    /// A step for every place looked at.
+    pub steps: Steps,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +30,12 @@ impl Table {
     /// A table for as many values as the gauge's capacity.
     pub fn new(gauge: Gauge) -> Self {
         let places = (gauge.capacity() as usize * 2).next_power_of_two().max(2);
-        Self { places: vec![Place { hash: 0, value: EMPTY }; places].into(), mask: places - 1, gauge }
+        Self {
+            places: vec![Place { hash: 0, value: EMPTY }; places].into(),
+            mask: places - 1,
+            gauge,
+            steps: Steps::default(),
+        }
     }
 
     /// Puts a value in; it must not be there, nor be `u32::MAX`, and there must be room.
@@ -37,7 +45,9 @@ impl Table {
         debug_assert!(taken);
         let hash = hash as u32;
         let mut at = hash as usize & self.mask;
+        self.steps.one();
         while self.places[at].value != EMPTY {
+            self.steps.one();
             at = (at + 1) & self.mask;
         }
         self.places[at] = Place { hash, value };
@@ -48,6 +58,7 @@ impl Table {
         let hash = hash as u32;
         let mut at = hash as usize & self.mask;
         loop {
+            self.steps.one();
             let place = self.places[at];
             if place.value == EMPTY {
                 return None;
@@ -63,6 +74,7 @@ impl Table {
     pub fn remove(&mut self, hash: u64, value: u32) {
         let mut at = hash as usize & self.mask;
         while self.places[at].value != value {
+            self.steps.one();
             if self.places[at].value == EMPTY {
                 debug_assert!(false, "removed what is not there");
                 return;
@@ -71,6 +83,7 @@ impl Table {
         }
         let mut hole = at;
         loop {
+            self.steps.one();
             at = (at + 1) & self.mask;
             let place = self.places[at];
             if place.value == EMPTY {

@@ -7,6 +7,7 @@
 
 use super::gauge::Gauge;
 use crate::time::{Duration, Instant};
+use crate::work::Steps;
 
 const LEVELS: usize = 7;
 const SLOT_BITS: u32 = 6;
@@ -40,6 +41,8 @@ pub struct Wheel {
     tick: u64,
     /// What is published: the timers that are armed.
     pub gauge: Gauge,
+    /// A step for every timer that falls to a lower level or expires.
+    pub steps: Steps,
 }
 
 fn tick_of(deadline: Instant) -> u64 {
@@ -57,6 +60,7 @@ impl Wheel {
             occupied: [0; LEVELS],
             tick: now.as_us() >> TICK_BITS,
             gauge,
+            steps: Steps::default(),
         }
     }
 
@@ -90,6 +94,7 @@ impl Wheel {
         loop {
             let due = self.heads[DUE as usize];
             if due != NONE {
+                self.steps.one();
                 self.unlink(due);
                 self.gauge.give(1);
                 return Some(due);
@@ -103,6 +108,7 @@ impl Wheel {
             self.tick = tick;
             let list = level * SLOTS + slot;
             while self.heads[list] != NONE {
+                self.steps.one();
                 let timer = self.heads[list];
                 self.unlink(timer);
                 self.place(timer);

@@ -25,6 +25,7 @@ use crate::tcp::tcb::{Due, State, Store, Tcb, Tuple, address_words, initial_wind
 use crate::time::{Duration, Instant};
 use crate::wire::options::Cookie;
 use crate::wire::segment::{Flags, Segment};
+use crate::work::Steps;
 
 /// How long the SYN waits for something to carry.
 pub const WAIT: Duration = Duration::from_ms(50);
@@ -87,16 +88,21 @@ pub struct Cookies {
     next: usize,
     /// What is published.
     pub gauge: Gauge,
+    /// A step for every server looked at.
+    pub steps: Steps,
 }
 
 impl Cookies {
     /// Room for as many servers as the gauge's capacity.
     pub fn new(gauge: Gauge) -> Self {
-        Self { known: vec![None; gauge.capacity() as usize].into(), next: 0, gauge }
+        Self { known: vec![None; gauge.capacity() as usize].into(), next: 0, gauge, steps: Steps::default() }
     }
 
     fn find(&mut self, tuple: &Tuple) -> Option<&mut Known> {
-        let same = |k: &&mut Known| k.local == tuple.local.ip && k.remote == tuple.remote;
+        let same = |k: &&mut Known| {
+            self.steps.one();
+            k.local == tuple.local.ip && k.remote == tuple.remote
+        };
         self.known.iter_mut().flatten().find(same)
     }
 
