@@ -2,8 +2,10 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -68,7 +70,9 @@ fn arguments_that_make_no_sense_end_with_two_before_anything_starts() {
         let output = nic(&["--socket-path", socket.to_str().unwrap(), "--wire", "none"]).args(extra).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(!socket.exists());
-        String::from_utf8(output.stderr).unwrap()
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.lines().count() == 1 && said.starts_with("toe-nic: "), "{said}");
+        said
     };
     let path = profile.to_str().unwrap();
     for (contents, expected) in [
@@ -85,6 +89,8 @@ fn arguments_that_make_no_sense_end_with_two_before_anything_starts() {
     assert!(run(&["--queue-pairs", "0"]).contains("1..=32"));
     assert!(run(&["--seed", "abc"]).contains("64 hexadecimal digits"));
     assert!(run(&["--fd", "5"]).contains("--fd"));
+    assert!(run(&["--metrics", "192.0.2.1:9464"]).contains("loopback"));
+    assert!(run(&["--print-profile", "huge"]).contains("`default`, `tiny`"));
 }
 
 #[test]
@@ -234,6 +240,109 @@ fn toectl_asks_and_prints() {
     assert!(said.lines().count() == 1 && said.contains("--management-socket"), "{said}");
     for path in [path, management] {
         std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn a_profile_printed_is_a_profile_read() {
+    let print = |name: &str| {
+        let output = nic(&["--print-profile", name]).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = print("tiny");
+    assert!(text.starts_with("# The profile `tiny` of toe-nic "), "{text}");
+    let path = fresh_path("tiny.toml");
+    std::fs::write(&path, &text).unwrap();
+    let again = print(path.to_str().unwrap());
+    std::fs::remove_file(&path).unwrap();
+    let without_title =
+        |text: &str| text.lines().skip_while(|line| line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(without_title(&text), without_title(&again));
+}
+
+#[test]
+fn the_management_socket_is_its_owners_alone() {
+    let (path, management) = (fresh_path("i.sock"), fresh_path("i.api"));
+    let args = ["--socket-path", path.to_str().unwrap(), "--wire", "none"];
+    let mut running = Running::start(nic(&args).arg("--management-socket").arg(&management));
+    let metadata = eventually("the socket", || std::fs::metadata(&management).ok());
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+    eventually("an answer", || toectl(&management, &["version"]).status.success().then_some(()));
+    // Killed, it leaves the file behind; the next card's is private as well.
+    running.signal(libc::SIGKILL);
+    running.wait();
+    let inode = metadata.ino();
+    let mut running = Running::start(nic(&args).arg("--management-socket").arg(&management));
+    let metadata = eventually("another socket", || {
+        std::fs::metadata(&management).ok().filter(|m| m.ino() != inode || m.created().ok() != metadata.created().ok())
+    });
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+    eventually("an answer", || toectl(&management, &["version"]).status.success().then_some(()));
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+}
+
+/// What a server on `stream` answers to a GET, head and body.
+fn http(mut stream: impl Read + Write, path: &str) -> String {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn prometheus_is_answered_on_the_socket_and_on_loopback() {
+    let (path, management) = (fresh_path("j.sock"), fresh_path("j.api"));
+    // A port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let args = ["--socket-path", path.to_str().unwrap(), "--wire", "none", "--metrics", &address];
+    let mut running = Running::start(nic(&args).arg("--management-socket").arg(&management));
+    let over_tcp = http(eventually("the port", || TcpStream::connect(&address).ok()), "/metrics");
+    let over_unix = http(UnixStream::connect(&management).unwrap(), "/metrics");
+    for answer in [&over_tcp, &over_unix] {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
+        assert!(body.contains("\n# TYPE toe_TcpActiveOpens counter\ntoe_TcpActiveOpens_total 0\n"), "{body}");
+        assert!(body.ends_with("# EOF\n"), "{body}");
+    }
+    let output = toectl(&management, &["metrics"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), over_unix.split_once("\r\n\r\n").unwrap().1);
+    assert_eq!(toectl(&management, &["metrics", "--json"]).status.code(), Some(2));
+    // Whoever may connect gets numbers and nothing else.
+    assert!(http(TcpStream::connect(&address).unwrap(), "/limits").starts_with("HTTP/1.1 404 "));
+    // A port that is taken is told in one line.
+    let other = fresh_path("k.sock");
+    let (code, said) =
+        refused(&mut nic(&["--socket-path", other.to_str().unwrap(), "--wire", "none", "--metrics", &address]));
+    assert!(code == 1 && said.lines().count() == 1 && said.contains(&address), "{said}");
+    assert!(!other.exists());
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+}
+
+#[test]
+fn completions_and_man_pages_are_printed_without_a_card() {
+    let toectl = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_toectl")).args(args).output().unwrap();
+    for (output, expected) in [
+        (nic(&["--print-completions", "bash"]).output().unwrap(), "--print-profile"),
+        (nic(&["--print-man-page"]).output().unwrap(), ".TH toe-nic 1"),
+        (toectl(&["completions", "fish"]), "limits"),
+        (toectl(&["man"]), ".TH toectl 1"),
+        (toectl(&["man", "stat"]), "Every counter"),
+    ] {
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains(expected), "{text}");
+    }
+    for (args, expected) in
+        [(&["limits"][..], "--socket"), (&["limmits"], "limits"), (&["man", "x"], "no subcommand `x`")]
+    {
+        let output = toectl(args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(if args[0] == "man" { 1 } else { 2 }));
+        assert!(said.lines().count() == 1 && said.contains(expected), "{said}");
     }
 }
 
