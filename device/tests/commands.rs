@@ -11,6 +11,10 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
+use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
+use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
+use pcap_file::pcapng::{Block, PcapNgReader};
+
 use common::{Nic, Shape, eventually, fresh_path};
 
 fn nic(args: &[&str]) -> Command {
@@ -344,6 +348,123 @@ fn completions_and_man_pages_are_printed_without_a_card() {
         assert_eq!(output.status.code(), Some(if args[0] == "man" { 1 } else { 2 }));
         assert!(said.lines().count() == 1 && said.contains(expected), "{said}");
     }
+}
+
+/// Interface, direction (1 in, 2 out), comment and data of each frame of a capture.
+fn frames_of(capture: &[u8]) -> Vec<(String, u32, Option<String>, Vec<u8>)> {
+    let mut reader = PcapNgReader::new(capture).unwrap();
+    let (mut names, mut frames) = (Vec::new(), Vec::new());
+    while let Some(block) = reader.next_block() {
+        match block.unwrap().into_owned() {
+            Block::InterfaceDescription(interface) => {
+                names.extend(interface.options.into_iter().filter_map(|o| match o {
+                    InterfaceDescriptionOption::IfName(name) => Some(name.into_owned()),
+                    _ => None,
+                }))
+            }
+            Block::EnhancedPacket(packet) => {
+                let direction = packet.options.iter().find_map(|o| match o {
+                    EnhancedPacketOption::Flags(flags) => Some(flags & 3),
+                    _ => None,
+                });
+                let comment = packet.options.iter().find_map(|o| match o {
+                    EnhancedPacketOption::Comment(text) => Some(text.clone().into_owned()),
+                    _ => None,
+                });
+                let name = names[packet.interface_id as usize].clone();
+                frames.push((name, direction.unwrap(), comment, packet.data.into_owned()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    frames
+}
+
+#[test]
+fn a_capture_shows_the_way_of_a_frame_and_why_it_ended() {
+    let (path, management, file) = (fresh_path("l.sock"), fresh_path("l.api"), fresh_path("l.pcapng"));
+    let args = ["--socket-path", path.to_str().unwrap(), "--wire", "loop"];
+    let mut running = Running::start(nic(&args).arg("--management-socket").arg(&management));
+    let mut driver = Nic::connect(&path, Shape::default());
+    let capture = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toectl"));
+        command.arg("--socket").arg(&management).arg("capture").args(args).stderr(Stdio::piped());
+        Running::start(&mut command)
+    };
+    let captures = |n: u64| {
+        eventually("the capture to run", || {
+            let stat = toectl(&management, &["stat", "--json"]).stdout;
+            let stat = serde_json::from_slice::<serde_json::Value>(&stat).unwrap();
+            (stat["captures"].as_u64() == Some(n)).then_some(())
+        });
+    };
+    // Everything, into a file, for five frames.
+    let mut all = capture(&["--count", "5", "--write", file.to_str().unwrap()]);
+    captures(1);
+    let mut plain = [2; 60];
+    plain[12..14].copy_from_slice(&[0x08, 0x06]);
+    driver.send(0, [0; 12], &plain, false);
+    assert_eq!(driver.expect(0), plain);
+    // A channel frame that is none.
+    let mut channel = [3; 60];
+    channel[12..14].copy_from_slice(&[0x88, 0xb5]);
+    driver.send(0, [0; 12], &channel, false);
+    assert!(all.wait().success());
+    let seen = frames_of(&std::fs::read(&file).unwrap());
+    let ways: Vec<_> =
+        seen.iter().map(|(name, direction, comment, _)| (name.as_str(), *direction, comment.as_deref())).collect();
+    assert_eq!(
+        ways,
+        [
+            ("guest", 1, None),
+            ("wire", 2, None),
+            ("wire", 1, None),
+            ("guest", 2, None),
+            ("channel", 1, Some("dropped: guest-drop-version")),
+        ]
+    );
+    assert!(seen[..4].iter().all(|(.., data)| data == &plain) && seen[4].3 == channel);
+    // A filter, a point and a length; interrupted, it is whole.
+    let mut some =
+        capture(&["-s", "20", "-i", "guest", "-w", file.to_str().unwrap(), "arp", "and", "ether[20]", "=", "9"]);
+    captures(2);
+    for byte in [8, 9, 10] {
+        plain[20] = byte;
+        driver.send(0, [0; 12], &plain, false);
+        driver.expect(0);
+    }
+    eventually("both frames", || {
+        let capture = std::fs::read(&file).unwrap();
+        (!capture.is_empty() && frames_of(&capture).len() == 2).then_some(())
+    });
+    some.signal(libc::SIGINT);
+    assert!(some.wait().success());
+    let seen = frames_of(&std::fs::read(&file).unwrap());
+    assert!(seen.iter().all(|(name, _, _, data)| name == "guest" && data.len() == 20), "{seen:?}");
+    // Other programs read it, too.
+    let read = Command::new("tcpdump").args(["-n", "-r"]).arg(&file).output().unwrap();
+    assert!(read.status.success() && String::from_utf8_lossy(&read.stdout).lines().count() == 2, "{read:?}");
+    std::fs::remove_file(&file).unwrap();
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+}
+
+#[test]
+fn a_capture_that_cannot_be_is_told_in_one_line() {
+    let management = fresh_path("m.api");
+    for (args, code, expected) in [
+        (&["--snaplen", "0"][..], 2, "1..=65549"),
+        (&["--count", "0"], 2, "--count"),
+        (&["--interface", "eth0"], 2, "`wire`, `guest` and `channel`"),
+        (&["tcp", "prt", "80"], 1, "filter `tcp prt 80`"),
+        (&["-w", "x"], 1, "--management-socket"),
+    ] {
+        let output = toectl(&management, &[&["capture"], args].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.lines().count() == 1 && said.contains(expected), "{said}");
+    }
+    assert_eq!(toectl(&management, &["--json", "capture"]).status.code(), Some(2));
 }
 
 #[test]

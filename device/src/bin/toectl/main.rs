@@ -1,6 +1,7 @@
 //! `toectl`: asks a running card.
 
 mod ask;
+mod capture;
 mod tables;
 
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ enum Command {
     Version,
     /// Pools and counters for Prometheus (OpenMetrics text); `--json` is refused
     Metrics,
+    /// What passes through the card, as pcapng: `toectl … capture | wireshark -k -i -`
+    Capture(capture::Arguments),
     /// Print completions for a shell
     Completions {
         /// Of which
@@ -61,6 +64,10 @@ fn main() -> ExitCode {
             eprintln!("toectl: metrics are text for Prometheus: leave --json out, or ask for `stat` and `limits`");
             return ExitCode::from(2);
         }
+        Command::Capture(_) if options.json => {
+            eprintln!("toectl: captures are pcapng: leave --json out, or see what `tshark -T json` makes of it");
+            return ExitCode::from(2);
+        }
         _ => {}
     }
     let Some(socket) = &options.socket else {
@@ -76,13 +83,17 @@ fn run(options: &Options, socket: &std::path::Path) -> Result<String, String> {
     let runtime = runtime.map_err(|error| error.to_string())?;
     let ask = |path| runtime.block_on(ask::ask(socket, path));
     let json = options.json;
-    Ok(match options.command {
+    Ok(match &options.command {
         Command::Limits => answer(ask("/limits")?, json, |limits: Vec<_>| tables::limits(&limits))?,
         Command::Stat => answer(ask("/stat")?, json, |stat| tables::stat(&stat))?,
         Command::Version => answer(ask("/version")?, json, |Version { name, version, channel, epoch }| {
             format!("{name} {version}, channel version {channel}, epoch {epoch:#010x}\n")
         })?,
         Command::Metrics => ask("/metrics")?,
+        Command::Capture(arguments) => {
+            runtime.block_on(capture::run(socket, arguments))?;
+            String::new()
+        }
         // Answered before.
         Command::Completions { .. } | Command::Man { .. } => String::new(),
     })
