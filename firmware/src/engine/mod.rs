@@ -12,6 +12,7 @@ mod icmp;
 pub(crate) mod inspect;
 mod listener;
 mod requests;
+mod sockets;
 mod timers;
 mod wire;
 mod work;

@@ -78,6 +78,7 @@ impl Engine {
             Message::InfoResult(m) => self.answer(m.cookie, |_| Reply::Info(Box::new(*m))),
             Message::LimitsResult(m, tail) => self.answer(m.cookie, |_| request::limits_reply(m, tail)),
             Message::StatResult(m, tail) => self.answer(m.cookie, |_| request::stat_reply(m, tail)),
+            Message::SocketsResult(m, tail) => self.answer(m.cookie, |_| request::sockets_reply(m, tail)),
             Message::Error(m) => self.handle_error(now, m),
             // What only a guest says.
             _ => self.counters.messages_impossible += 1,
