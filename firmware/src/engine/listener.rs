@@ -82,7 +82,7 @@ impl Listener {
 }
 
 /// The address that stands for all of a family.
-fn any_of(ip: IpAddr) -> IpAddr {
+pub(super) fn any_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -14,6 +14,7 @@ pub(crate) mod inspect;
 mod listener;
 mod pressure;
 mod requests;
+mod sockets;
 mod timers;
 mod wire;
 mod work;

@@ -150,6 +150,7 @@ impl Firmware {
         match message {
             Message::Hello(m) => self.hello(from, &m, now),
             Message::Addresses(m, tail) => self.addresses(context, from, kind, &m, tail),
+            Message::Process(m, name) => self.process(context, m, name),
             Message::Connect(m) => self.connect(context, from, &m, now),
             Message::Listen(m) => self.listen(context, from, &m),
             Message::Unlisten(m) => {
@@ -236,6 +237,7 @@ impl Firmware {
             },
             Message::Limits(m) => self.push_reply(from, Body::Limits { cookie: m.cookie, first: m.first }),
             Message::Stat(m) => self.push_reply(from, Body::Stat { cookie: m.cookie, first: m.first }),
+            Message::Sockets(m) => self.push_reply(from, Body::Sockets { cookie: m.cookie, after: m.after }),
             Message::Bye(_)
             | Message::Caps(_)
             | Message::ConnectResult(_)
@@ -253,7 +255,8 @@ impl Firmware {
             | Message::ResourceEvent(_)
             | Message::Received(..)
             | Message::LimitsResult(..)
-            | Message::StatResult(..) => {
+            | Message::StatResult(..)
+            | Message::SocketsResult(..) => {
                 self.store.counters.add(Counter::ChannelUnknownMessage);
                 self.error(from, kind, 0, 0, Reason::UnknownMessage);
             }
