@@ -30,6 +30,6 @@ mod wire;
 mod work;
 
 pub use engine::{Call, Checksum, Firmware, Verdict, Work};
-pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Refusal, Tcp};
+pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Refusal, SynCookies, Tcp};
 pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};

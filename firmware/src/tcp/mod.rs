@@ -28,6 +28,7 @@ pub mod rtt;
 pub mod send;
 pub mod settings;
 pub mod spurious;
+pub mod syn_cookie;
 pub mod tcb;
 #[cfg(test)]
 mod tests;
