@@ -252,6 +252,11 @@ impl Firmware {
         self.store.counters.iter()
     }
 
+    /// The name of every counter, and what it counts.
+    pub fn counter_texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        Counters::texts()
+    }
+
     fn owner(&self, tuple: &Tuple) -> Option<Owner> {
         let hash = self.keys.table.hash(&tuple.words());
         self.tuples
