@@ -143,6 +143,7 @@ pub enum CongestionControl {
 
 /// When a SYN is answered with a cookie (RFC 4987, 3.6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SynCookies {
     /// Never: when there is no place for a half-open entry, the pool's policy decides.

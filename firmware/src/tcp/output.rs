@@ -10,7 +10,7 @@ use crate::tcp::receive::{AckNeed, Receiver};
 use crate::tcp::records::RecordSlot;
 use crate::tcp::tcb::{Due, State, Store, Tcb, initial_window};
 use crate::time::Instant;
-use crate::wire::options::{Options, SACK_BLOCKS_MAX, SackBlocks, Timestamps};
+use crate::wire::options::{Options, SackBlocks, Timestamps};
 use crate::wire::segment::Flags;
 use crate::work::Steps;
 
@@ -200,8 +200,7 @@ fn acknowledging(t: &mut Tcb, store: &mut Store, segment: Outgoing) -> Outgoing 
 fn data_options(t: &Tcb, steps: &Steps, now: Instant) -> Options {
     let timestamps =
         t.agreed.timestamps.then(|| Timestamps { value: t.timestamp_value(now), echo: t.receive.timestamp });
-    steps.add(t.receive.ranges() * SACK_BLOCKS_MAX as u64);
-    let sack = if t.agreed.sack { t.receive.sack_blocks() } else { SackBlocks::default() };
+    let sack = if t.agreed.sack { t.receive.sack_blocks(steps) } else { SackBlocks::default() };
     Options { timestamps, sack, ..Options::default() }
 }
 
