@@ -287,7 +287,7 @@ fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if t.recovery.holds_retransmissions() {
         return None;
     }
-    let slot = t.recovery.first_lost(&t.send, &store.records)?;
+    let slot = t.send.records.first_lost()?;
     if !t.may_go(now) {
         return None;
     }
@@ -333,7 +333,7 @@ fn again(t: &mut Tcb, store: &mut Store, now: Instant, slot: RecordSlot) -> Outg
     store.counters.add(Counter::TcpRetransmits);
     t.figures.retransmits += 1;
     let timestamp = t.timestamp_value(now);
-    t.recovery.retransmitted(&mut store.records, slot, now, timestamp);
+    t.recovery.retransmitted(&mut t.send, &mut store.records, slot, now, timestamp);
     t.recovery.pacing.sent(t.recovery.pace(), end.since(record.start), now);
     data(t, store, now, record.start, end)
 }
