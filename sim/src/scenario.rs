@@ -1,4 +1,4 @@
-//! A scenario from a seed: links, ends, flows and plans, each drawn so that extremes come often.
+//! The parts of a scenario, drawn so that extremes come often: links, profiles, ends, programs.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,12 +8,11 @@ use toe_impair::{Random, Rate, Share, Spec};
 
 use crate::app::{App, Close, Plan};
 use crate::card::{CardEnd, Channel};
-use crate::end::{End, Pair};
+use crate::end::Pair;
 use crate::guest;
 use crate::host::Host;
-use crate::pattern::Pattern;
 use crate::smol::{self, SmolEnd};
-use crate::world::{Opening, World, check_flow};
+use crate::world::{Node, Opening, World, check_flow};
 
 /// How long a scenario may last, in virtual time.
 pub const DEADLINE_US: u64 = 3_600_000_000;
@@ -21,7 +20,7 @@ pub const DEADLINE_US: u64 = 3_600_000_000;
 /// How long a program waits where its peer may break the connection.
 const PATIENCE_US: u64 = 120_000_000;
 
-const MACS: [Mac; 2] = [Mac([0x02, 0, 0, 0, 0, 0x0a]), Mac([0x02, 0, 0, 0, 0, 0x0b])];
+pub const MACS: [Mac; 2] = [Mac([0x02, 0, 0, 0, 0, 0x0a]), Mac([0x02, 0, 0, 0, 0, 0x0b])];
 /// The most flows of a scenario.
 pub const FLOWS_MAX: u32 = 3;
 
@@ -97,7 +96,16 @@ pub fn bad_link(random: &mut Random) -> Spec {
         bits_per_s: random.between(1_000_000, 100_000_000),
         queue_bytes: random.between(20_000, 256_000),
     });
-    Spec { loss, duplicate, reorder, corrupt, delay_us, jitter_us: random.between(0, delay_us), rate }
+    Spec {
+        loss,
+        duplicate,
+        reorder,
+        corrupt,
+        delay_us,
+        jitter_us: random.between(0, delay_us),
+        rate,
+        ..Spec::default()
+    }
 }
 
 /// A bad channel: it loses, repeats and reorders frames, but memory does not damage them.
@@ -108,7 +116,7 @@ fn channel(random: &mut Random, is_bad: bool) -> Channel {
         }
         let [loss, duplicate, reorder] = [(); 3].map(|()| share(random));
         let delay_us = random.between(1, 2_000);
-        Spec { loss, duplicate, reorder, corrupt: Share::NONE, delay_us, jitter_us: delay_us, rate: None }
+        Spec { loss, duplicate, reorder, delay_us, jitter_us: delay_us, ..Spec::default() }
     };
     let (to_guest, to_card) = (one(), one());
     Channel { to_guest, to_card, guest_buffers: random.between(1, 64) }
@@ -168,10 +176,12 @@ fn guest_settings(random: &mut Random, family: Family, end: usize) -> guest::Set
         frame_bytes_max,
         receive_bytes_max: random.between(2_000, 500_000),
         window_bytes: if random.one_in(4) { random.between(1, 3_000) } else { random.between(3_000, 300_000) },
-        write_buffer_bytes: random.between(1, 200_000) as usize,
+        write_buffer_bytes: random.between(1, 200_000),
         resend_us: 50_000,
         nodelay: random.one_in(2),
         one_message_per_frame: random.one_in(4),
+        short_sends: random.one_in(2),
+        options: Vec::new(),
     }
 }
 
@@ -209,20 +219,23 @@ pub fn plain_settings(family: Family, end: usize) -> guest::Settings {
         resend_us: 50_000,
         nodelay: false,
         one_message_per_frame: false,
+        short_sends: false,
+        options: Vec::new(),
     }
 }
 
 /// A card with its guest as end `end`; see [`profile`] for `flows_max`.
-pub fn card_end(random: &mut Random, kind: &Kind, end: usize, flows_max: u32) -> CardEnd {
+pub fn card_end(random: &mut Random, kind: &Kind, end: usize, flows_max: u32) -> Node {
     let profile = profile(random, flows_max);
     let settings = guest_settings(random, kind.family, end);
     let channel = channel(random, kind.bad_channel);
     let host = Host::drawn(random);
-    CardEnd::new(["a", "b"][end], &profile, settings, &channel, random.bits()).with_host(host)
+    let card = CardEnd::new(["a", "b"][end], &profile, settings, &channel, random.bits());
+    Node::Card(Box::new(card.with_host(host)))
 }
 
 /// smoltcp as end `end`, with receive buffers of at least `buffer_bytes_min`.
-pub fn smol_end(random: &mut Random, kind: &Kind, end: usize, buffer_bytes_min: u64) -> SmolEnd {
+pub fn smol_end(random: &mut Random, kind: &Kind, end: usize, buffer_bytes_min: u64) -> Node {
     let mut buffer = || random.between(buffer_bytes_min, 150_000) as usize;
     let (receive_buffer_bytes, send_buffer_bytes) = (buffer(), buffer());
     let settings = smol::Settings {
@@ -237,7 +250,7 @@ pub fn smol_end(random: &mut Random, kind: &Kind, end: usize, buffer_bytes_min: 
         ack_delay_ms: [None, Some(10), Some(100)][random.below(3) as usize],
         cubic: random.one_in(2),
     };
-    SmolEnd::new(["a", "b"][end], settings, random.bits())
+    Node::Smol(Box::new(SmolEnd::new(["a", "b"][end], settings, random.bits())))
 }
 
 fn size(random: &mut Random, most: u64) -> u64 {
@@ -250,7 +263,6 @@ fn size(random: &mut Random, most: u64) -> u64 {
 }
 
 fn plans(random: &mut Random, kind: &Kind) -> [Plan; 2] {
-    let streams = [random.bits(), random.bits()];
     let mut sizes = [size(random, kind.bytes_max), size(random, kind.bytes_max)];
     if kind.one_way {
         sizes[random.below(2) as usize] = 0;
@@ -262,20 +274,19 @@ fn plans(random: &mut Random, kind: &Kind) -> [Plan; 2] {
         _ => [Close::WhenWritten, Close::WhenWritten],
     };
     let mut plans = [0, 1].map(|i| Plan {
-        out: Pattern::new(streams[i]),
         out_bytes: sizes[i],
-        inward: Pattern::new(streams[1 - i]),
         close: closes[i],
-        write_bytes: random.between(1, 20_000) as usize,
-        read_bytes: random.between(1, 50_000) as usize,
+        write_bytes: random.between(1, 20_000),
+        read_bytes: random.between(1, 50_000),
         read_pause_us: if random.one_in(3) { random.between(1, 20_000) } else { 0 },
+        idle_us: 0,
         lingers: random.one_in(2),
         patience_us: kind.aborts.then_some(PATIENCE_US),
     });
     for plan in &mut plans {
         // Small steps through a long stream would take hours.
-        plan.write_bytes = plan.write_bytes.max(kind.bytes_max as usize / 500);
-        plan.read_bytes = plan.read_bytes.max(kind.bytes_max as usize / 500);
+        plan.write_bytes = plan.write_bytes.max(kind.bytes_max / 500);
+        plan.read_bytes = plan.read_bytes.max(kind.bytes_max / 500);
     }
     if kind.aborts {
         let who = random.below(2) as usize;
@@ -285,14 +296,14 @@ fn plans(random: &mut Random, kind: &Kind) -> [Plan; 2] {
 }
 
 /// Joins two ends by bad links and gives them one to [`FLOWS_MAX`] flows. `port_each`: every flow goes to a port of its own.
-pub fn world<A: End, B: End>(random: &mut Random, kind: &Kind, a: A, b: B, port_each: bool) -> World<A, B> {
+pub fn world(random: &mut Random, kind: &Kind, a: Node, b: Node, port_each: bool) -> World {
     let specs = [bad_link(random), bad_link(random)];
     let world = World::new(a, b, specs, [random.bits(), random.bits()]);
     flows(random, kind, world, port_each)
 }
 
 /// Gives a world one to [`FLOWS_MAX`] flows.
-pub fn flows<A: End, B: End>(random: &mut Random, kind: &Kind, mut world: World<A, B>, port_each: bool) -> World<A, B> {
+pub fn flows(random: &mut Random, kind: &Kind, mut world: World, port_each: bool) -> World {
     for flow in 0..random.between(1, FLOWS_MAX.into()) as u16 {
         let (active, passive) = (kind.active, 1 - kind.active);
         let local = SocketAddr::new(kind.family.address(active), PORT_ACTIVE + flow);
@@ -302,6 +313,7 @@ pub fn flows<A: End, B: End>(random: &mut Random, kind: &Kind, mut world: World<
         let [a, b] = plans.map(|plan| App::new(flow.into(), plan));
         let opening = Opening {
             // Later flows meet a channel and connections that are in use. A listener gets the time it needs.
+            accept_us: 0,
             at_us: 1_000_000 + random.below(2) * random.below(2_000_000),
             active,
             is_simultaneous: kind.is_simultaneous,
@@ -314,7 +326,7 @@ pub fn flows<A: End, B: End>(random: &mut Random, kind: &Kind, mut world: World<
 }
 
 /// Runs a world to its end and checks the property for every flow.
-pub fn run_and_check<A: End, B: End>(world: &mut World<A, B>, kind: &Kind) {
+pub fn run_and_check(world: &mut World, kind: &Kind) {
     let in_time = world.run(DEADLINE_US);
     if !in_time {
         for flow in 0..world.flows() {
