@@ -238,19 +238,8 @@ impl Display for Share {
 impl Display for Spec {
     /// The text that gives this again; what a perfect link does not do is left out.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self {
-            loss,
-            duplicate,
-            reorder,
-            corrupt,
-            delay_us,
-            jitter_us,
-            exponential_us,
-            burst,
-            mark,
-            mtu,
-            rate,
-        } = *self;
+        let Self { loss, duplicate, reorder, corrupt, delay_us, jitter_us, exponential_us, burst, mark, mtu, rate } =
+            *self;
         let mut parts = Vec::new();
         for (key, share) in [("loss", loss), ("duplicate", duplicate), ("reorder", reorder), ("corrupt", corrupt)] {
             if share != Share::NONE {

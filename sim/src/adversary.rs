@@ -95,11 +95,9 @@ impl Adversary {
         if s.has(RST) {
             return;
         }
-        let pair = Pair {
-            local: (s.destination, s.destination_port).into(),
-            remote: (s.source, s.source_port).into(),
-        };
-        let (seq, ack, flags) = if s.has(ACK) { (s.ack, 0, RST) } else { (0, s.seq.wrapping_add(s.length()), RST | ACK) };
+        let pair = Pair { local: (s.destination, s.destination_port).into(), remote: (s.source, s.source_port).into() };
+        let (seq, ack, flags) =
+            if s.has(ACK) { (s.ack, 0, RST) } else { (0, s.seq.wrapping_add(s.length()), RST | ACK) };
         self.push(&pair, seq, ack, flags, 0, &[], &[]);
     }
 
@@ -194,15 +192,6 @@ impl Adversary {
             2 => random.below(2_000) as u16,
             _ => random.bits() as u16,
         };
-        // Where its text goes, and the text that belongs there.
-        let at = match random.below(6) {
-            0 => near(random, peer.next),
-            1 => peer.iss.wrapping_add(1 + random.below(3_000) as u32),
-            _ => peer.next,
-        };
-        let offset = at.wrapping_sub(peer.iss).wrapping_sub(1);
-        let bytes = if offset < 1 << 24 { random.below(3) * random.below(700) } else { 0 } as usize;
-        let payload = peer.streams.out.piece(offset.into(), bytes);
         let flags = match random.below(60) {
             0 => ACK | FIN,
             1 => RST,
@@ -215,12 +204,23 @@ impl Adversary {
             13..=15 => ACK | CWR | PSH,
             _ => ACK,
         };
+        // Where its text goes, and the text that belongs there.
+        let at = match random.below(6) {
+            0 => near(random, peer.next),
+            1 => peer.iss.wrapping_add(1 + random.below(3_000) as u32),
+            _ => peer.next,
+        };
         // A reset or a SYN that the card would believe ends the fun too early.
         let at = if flags & (RST | SYN | FIN) != 0 && random.one_in(4) { peer.next } else { at };
+        let offset = at.wrapping_sub(peer.iss).wrapping_sub(1);
+        let bytes = if offset < 1 << 24 { random.below(3) * random.below(700) } else { 0 } as usize;
+        let payload = peer.streams.out.piece(offset.into(), bytes);
         if at == peer.next {
             peer.next = at.wrapping_add(bytes as u32);
         }
         let pair = peer.pair;
+        // Behind a SYN the text would stand one place further on.
+        let payload = if flags & SYN == 0 { payload } else { &[] };
         self.push(&pair, at, ack, flags, window, &said, payload);
     }
 }

@@ -44,6 +44,8 @@ pub enum Outcome {
     Broken(&'static str),
 }
 
+const ABSENT: &str = "no program here";
+
 /// A running program.
 #[derive(Debug)]
 pub struct App {
@@ -89,7 +91,12 @@ impl App {
             lingers: false,
             patience_us: None,
         };
-        Self { outcome: Some(Outcome::Broken("no program here")), ..Self::new(0, plan) }
+        Self { outcome: Some(Outcome::Broken(ABSENT)), ..Self::new(0, plan) }
+    }
+
+    /// Whether there is none.
+    pub fn is_absent(&self) -> bool {
+        self.outcome == Some(Outcome::Broken(ABSENT))
     }
 
     pub fn plan(&self) -> &Plan {

@@ -24,6 +24,7 @@ thread_local! {
 }
 
 /// Whether this thread is inside a call to a firmware.
+#[cfg(test)]
 pub fn is_inside_firmware() -> bool {
     // An allocation while the thread ends is none of the firmware's.
     INSIDE.try_with(Cell::get).unwrap_or(false)
@@ -204,7 +205,12 @@ impl Ledger {
                     let limit = entry.limit.unwrap_or(settings.window_bytes);
                     assert!(!data.is_empty(), "a RECEIVED without data");
                     assert!(end <= limit, "RECEIVED up to {end}, the guest's limit is {limit}");
-                    assert!(m.offset >= entry.held, "RECEIVED at {}, the guest has all before {}", m.offset, entry.held);
+                    assert!(
+                        m.offset >= entry.held,
+                        "RECEIVED at {}, the guest has all before {}",
+                        m.offset,
+                        entry.held
+                    );
                     let before = entry.sent.saturating_sub(entry.held);
                     entry.sent = entry.sent.max(end);
                     let after = entry.sent.saturating_sub(entry.held);

@@ -160,36 +160,47 @@ pub struct Options {
 }
 
 /// Reads options; `None` if they cannot be read to their end.
-pub fn options(mut rest: &[u8]) -> Option<Options> {
+pub fn options(bytes: &[u8]) -> Option<Options> {
     let mut found = Options::default();
+    read_options(bytes, &mut found).then_some(found)
+}
+
+/// The options in front of whatever cannot be read.
+pub fn first_options(bytes: &[u8]) -> Options {
+    let mut found = Options::default();
+    let _ = read_options(bytes, &mut found);
+    found
+}
+
+fn read_options(mut rest: &[u8], found: &mut Options) -> bool {
     while let Some(&kind) = rest.first() {
         if kind == 0 {
             // End of list: what follows is zero.
-            return rest.iter().all(|&b| b == 0).then_some(found);
+            return rest.iter().all(|&b| b == 0);
         }
         if kind == 1 {
             rest = &rest[1..];
             continue;
         }
-        let length = usize::from(*rest.get(1)?);
-        let option = rest.get(..length).filter(|o| o.len() >= 2)?;
+        let length = rest.get(1).map_or(0, |&n| usize::from(n));
+        let Some(option) = rest.get(..length).filter(|o| o.len() >= 2) else { return false };
         match (kind, length) {
             (2, 4) => found.mss = Some(u16_at(option, 2)),
             (3, 3) => found.scale = Some(option[2]),
             (4, 2) => found.sack_permitted = true,
-            (5, 10 | 18 | 26 | 34) => {
+            (5, 10 | 18 | 26 | 34) if found.sacks == 0 => {
                 for block in option[2..].chunks_exact(8) {
                     found.sack[found.sacks] = (u32_at(block, 0), u32_at(block, 4));
                     found.sacks += 1;
                 }
             }
             (8, 10) => found.timestamps = Some((u32_at(option, 2), u32_at(option, 6))),
-            (2 | 3 | 4 | 5 | 8, _) => return None,
+            (2 | 3 | 4 | 5 | 8, _) => return false,
             _ => (),
         }
         rest = &rest[length..];
     }
-    Some(found)
+    true
 }
 
 /// A segment to be made.
@@ -423,8 +434,13 @@ mod tests {
     #[test]
     fn options_are_read_or_refused() {
         let all = [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 3, 3, 7];
-        let expected =
-            Options { mss: Some(1460), scale: Some(7), sack_permitted: true, timestamps: Some((1, 2)), ..Default::default() };
+        let expected = Options {
+            mss: Some(1460),
+            scale: Some(7),
+            sack_permitted: true,
+            timestamps: Some((1, 2)),
+            ..Default::default()
+        };
         assert_eq!(options(&all), Some(expected));
         let sack = options(&[1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 9]).unwrap();
         assert_eq!((sack.sacks, sack.sack[0]), (1, (1, 9)));

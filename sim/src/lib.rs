@@ -19,10 +19,20 @@ mod host;
 mod intruder;
 mod kernel;
 mod oracle;
+mod parts;
 mod pattern;
-mod scenario;
+mod run;
+mod scenes;
 mod smol;
 #[cfg(test)]
 mod tests;
 mod transcript;
 mod world;
+
+pub use run::{Counts, Order, Violation, judged, range, replay};
+pub use scenes::{Ends, Named, named};
+
+/// The scenarios: their names, and what each is about.
+pub fn list() -> impl Iterator<Item = (&'static str, &'static str)> {
+    scenes::ALL.iter().map(|s| (s.name, s.about))
+}

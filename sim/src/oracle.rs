@@ -15,7 +15,8 @@ use std::net::IpAddr;
 
 use crate::end::Pair;
 use crate::frames::{
-    ACK, CWR, ECE, ETHERNET_HEADER_BYTES, FIN, Options, RST, SYN, Segment, URG, describe, options, segment,
+    ACK, CWR, ECE, ETHERNET_HEADER_BYTES, FIN, Options, RST, SYN, Segment, URG, describe, first_options, options,
+    segment,
 };
 use crate::guest::Settings;
 use crate::pattern::Pattern;
@@ -187,7 +188,7 @@ impl Oracle {
         if self.verifies && !s.checksums_right() {
             return;
         }
-        let Some(options) = options(s.options) else { return };
+        let options = first_options(s.options);
         let seen = self.seen.entry(key(&s.source, s.destination_port, s.source_port)).or_default();
         if s.has(ACK) {
             if seen.acks.len() == KEPT {
@@ -257,14 +258,21 @@ impl Oracle {
             return;
         }
         if s.has(SYN) {
-            seen.syn(&s, o, frame, self.streams.get(&key).copied());
+            let out = self.streams.get(&key).copied();
+            seen.syn(&s, o, frame, out, self.peer_is_honest);
             return;
         }
         must!(o.mss.is_none() && o.scale.is_none() && !o.sack_permitted, frame, "an option of SYNs elsewhere");
         must!(s.has(ACK), frame, "no ACK");
         must!(seen.track.is_some(), frame, "a segment before any SYN");
         let Some(track) = &mut seen.track else { return };
-        track.check(&s, &o, frame, self.peer_is_honest);
+        // Of several SYNs that strangers have sent on these ports, only the card knows whose it has taken.
+        let is_forged = !self.peer_is_honest && seen.syns.iter().any(|syn| syn.seq != seen.syns[0].seq);
+        track.check_sent(&s, frame);
+        if !is_forged {
+            track.check_answers(&s, &o, frame, self.peer_is_honest);
+        }
+        track.check_marks(&s, frame);
     }
 }
 
@@ -285,7 +293,7 @@ impl Seen {
         self.acks.contains(&s.seq)
     }
 
-    fn syn(&mut self, s: &Segment<'_>, o: Options, frame: &[u8], out: Option<Pattern>) {
+    fn syn(&mut self, s: &Segment<'_>, o: Options, frame: &[u8], out: Option<Pattern>, peer_is_honest: bool) {
         must!(o.mss.is_some_and(|m| m > 0), frame, "a SYN without an MSS");
         must!(o.scale.is_none_or(|n| n <= 14), frame, "a window scale above 14");
         must!(o.sacks == 0, frame, "SACK blocks in a SYN");
@@ -296,13 +304,19 @@ impl Seen {
         let Some(track) = &mut self.track else { return };
         track.my_flags = s.flags;
         if s.has(ACK) {
-            let answered = self.syns.iter().rev().find(|syn| syn.seq.wrapping_add(1) == s.ack || {
-                let ahead = s.ack.wrapping_sub(syn.seq);
-                ahead >= 1 && ahead <= syn.length
+            let answered = self.syns.iter().rev().find(|syn| {
+                syn.seq.wrapping_add(1) == s.ack || {
+                    let ahead = s.ack.wrapping_sub(syn.seq);
+                    ahead >= 1 && ahead <= syn.length
+                }
             });
             must!(answered.is_some(), frame, "the answer to a SYN that never arrived");
             if let (Some(&syn), None) = (answered, track.peer) {
                 track.adopt(syn);
+            }
+            if !peer_is_honest && self.syns.iter().any(|syn| syn.seq != self.syns[0].seq) {
+                // Whose SYN the card has taken, it alone knows.
+                return;
             }
             must!(o.scale.is_none() || track.peer_has(|p| p.scale.is_some()), frame, "a window scale unasked");
             must!(o.timestamps.is_none() || track.peer_has(|p| p.timestamps.is_some()), frame, "timestamps unasked");
@@ -362,18 +376,17 @@ impl Track {
         }
     }
 
-    fn check(&mut self, s: &Segment<'_>, o: &Options, frame: &[u8], peer_is_honest: bool) {
+    /// What it sends: RFC 9293, 3.4 and 3.8.
+    fn check_sent(&mut self, s: &Segment<'_>, frame: &[u8]) {
         must!(!self.is_reset, frame, "more after a RST");
         must!(self.peer.is_some(), frame, "a segment before the peer's SYN");
         let Some(peer) = self.peer else { return };
 
-        // What it sends: RFC 9293, 3.4 and 3.8.
         let at = position(s.seq, self.iss, self.sent);
         must!(at >= 0 && at as u64 <= self.sent, frame, "it leaves a gap: at {at}, sent before {}", self.sent);
         let at = at as u64;
         let text_end = at + s.payload.len() as u64;
         let end = text_end + u64::from(s.has(FIN));
-        let is_new = end > self.sent;
         // By the rule of 3.10.7.4 an older segment moves SND.UNA and leaves SND.WND as it was, so that both together may
         // lie beyond what any one segment has offered.
         let limit = self.una.max(1) + self.window;
@@ -394,8 +407,11 @@ impl Track {
         if at + 1 != self.una || s.payload.len() != 1 {
             self.text(s, at, frame);
         }
+    }
 
-        // What it acknowledges.
+    /// What it acknowledges, in every way.
+    fn check_answers(&mut self, s: &Segment<'_>, o: &Options, frame: &[u8], peer_is_honest: bool) {
+        let Some(peer) = self.peer else { return };
         let whole = self.arrived.whole();
         let acked = position(s.ack, peer.seq, self.acked);
         must!(acked >= self.acked as i64, frame, "its ACK goes back: {acked} after {}", self.acked);
@@ -431,8 +447,12 @@ impl Track {
             // Only the first may report what came twice.
             must!(i == 0 || start as u64 > self.acked, frame, "SACK block {i} lies before the ACK");
         }
+    }
 
-        // RFC 3168, 6.1.1 and 6.1.5.
+    /// RFC 3168, 6.1.1 and 6.1.5; then the segment counts as sent.
+    fn check_marks(&mut self, s: &Segment<'_>, frame: &[u8]) {
+        let end = (position(s.seq, self.iss, self.sent) + i64::from(s.length())) as u64;
+        let is_new = end > self.sent;
         let ecn = s.traffic_class & 3;
         must!(ecn != 3, frame, "the sender itself marks congestion");
         must!(ecn == 0 || self.has_ecn(), frame, "ECN not agreed on");

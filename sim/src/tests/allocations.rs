@@ -11,7 +11,8 @@ use toe_impair::{Random, Share, Spec};
 use crate::app::{App, Close, Plan};
 use crate::card::{CardEnd, Channel, is_inside_firmware};
 use crate::end::Pair;
-use crate::scenario::{DEADLINE_US, Family, plain_profile, plain_settings};
+use crate::parts::Family;
+use crate::tests::scenario::{DEADLINE_US, plain_profile, plain_settings};
 use crate::world::{Node, Opening, World, check_flow};
 
 const CONNECTIONS: u64 = 100_000;

@@ -6,10 +6,9 @@ use toe_impair::{Random, Share, Spec};
 
 use crate::card::{CardEnd, Channel};
 use crate::end::{Pair, Streams};
+use crate::parts::Family;
 use crate::pattern::Pattern;
-use crate::scenario::{
-    Family, Kind, flows, plain_profile, plain_settings, run_and_check, smol_end, world,
-};
+use crate::tests::scenario::{Kind, flows, plain_profile, plain_settings, run_and_check, smol_end, world};
 use crate::tests::seeds::for_seeds;
 use crate::world::{Node, World};
 

@@ -8,7 +8,8 @@ use crate::card::{Boxed, CardEnd, Channel};
 use crate::end::Pair;
 use crate::frames::{Segment, segment};
 use crate::intruder::{Intruder, PEACE_US, strange};
-use crate::scenario::{DEADLINE_US, Family, plain_profile, plain_settings};
+use crate::parts::Family;
+use crate::tests::scenario::{DEADLINE_US, plain_profile, plain_settings};
 use crate::tests::seeds::for_one_seed_in;
 use crate::world::{Node, Opening, World, check_flow};
 

@@ -7,5 +7,6 @@
 mod allocations;
 mod harness_tests;
 mod hostile;
+mod scenario;
 mod seeds;
 mod two_stacks;

@@ -7,10 +7,11 @@ use toe_impair::{Random, Spec};
 use crate::app::{App, Close, Outcome, Plan};
 use crate::card::{CardEnd, Channel};
 use crate::end::{Pair, Status, Streams};
-use crate::pattern::Pattern;
 use crate::frames::{ACK, FIN, RST, SYN, segment};
 use crate::guest::Settings;
-use crate::scenario::{self, DEADLINE_US, FLOWS_MAX, Family, Kind, card_end, plain_settings, run_and_check, smol_end};
+use crate::parts::Family;
+use crate::pattern::Pattern;
+use crate::tests::scenario::{self, DEADLINE_US, FLOWS_MAX, Kind, card_end, plain_settings, run_and_check, smol_end};
 use crate::tests::seeds::for_seeds;
 use crate::world::{Node, Opening, World};
 

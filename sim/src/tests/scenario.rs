@@ -1,16 +1,16 @@
-//! The parts of a scenario, drawn so that extremes come often: links, profiles, ends, programs.
+//! Worlds for the tests: two ends of a kind, joined by bad links.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use toe_abi::Mac;
 use toe_firmware::{CongestionControl, EcnPolicy, Limits, Policy, Profile, Tcp};
-use toe_impair::{Random, Rate, Share, Spec};
+use toe_impair::{Random, Spec};
 
 use crate::app::{App, Close, Plan};
 use crate::card::{CardEnd, Channel};
 use crate::end::Pair;
 use crate::guest;
 use crate::host::Host;
+use crate::parts::{Family, MACS, bad_channel, bad_link};
 use crate::smol::{self, SmolEnd};
 use crate::world::{Node, Opening, World, check_flow};
 
@@ -20,38 +20,11 @@ pub const DEADLINE_US: u64 = 3_600_000_000;
 /// How long a program waits where its peer may break the connection.
 const PATIENCE_US: u64 = 120_000_000;
 
-pub const MACS: [Mac; 2] = [Mac([0x02, 0, 0, 0, 0, 0x0a]), Mac([0x02, 0, 0, 0, 0, 0x0b])];
 /// The most flows of a scenario.
 pub const FLOWS_MAX: u32 = 3;
 
 const PORT_PASSIVE: u16 = 7000;
 const PORT_ACTIVE: u16 = 40_000;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    /// The address of end 0 or 1.
-    pub fn address(self, end: usize) -> IpAddr {
-        let text = match (self, end) {
-            (Self::V4, 0) => "192.0.2.1",
-            (Self::V4, _) => "192.0.2.2",
-            (Self::V6, 0) => "2001:db8::1",
-            (Self::V6, _) => "2001:db8::2",
-        };
-        text.parse().expect("an address")
-    }
-
-    fn unspecified(self) -> IpAddr {
-        match self {
-            Self::V4 => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
-            Self::V6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-        }
-    }
-}
 
 /// What kind of scenario is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -81,45 +54,6 @@ impl Kind {
         bytes_max: 300_000,
         one_way: false,
     };
-}
-
-/// A share of up to 5 %, often none.
-fn share(random: &mut Random) -> Share {
-    if random.one_in(3) { Share::NONE } else { Share::from_ppm(random.between(1, 50_000) as u32) }
-}
-
-/// A bad link.
-pub fn bad_link(random: &mut Random) -> Spec {
-    let [loss, duplicate, reorder, corrupt] = [(); 4].map(|()| share(random));
-    let delay_us = [10, 100, 1_000, 10_000, 50_000][random.below(5) as usize];
-    let rate = random.one_in(3).then(|| Rate {
-        bits_per_s: random.between(1_000_000, 100_000_000),
-        queue_bytes: random.between(20_000, 256_000),
-    });
-    Spec {
-        loss,
-        duplicate,
-        reorder,
-        corrupt,
-        delay_us,
-        jitter_us: random.between(0, delay_us),
-        rate,
-        ..Spec::default()
-    }
-}
-
-/// A bad channel: it loses, repeats and reorders frames, but memory does not damage them.
-fn channel(random: &mut Random, is_bad: bool) -> Channel {
-    let mut one = || {
-        if !is_bad {
-            return Spec::default();
-        }
-        let [loss, duplicate, reorder] = [(); 3].map(|()| share(random));
-        let delay_us = random.between(1, 2_000);
-        Spec { loss, duplicate, reorder, delay_us, jitter_us: delay_us, ..Spec::default() }
-    };
-    let (to_guest, to_card) = (one(), one());
-    Channel { to_guest, to_card, guest_buffers: random.between(1, 64) }
 }
 
 /// A card that is small, so that its limits are met, and quick to boot. `flows_max`: so many connections can have all
@@ -228,7 +162,12 @@ pub fn plain_settings(family: Family, end: usize) -> guest::Settings {
 pub fn card_end(random: &mut Random, kind: &Kind, end: usize, flows_max: u32) -> Node {
     let profile = profile(random, flows_max);
     let settings = guest_settings(random, kind.family, end);
-    let channel = channel(random, kind.bad_channel);
+    let channel = if kind.bad_channel {
+        bad_channel(random)
+    } else {
+        let perfect = Spec::default();
+        Channel { to_guest: perfect, to_card: perfect, guest_buffers: random.between(1, 64) }
+    };
     let host = Host::drawn(random);
     let card = CardEnd::new(["a", "b"][end], &profile, settings, &channel, random.bits());
     Node::Card(Box::new(card.with_host(host)))
