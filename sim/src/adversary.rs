@@ -210,8 +210,13 @@ impl Adversary {
             1 => peer.iss.wrapping_add(1 + random.below(3_000) as u32),
             _ => peer.next,
         };
-        // A reset or a SYN that the card would believe ends the fun too early.
-        let at = if flags & (RST | SYN | FIN) != 0 && random.one_in(4) { peer.next } else { at };
+        let at = match flags & (RST | SYN | FIN) {
+            // It may begin anew where a reset has ended what was; its stream begins where it always did.
+            with_syn if with_syn & SYN != 0 => peer.iss,
+            0 => at,
+            _ if random.one_in(4) => peer.next,
+            _ => at,
+        };
         let offset = at.wrapping_sub(peer.iss).wrapping_sub(1);
         let bytes = if offset < 1 << 24 { random.below(3) * random.below(700) } else { 0 } as usize;
         let payload = peer.streams.out.piece(offset.into(), bytes);

@@ -367,6 +367,12 @@ impl CardEnd {
                 self.let_in_the_intruder(now_us, &frame);
             }
         }
+        self.hear_at_once(now_us) | moved
+    }
+
+    /// Takes what the card has to say to the guest, without a link between them; whether there was anything.
+    fn hear_at_once(&mut self, now_us: u64) -> bool {
+        let mut moved = false;
         while let Some(frame) = self.card.poll_guest(now_us) {
             self.transcript.frame(now_us, "card > guest", frame);
             moved = true;
@@ -379,6 +385,14 @@ impl CardEnd {
             self.guest.handle_frame(now_us, frame);
         }
         moved
+    }
+
+    /// Hands in what the host has merged, and lets the card's timers run that are due.
+    fn run_timers(&mut self, now_us: u64) {
+        self.hand_in_unmerged(now_us);
+        if self.card.next_us().is_some_and(|due_us| due_us + self.host.late_us <= now_us) {
+            self.card.handle_timeout(now_us);
+        }
     }
 
     fn move_by_links(&mut self, now_us: u64) -> bool {
@@ -475,11 +489,15 @@ impl End for CardEnd {
         }
     }
 
-    fn handle_timeout(&mut self, now_us: u64) -> bool {
-        self.hand_in_unmerged(now_us);
-        if self.card.next_us().is_some_and(|due_us| due_us + self.host.late_us <= now_us) {
-            self.card.handle_timeout(now_us);
+    fn hear(&mut self, now_us: u64) {
+        self.run_timers(now_us);
+        if self.channel.is_none() {
+            self.hear_at_once(now_us);
         }
+    }
+
+    fn handle_timeout(&mut self, now_us: u64) -> bool {
+        self.run_timers(now_us);
         self.move_channel(now_us)
     }
 

@@ -62,6 +62,9 @@ pub enum Read {
 pub trait End {
     /// Takes a frame from the wire.
     fn handle_frame(&mut self, now_us: u64, frame: &[u8]);
+    /// Brings what has arrived to where programs find it, so that they can answer before the stack does. It may do
+    /// nothing: `handle_timeout` does all.
+    fn hear(&mut self, _now_us: u64) {}
     /// Does what is due at `now_us`; whether anything moved. May be called at any time.
     fn handle_timeout(&mut self, now_us: u64) -> bool;
     /// When `handle_timeout` is wanted next.

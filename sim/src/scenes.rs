@@ -134,11 +134,12 @@ impl Draw {
     fn card(&self, end: usize, flows: u64) -> Card {
         let mut random = self.seed.stream_of("profile", end as u64);
         let pages_each = 4u32 << random.below(4);
-        let pages = (flows as u32 * pages_each).max(128);
+        let connections = if flows > 4 { 64 } else { 16 };
+        let pages = (flows as u32 * pages_each).max(2 * connections);
         let limits = Limits {
             contexts: 3,
             context_addresses: 4,
-            connections: 64,
+            connections,
             listeners: 64,
             half_open: 32,
             time_wait: 128,
@@ -356,12 +357,15 @@ fn open(draw: &Draw) -> Scene {
 
 fn bulk(draw: &Draw) -> Scene {
     let mut random = draw.stream("bulk");
+    // Long streams in large steps: what is small is looked at elsewhere.
     let ends = draw.two(3, Some(150_000), |_, card| {
         let settings = &mut card.settings;
         settings.mtu = settings.mtu.max(1_280);
         settings.window_bytes = settings.window_bytes.max(30_000);
         settings.receive_bytes_max = settings.receive_bytes_max.max(30_000);
         settings.write_buffer_bytes = settings.write_buffer_bytes.max(30_000);
+        (settings.one_message_per_frame, settings.short_sends) = (false, false);
+        card.host.late_us = card.host.late_us.min(200);
     });
     let mut links = draw.line();
     for link in &mut links {
@@ -377,6 +381,10 @@ fn bulk(draw: &Draw) -> Scene {
         let sender = draw.seed.stream_of("sender", flow).below(2) as usize;
         plans[sender].out_bytes = 200_000 + 2 * plans[sender].out_bytes;
         plans[1 - sender].out_bytes = 0;
+        for plan in &mut plans {
+            plan.write_bytes = plan.write_bytes.max(20_000);
+            plan.read_bytes = plan.read_bytes.max(50_000);
+        }
         plans
     });
     scene
@@ -463,7 +471,7 @@ fn zero_window(draw: &Draw) -> Scene {
         link.loss = Share::from_ppm([0, 10_000, 100_000][random.below(3) as usize]);
     }
     let ends = draw.two(4, None, |_, card| {
-        card.settings.window_bytes = card.settings.window_bytes.min(10_000);
+        card.settings.window_bytes = card.settings.window_bytes.clamp(1_000, 10_000);
         card.settings.receive_bytes_max = card.settings.receive_bytes_max.min(10_000);
     });
     let mut scene = draw.world(ends, links);
@@ -510,7 +518,8 @@ fn cut(spec: Spec) -> Spec {
 fn keep_alive(draw: &Draw) -> Scene {
     let links = draw.line();
     let mut random = draw.stream("keep-alive");
-    let (idle_ms, interval_ms, probes) = (random.between(200, 3_000), random.between(500, 2_000), random.between(2, 9));
+    let (idle_ms, interval_ms, probes) =
+        (random.between(1_500, 4_000), random.between(700, 2_000), random.between(2, 9));
     let ends = draw.two(8, None, |_, card| {
         card.settings.options = vec![
             (option::KEEP_ALIVE_IDLE_MS, idle_ms),

@@ -338,13 +338,14 @@ impl World {
         let now_us = self.now_us;
         for _ in 0..ROUNDS_MAX {
             let end = self.ends[i].end();
-            let mut moved = end.handle_timeout(now_us);
+            end.hear(now_us);
+            let mut stepped = false;
             // Programs first: what they write may go out with what the stack has to say anyway.
             let apps = &mut self.apps;
             let transcript = &mut self.transcript;
             self.live[i].retain(|&flow| {
                 let app = &mut apps[flow][i];
-                moved |= app.step(now_us, end);
+                stepped |= app.step(now_us, end);
                 if let Some(outcome) = &app.outcome {
                     transcript.note(
                         now_us,
@@ -353,19 +354,21 @@ impl World {
                 }
                 app.outcome.is_none()
             });
-            if moved {
-                end.handle_timeout(now_us);
-            }
+            let mut moved = end.handle_timeout(now_us);
+            let mut sent = false;
             loop {
                 let mut frame = self.links[i].buffer();
                 if !self.ends[i].end().poll_frame(now_us, &mut frame) {
                     self.links[i].give_back(frame);
                     break;
                 }
-                moved = true;
+                sent = true;
                 self.send(i, frame);
             }
-            if !moved {
+            if sent {
+                moved |= self.ends[i].end().handle_timeout(now_us);
+            }
+            if !stepped && !moved {
                 let apps = self.live[i].iter().filter_map(|&flow| self.apps[flow][i].next_us(now_us)).min();
                 let end = self.ends[i].end().next_us();
                 self.due_us[i] = end.unwrap_or(u64::MAX).min(apps.unwrap_or(u64::MAX));
