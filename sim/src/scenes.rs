@@ -10,7 +10,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use toe_abi::option;
-use toe_firmware::{CongestionControl, EcnPolicy, Limits, Policy, Profile, Tcp};
+use toe_firmware::{CongestionControl, EcnPolicy, Limits, Profile, Tcp};
 use toe_impair::{Burst, Random, Rate, Share, Spec};
 
 use crate::adversary::Adversary;
@@ -188,7 +188,7 @@ impl Draw {
         };
         let host = Host::drawn(&mut self.seed.stream_of("host", end as u64));
         let channel = Channel { to_guest: Spec::default(), to_card: Spec::default(), guest_buffers: 64 };
-        Card { profile: Profile { limits, policy: Policy::default(), tcp }, settings, channel, host }
+        Card { profile: Profile { limits, tcp, ..Profile::default() }, settings, channel, host }
     }
 
     fn boot(&self, end: usize, card: Card) -> CardEnd {

@@ -11,6 +11,7 @@ use toe_abi::{Endpoint, Mac, Reason, state};
 use crate::counters::{Counter, Counters};
 use crate::profile::{CongestionControl, Tcp};
 use crate::seq::Position;
+use crate::store::gauge::Gauge;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
 use crate::tcp::ecn::EcnPolicy;
@@ -27,6 +28,7 @@ use crate::tcp::user_timeout::UserTimeout;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
 use crate::wire::{ip, segment};
+use crate::work::Steps;
 
 /// The two ends of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -248,10 +250,14 @@ pub struct Store {
     pub receive: Pages,
     /// Segments in flight.
     pub records: Records,
+    /// How many stretches of data lie beyond gaps.
+    pub ranges: Gauge,
     /// Counters.
     pub counters: Counters,
     /// What is fixed.
     pub config: Config,
+    /// What is counted of the work that none of the pools counts.
+    pub steps: Steps,
 }
 
 /// Something to be sent out of turn.
@@ -591,7 +597,7 @@ impl Tcb {
     pub fn free(&mut self, store: &mut Store) {
         self.send.stream.close(&mut store.send);
         self.send.records.close(&mut store.records);
-        self.receive.stream.close(&mut store.receive);
+        self.receive.close(&mut store.receive, &mut store.ranges);
     }
 
     /// Whether the guest may not know yet that this is its connection: it broke before the guest has said anything of
