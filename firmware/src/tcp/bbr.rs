@@ -193,17 +193,13 @@ impl Bbr {
             u64::from(window.congestion) * 1_000_000 / rtt
         };
         let pace = rate.saturating_mul(self.pacing_gain()) / UNIT * PACE_PERCENT / 100;
-        if self.is_full() || self.pace.is_none_or(|before| pace > before) {
-            self.pace = Some(pace.max(u64::from(seen.mss)));
-        }
+        let least = if self.is_full() { None } else { self.pace };
+        self.pace = Some(pace.max(u64::from(seen.mss)).max(least.unwrap_or(0)));
     }
 
     fn set_window(&mut self, window: &mut Window, seen: &Seen, begins: bool) {
         let mss = u64::from(seen.mss);
-        let mut congestion = u64::from(window.congestion);
-        if seen.lost > 0 {
-            congestion = congestion.saturating_sub(seen.lost).max(mss);
-        }
+        let mut congestion = u64::from(window.congestion).saturating_sub(seen.lost).max(mss);
         if seen.is_recovering && !self.recovering {
             self.conserving = true;
             // The first round of a recovery ends when something sent in it is delivered.
@@ -229,7 +225,7 @@ impl Bbr {
         congestion = congestion.max(SEGMENTS_MIN * mss);
         if let Mode::ProbeRtt { .. } = self.mode {
             congestion = congestion.min(SEGMENTS_MIN * mss);
-        } else if !seen.is_recovering && self.prior_window > 0 {
+        } else if !seen.is_recovering {
             congestion = congestion.max(self.prior_window.into());
             self.prior_window = 0;
         }
