@@ -396,6 +396,9 @@ impl Tcb {
 }
 
 #[cfg(test)]
+mod bounds;
+
+#[cfg(test)]
 mod tests {
     use toe_abi::flags;
 
