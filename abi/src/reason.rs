@@ -52,6 +52,8 @@ reasons! {
 
     /// Too many answers wait to be sent.
     Replies = 11, "replies-full";
+    /// The card's processor is busy, and no more frames may wait for it.
+    ProcessorBusy = 14, "processor-busy";
 
     // Refusals: the request makes no sense here.
     /// The 4-tuple or the listener's address is in use by another.

@@ -16,6 +16,8 @@
 //!
 //! Without a guest (no receive ring runs) wire, timers and firmware go on, and what is not the firmware's is dropped.
 
+use std::collections::VecDeque;
+
 use toe_abi::{ETHERNET_HEADER_BYTES, StatEntry};
 use toe_firmware::{Firmware, Instant, Verdict};
 use vhost_user_backend::{VringMutex, VringT};
@@ -62,6 +64,8 @@ pub struct DataPath {
     wire: Box<dyn Wire>,
     guest: Option<Guest>,
     fifo: Fifo,
+    /// Frames from the wire that wait for the firmware's processor; it says how many may.
+    busy: VecDeque<Packet>,
     flow: FlowHash,
     /// Bit by bit, the pairs whose receive ring runs.
     active: u64,
@@ -96,6 +100,7 @@ impl DataPath {
             wire,
             guest: None,
             fifo: Fifo::new(fifo_frames, pairs),
+            busy: VecDeque::new(),
             flow: FlowHash::default(),
             active: 0,
             running: 0,
@@ -168,6 +173,7 @@ impl DataPath {
         if self.firmware.poll_timeout().is_some_and(|due| due <= now) {
             self.firmware.handle_timeout(now);
         }
+        self.waiting_to_firmware(now);
         self.wire.advance(now);
         self.refresh_active();
         let mut more = false;
@@ -280,7 +286,7 @@ impl DataPath {
                     self.counters.frames_from_guest += 1;
                     self.counters.bytes_from_guest += frame.len() as u64;
                     match self.firmware.handle_guest(now, frame) {
-                        Verdict::Taken => self.counters.frames_from_guest_taken += 1,
+                        Verdict::Taken | Verdict::Wait => self.counters.frames_from_guest_taken += 1,
                         Verdict::PassOn => {
                             if !self.send_outgoing(now, Origin::Guest) {
                                 more = false;
@@ -315,8 +321,18 @@ impl DataPath {
         true
     }
 
+    /// Hands in again what waits for the firmware's processor.
+    fn waiting_to_firmware(&mut self, now: Instant) {
+        while let Some(packet) = self.busy.pop_front() {
+            match self.firmware.handle_waiting(now, packet.frame(), packet.header().checksum()) {
+                Verdict::Wait => return self.busy.push_front(packet),
+                verdict => self.sorted(verdict, packet),
+            }
+        }
+    }
+
     /// Decides where a packet from the wire goes.
-    fn sort(&mut self, now: Instant, mut packet: Packet) {
+    fn sort(&mut self, now: Instant, packet: Packet) {
         let frame = packet.frame();
         self.counters.frames_from_wire += 1;
         self.counters.bytes_from_wire += frame.len() as u64;
@@ -324,7 +340,18 @@ impl DataPath {
             self.counters.wire_frame_too_long += 1;
         } else if frame.len() < ETHERNET_HEADER_BYTES {
             self.counters.wire_frame_too_short += 1;
-        } else if self.firmware.handle_wire(now, frame, packet.header().checksum()) == Verdict::Taken {
+        } else {
+            let verdict = self.firmware.handle_wire(now, frame, packet.header().checksum());
+            return self.sorted(verdict, packet);
+        }
+        self.fifo.release(packet);
+    }
+
+    fn sorted(&mut self, verdict: Verdict, mut packet: Packet) {
+        if verdict == Verdict::Wait {
+            return self.busy.push_back(packet);
+        }
+        if verdict == Verdict::Taken {
             self.counters.frames_from_wire_taken += 1;
         } else if self.active == 0 {
             self.counters.no_guest += 1;

@@ -55,6 +55,10 @@ pub struct Limits {
     pub replies: u32,
     /// Frames that wait for the guest's receive buffers before the card stops reading the wire.
     pub receive_fifo_frames: u32,
+    /// What the card's processor can do: steps of work in a microsecond (see `docs/work.md`). Zero: as much as the machine.
+    pub work_units_per_us: u32,
+    /// Frames from the wire that wait while the processor is busy; those beyond are dropped.
+    pub wire_fifo_frames: u32,
 }
 
 impl Default for Limits {
@@ -75,6 +79,8 @@ impl Default for Limits {
             out_of_order_ranges: 32,
             replies: 1024,
             receive_fifo_frames: 1024,
+            work_units_per_us: 0,
+            wire_fifo_frames: 1024,
         }
     }
 }
@@ -266,6 +272,8 @@ impl Profile {
                     out_of_order_ranges: 8,
                     replies: 64,
                     receive_fifo_frames: 64,
+                    work_units_per_us: 0,
+                    wire_fifo_frames: 64,
                 },
                 ..Self::default()
             }),
@@ -294,6 +302,8 @@ impl Profile {
             out_of_order_ranges,
             replies,
             receive_fifo_frames,
+            work_units_per_us,
+            wire_fifo_frames,
         } = self.limits;
         range("limits.contexts", contexts, 1, 65_536)?;
         range("limits.context_addresses", context_addresses, 1, 256)?;
@@ -313,6 +323,8 @@ impl Profile {
         range("limits.out_of_order_ranges", out_of_order_ranges, 1, 256)?;
         range("limits.replies", replies, 16, 1 << 20)?;
         range("limits.receive_fifo_frames", receive_fifo_frames, 1, 65_536)?;
+        range("limits.work_units_per_us", work_units_per_us, 0, 1_000_000)?;
+        range("limits.wire_fifo_frames", wire_fifo_frames, 1, 65_536)?;
         let Tcp {
             congestion: _,
             ecn: _,

@@ -5,6 +5,7 @@
 //! The same `settle` follows a message from the guest and a timer. Nothing is sent from within: `poll_wire` and
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
+mod budget;
 mod context;
 mod events;
 mod icmp;
@@ -39,6 +40,7 @@ use crate::tcp::timeout::{self, Kind};
 use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
+use budget::Processor;
 use context::Context;
 use events::Reply;
 use listener::Listener;
@@ -63,6 +65,9 @@ pub enum Verdict {
     PassOn,
     /// The firmware took it (or dropped and counted it).
     Taken,
+    /// From the wire only: the card's processor is busy. The caller keeps it, behind all others for which it was told so, and
+    /// hands the oldest in again with [`Firmware::handle_waiting`] when [`Firmware::poll_timeout`] says.
+    Wait,
 }
 
 /// Who has a 4-tuple; as a number in the table.
@@ -132,6 +137,7 @@ pub struct Firmware {
     /// The same, with received data.
     data_links: Links,
     work: Work,
+    processor: Processor,
 }
 
 impl Firmware {
@@ -219,6 +225,10 @@ impl Firmware {
             news_links: Links::new(limits.connections),
             data_links: Links::new(limits.connections),
             work: Work::default(),
+            processor: Processor::new(
+                limits.work_units_per_us,
+                gauge("wire-fifo", Refusal::Deny, limits.wire_fifo_frames),
+            ),
         })
     }
 
@@ -232,7 +242,7 @@ impl Firmware {
         self.gauges().into_iter().map(Gauge::entry)
     }
 
-    fn gauges(&self) -> [&Gauge; 10] {
+    fn gauges(&self) -> [&Gauge; 11] {
         [
             &self.contexts.gauge,
             &self.listeners.gauge,
@@ -244,6 +254,7 @@ impl Firmware {
             &self.store.records.gauge,
             &self.segments_gauge,
             &self.replies_gauge,
+            &self.processor.waiting,
         ]
     }
 

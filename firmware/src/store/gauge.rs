@@ -36,6 +36,11 @@ impl Gauge {
         self.in_use = self.in_use.saturating_sub(n);
     }
 
+    /// How many there are.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// How many are free.
     pub fn free(&self) -> u64 {
         self.capacity - self.in_use

@@ -19,6 +19,7 @@ use crate::hostile::Intruder;
 use crate::kernel;
 use crate::scenario::Kind;
 use crate::transcript::Transcript;
+use crate::work::Costs;
 
 const ETHERNET_HEADER_BYTES: usize = 14;
 
@@ -49,6 +50,9 @@ struct Handed {
 
 impl Handed {
     fn count(&mut self, verdict: Verdict) {
+        if verdict == Verdict::Wait {
+            return;
+        }
         self.frames += 1;
         self.passed += u64::from(verdict == Verdict::PassOn);
     }
@@ -62,6 +66,8 @@ pub struct Boxed {
     from_guest: Handed,
     to_wire: u64,
     to_guest: u64,
+    /// What frames from the wire and to it have cost.
+    costs: [Costs; 2],
 }
 
 impl Boxed {
@@ -70,7 +76,15 @@ impl Boxed {
         Random::new(seed).fill(&mut bytes);
         let firmware = Firmware::new(profile, bytes, epoch, Instant::from_us(now_us)).expect("a valid profile");
         let (from_wire, from_guest) = (Handed::default(), Handed::default());
-        Self { firmware, buffer: vec![0; FRAME_BYTES_MAX], from_wire, from_guest, to_wire: 0, to_guest: 0 }
+        Self {
+            firmware,
+            buffer: vec![0; FRAME_BYTES_MAX],
+            from_wire,
+            from_guest,
+            to_wire: 0,
+            to_guest: 0,
+            costs: Default::default(),
+        }
     }
 
     fn inside<R>(&mut self, call: impl FnOnce(&mut Firmware, &mut [u8]) -> R) -> R {
@@ -80,6 +94,15 @@ impl Boxed {
     pub fn handle_wire(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
         let verdict = self.inside(|f, _| f.handle_wire(Instant::from_us(now_us), frame, Checksum::Unverified));
         self.from_wire.count(verdict);
+        self.costs[0].add(self.firmware.work().last);
+        verdict
+    }
+
+    /// Hands in the oldest frame that waits for the processor.
+    pub fn handle_waiting(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
+        let verdict = self.inside(|f, _| f.handle_waiting(Instant::from_us(now_us), frame, Checksum::Unverified));
+        self.from_wire.count(verdict);
+        self.costs[0].add(self.firmware.work().last);
         verdict
     }
 
@@ -100,6 +123,7 @@ impl Boxed {
     pub fn poll_wire(&mut self, now_us: u64) -> Option<Vec<u8>> {
         let length = self.inside(|f, b| f.poll_wire(Instant::from_us(now_us), b))?;
         self.to_wire += 1;
+        self.costs[1].add(self.firmware.work().last);
         Some(self.buffer[..length].to_vec())
     }
 
@@ -107,6 +131,11 @@ impl Boxed {
         let length = self.inside(|f, b| f.poll_guest(Instant::from_us(now_us), b))?;
         self.to_guest += 1;
         Some(self.buffer[..length].to_vec())
+    }
+
+    /// What frames from the wire and to it have cost, in steps.
+    pub fn costs(&self) -> &[Costs; 2] {
+        &self.costs
     }
 
     /// Frames received = taken + passed on + dropped by reason, at both sides, and as many as were handed in.
@@ -200,6 +229,8 @@ pub struct CardEnd {
     slots: Slots,
     /// A frame from the wire that the next may be merged with.
     unmerged: Option<Vec<u8>>,
+    /// Frames that wait for the card's processor.
+    busy: VecDeque<Vec<u8>>,
     guest: Guest,
     to_guest: Link,
     to_card: Link,
@@ -222,6 +253,7 @@ impl CardEnd {
             host: Host::IDEAL,
             slots: Slots::default(),
             unmerged: None,
+            busy: VecDeque::new(),
             guest: Guest::new(settings, random.bits()),
             to_guest: Link::new(channel.to_guest, random.bits()),
             to_card: Link::new(channel.to_card, random.bits()),
@@ -249,8 +281,16 @@ impl CardEnd {
 
     /// A frame reaches the card.
     fn hand_in(&mut self, now_us: u64, frame: &[u8]) {
-        match self.card.handle_wire(now_us, frame) {
-            Verdict::Taken => (),
+        let verdict = self.card.handle_wire(now_us, frame);
+        if verdict == Verdict::Wait {
+            return self.busy.push_back(frame.to_vec());
+        }
+        self.handed_in(now_us, frame, verdict);
+    }
+
+    fn handed_in(&mut self, now_us: u64, frame: &[u8], verdict: Verdict) {
+        match verdict {
+            Verdict::Taken | Verdict::Wait => (),
             Verdict::PassOn => {
                 self.passed_to_guest += 1;
                 if let Some(answer) = kernel::answer(frame) {
@@ -372,6 +412,14 @@ impl End for CardEnd {
         }
         if self.card.next_us().is_some_and(|due_us| due_us + self.host.late_us <= now_us) {
             self.card.handle_timeout(now_us);
+        }
+        while let Some(frame) = self.busy.pop_front() {
+            let verdict = self.card.handle_waiting(now_us, &frame);
+            if verdict == Verdict::Wait {
+                self.busy.push_front(frame);
+                break;
+            }
+            self.handed_in(now_us, &frame, verdict);
         }
         self.move_channel(now_us);
     }

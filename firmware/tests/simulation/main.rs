@@ -30,3 +30,4 @@ mod allocations;
 mod harness_tests;
 mod hostile;
 mod two_stacks;
+mod work;
