@@ -12,6 +12,7 @@ mod syns;
 mod tallies;
 
 mod acks;
+mod chance;
 
 use toe_firmware::{Limits, Profile};
 
@@ -26,11 +27,11 @@ pub fn standard_card() -> Profile {
         connections: 1024,
         half_open: 1024,
         time_wait: 1024,
-        page_bytes: 2048,
-        send_pages: 2048,
-        receive_pages: 2048,
-        connection_send_pages: 32,
-        connection_receive_pages: 32,
+        page_bytes: 1024,
+        send_pages: 4096,
+        receive_pages: 4096,
+        connection_send_pages: 64,
+        connection_receive_pages: 64,
         transmit_records: 8192,
         ..Limits::default()
     };

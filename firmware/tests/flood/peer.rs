@@ -22,6 +22,8 @@ pub struct Said {
     pub ack: u32,
     pub flags: u8,
     pub window: u16,
+    /// The window shift.
+    pub shift: u8,
     /// TSval and TSecr.
     pub stamps: Option<(u32, u32)>,
     pub text_bytes: usize,
@@ -51,6 +53,7 @@ pub fn frame(said: &Said, into: &mut Vec<u8>) {
     into.extend(said.remote.to_be_bytes());
     into.extend(LOCAL.0.octets());
     let sum: u32 = into[at..].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
     let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
     into[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
     into.extend(said.port.to_be_bytes());
@@ -70,13 +73,16 @@ pub fn read(frame: &[u8]) -> Said {
     let be32 = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
     let tcp = 34;
     let header = usize::from(frame[tcp + 12] >> 4) * 4;
-    let mut stamps = None;
+    let (mut stamps, mut shift) = (None, 0);
     let mut at = tcp + 20;
     while at < tcp + header {
         match frame[at] {
             0 => break,
             1 => at += 1,
             kind => {
+                if kind == 3 {
+                    shift = frame[at + 2];
+                }
                 if kind == 8 {
                     stamps = Some((be32(at + 2), be32(at + 6)));
                 }
@@ -91,6 +97,7 @@ pub fn read(frame: &[u8]) -> Said {
         ack: be32(tcp + 8),
         flags: frame[tcp + 13],
         window: be16(tcp + 14),
+        shift,
         stamps,
         text_bytes: usize::from(be16(16)) - 20 - header,
     }
