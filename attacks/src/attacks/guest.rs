@@ -1,0 +1,2 @@
+use crate::run::Attack;
+pub const ATTACKS: &[Attack] = &[];

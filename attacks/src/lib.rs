@@ -1,0 +1,9 @@
+//! The known attacks on a TCP offload engine, each against a standard card.
+
+pub mod attacks;
+pub mod frames;
+pub mod lab;
+pub mod program;
+pub mod puppets;
+pub mod run;
+pub mod steps;

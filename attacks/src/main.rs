@@ -1,0 +1,18 @@
+use toe_attacks::attacks;
+use toe_attacks::run::{Scale, Table, judge, run};
+fn main() {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let scale = Scale { seed: 1, full: false };
+    for table in [Table::Room, Table::Full] {
+        let t = std::time::Instant::now();
+        let (benign, ..) = run(scale, table, None);
+        println!("benign {:?}: {:?} clients {:?} out {:?} p99 {} moved {} min {:?} steps p99 {} max {} broken {} pools {:?}", table, t.elapsed(), benign.clients, benign.outbound, benign.handshake_p99_us(), benign.moved.iter().sum::<u64>(), benign.moved.iter().min(), benign.steps.p99(), benign.steps.max(), benign.broken, benign.pools[1].iter().map(|(n,p)|(n.clone(), p.in_use, p.high_water)).collect::<Vec<_>>());
+        for attack in attacks::all() {
+            if !names.is_empty() && !names.iter().any(|n| n == attack.name) { continue; }
+            let t = std::time::Instant::now();
+            let report = judge(scale, table, &attack, &benign);
+            println!("== {} {:?} {:?} sent {:?} answered {:?} steps {:?}", report.attack, table, t.elapsed(), report.sent, report.answered, report.steps);
+            for (rule, held) in &report.verdict.rules { if !held { println!("   FAILED {rule}"); } }
+        }
+    }
+}
