@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use toe_device::options::Options;
-use toe_device::{Config, Device, FrontendSocket};
+use toe_device::options::{NamedProfile, Options};
+use toe_device::{Config, Device, FrontendSocket, profile_text};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -12,6 +12,18 @@ fn main() -> ExitCode {
     if options.print_capabilities {
         println!("{}", serde_json::json!({ "type": "net" }));
         return ExitCode::SUCCESS;
+    }
+    if let Some(NamedProfile { name, profile }) = &options.print_profile {
+        return match profile_text::print(name, profile) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("toe-nic: the profile `{name}` cannot be printed: {error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let level = ["warn", "info", "debug", "trace"][usize::from(options.verbose.min(3))];
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
@@ -35,12 +47,14 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         socket_path,
         fd,
         print_capabilities: _,
+        print_profile: _,
         wire,
         impair,
         impair_seed,
         profile,
         queue_pairs,
         management_socket,
+        metrics,
         seed,
         verbose: _,
     } = options;
@@ -51,7 +65,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let wire = wire.ok_or("--wire is needed")?;
     let seed = seed.map(|seed| seed.0);
     let impair = impair.map(|spec| (spec, impair_seed));
-    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, seed };
+    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, seed };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         // Before there is anything to tidy up.

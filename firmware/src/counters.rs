@@ -13,6 +13,8 @@ macro_rules! counters {
         pub enum Counter { $( $(#[doc = $doc])+ $name, )* }
 
         const NAMES: &[&str] = &[$($text),*];
+
+        const TEXTS: &[&str] = &[$(concat!($($doc),+)),*];
     };
 }
 
@@ -263,6 +265,11 @@ impl Counters {
     /// How many counters there are.
     pub fn count() -> usize {
         NAMES.len()
+    }
+
+    /// Their names and what each counts, in the same order.
+    pub fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        NAMES.iter().zip(TEXTS).map(|(name, text)| (*name, text.trim()))
     }
 
     /// All of them, in their order.

@@ -12,6 +12,7 @@
 //! | `store` | the card's memory: slabs, pages, queues, the table, the timer wheel |
 //! | `profile` | every limit and default |
 //! | `chance`, `seq`, `time`, `counters` | keys, sequence numbers, moments, what is counted |
+//! | `work` | the steps that all of it takes |
 
 #![forbid(unsafe_code)]
 
@@ -26,8 +27,9 @@ mod tcp;
 mod testing;
 mod time;
 mod wire;
+mod work;
 
-pub use engine::{Checksum, Firmware, Verdict};
+pub use engine::{Call, Checksum, Firmware, Verdict, Work};
 pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Refusal, Tcp};
 pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};

@@ -9,6 +9,7 @@ use crate::tcp::ecn::EcnPolicy;
 
 /// Everything about the card that its operator decides.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Profile {
     /// How many of everything there are.
@@ -21,6 +22,7 @@ pub struct Profile {
 
 /// The capacities. All of it is allocated at boot.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Contexts: guest processes that use the card at the same time.
@@ -79,6 +81,7 @@ impl Default for Limits {
 
 /// What is done with a request that a full pool refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// The request fails; a SYN is dropped.
@@ -99,6 +102,7 @@ impl Refusal {
 
 /// What happens when a pool is full.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// For contexts.
@@ -124,6 +128,7 @@ impl Default for Policy {
 
 /// A congestion controller by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CongestionControl {
     /// RFC 5681 and 6582.
@@ -138,6 +143,7 @@ pub enum CongestionControl {
 
 /// TCP's parameters.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Tcp {
     /// The controller of new connections.

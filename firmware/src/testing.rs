@@ -749,5 +749,5 @@ fn parse(frame: &[u8]) -> Segment<'_> {
     assert_eq!((ethernet.source, ethernet.destination), (GUEST_MAC, PEER_MAC));
     let located = ip::find_tcp(ethernet.ethertype, packet).unwrap();
     assert!(segment::checksum_is_right(located.source, located.destination, located.tcp));
-    Segment::parse(located.tcp).unwrap()
+    Segment::parse(located.tcp, &crate::work::Steps::default()).unwrap()
 }

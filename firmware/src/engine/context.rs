@@ -102,7 +102,8 @@ impl Context {
 impl Firmware {
     /// The context of that key.
     pub(super) fn context_of(&self, key: u128) -> Option<Slot> {
-        (0..self.contexts.capacity()).find(|slot| self.contexts.in_use(*slot) && self.contexts[*slot].key == key)
+        let is = |slot: &Slot| self.one_step(self.contexts.in_use(*slot)) && self.contexts[*slot].key == key;
+        (0..self.contexts.capacity()).find(is)
     }
 
     /// A sign of life.
@@ -131,6 +132,7 @@ impl Firmware {
         self.wheel.disarm(self.timers.context(slot));
         // Listeners first, so that nothing new arrives.
         for listener in 0..self.listeners.capacity() {
+            self.store.steps.one();
             if self.contexts[slot].listeners == 0 {
                 break;
             }
@@ -140,6 +142,7 @@ impl Firmware {
             }
         }
         for connection in 0..self.connections.capacity() {
+            self.store.steps.one();
             if self.contexts[slot].connections == 0 {
                 break;
             }
@@ -150,6 +153,7 @@ impl Firmware {
         }
         // A connection leaves the queue of data with its context; in that of words its successor may stand.
         while let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) {
+            self.store.steps.one();
             self.queue_news(connection);
         }
         self.contexts.give(slot);

@@ -10,7 +10,7 @@ use toe_abi::{
 };
 
 use crate::counters::{Counter, Counters};
-use crate::engine::Firmware;
+use crate::engine::{Call, Firmware};
 use crate::store::gauge::Gauge;
 use crate::store::slab::Slot;
 use crate::tcp::recovery::Phase;
@@ -50,9 +50,12 @@ impl Firmware {
     /// The next channel frame for the guest into `buffer` (65,549 bytes); its length. To be called until `None`, or
     /// as long as the guest has receive buffers.
     pub fn poll_guest(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
-        let length = self.answers(buffer).or_else(|| self.news(now, buffer))?;
-        self.store.counters.add(Counter::GuestOut);
-        Some(length)
+        let length = self.answers(buffer).or_else(|| self.news(now, buffer));
+        if length.is_some() {
+            self.store.counters.add(Counter::GuestOut);
+        }
+        self.worked(Call::PollGuest);
+        length
     }
 
     /// A frame with the first answer, and those behind it for the same context.
@@ -62,6 +65,7 @@ impl Firmware {
         let room = frame_max.min(buffer.len());
         let mut w = Writer::new(&mut buffer[..room], CARD_MAC, mac, context, self.epoch, key)?;
         while let Some(&reply) = self.replies.first() {
+            self.store.steps.one();
             if (reply.key, reply.context, reply.mac) != (key, context, mac) || !self.answer(&mut w, &reply.body) {
                 break;
             }
@@ -90,13 +94,17 @@ impl Firmware {
                 let gauges = self.gauges();
                 let m = LimitsResult { cookie, first, total: gauges.len() as u32 };
                 entries(w, &Message::LimitsResult(m, &[]), |e| {
-                    gauges.iter().skip(first as usize).map(|g| Gauge::entry(g)).all(|entry| e.limit(&entry));
+                    gauges
+                        .iter()
+                        .skip(first as usize)
+                        .map(|g| self.one_step(Gauge::entry(g)))
+                        .all(|entry| e.limit(&entry));
                 })
             }
             Body::Stat { cookie, first } => {
                 let m = StatResult { cookie, first, total: Counters::count() as u32 };
                 entries(w, &Message::StatResult(m, &[]), |e| {
-                    self.store.counters.iter().skip(first as usize).all(|entry| e.stat(&entry));
+                    self.store.counters.iter().skip(first as usize).all(|entry| e.stat(&self.one_step(entry)));
                 })
             }
         }
@@ -105,6 +113,7 @@ impl Firmware {
     /// A frame with news of the connections of the first context in the queue that may be told.
     fn news(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         while let Some(slot) = self.guest_queue.pop(&mut self.guest_links) {
+            self.store.steps.one();
             if !self.contexts.in_use(slot) {
                 continue;
             }
@@ -117,6 +126,7 @@ impl Firmware {
             // Words first: they are short, and no credit holds them back.
             while fit && told < CONNECTIONS_PER_FRAME {
                 let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) else { break };
+                self.store.steps.one();
                 told += 1;
                 if self.connections[connection].guest.context != Some(slot) {
                     // The place was given to another context's connection meanwhile.
@@ -132,6 +142,7 @@ impl Firmware {
             }
             while fit && told < CONNECTIONS_PER_FRAME && self.contexts[slot].credit() > 0 {
                 let Some(connection) = self.contexts[slot].data.pop(&mut self.data_links) else { break };
+                self.store.steps.one();
                 told += 1;
                 fit = self.deliver(&mut w, connection, self.contexts[slot].credit(), now);
                 self.settle(connection, now);

@@ -108,6 +108,7 @@ impl Firmware {
         self.local_ends.remove(hash, slot);
         if self.listeners[slot].half_open > 0 {
             for entry in 0..self.half_open.capacity() {
+                self.store.steps.one();
                 if self.half_open.in_use(entry) && self.half_open[entry].listener == slot {
                     self.forget_half_open(entry);
                 }

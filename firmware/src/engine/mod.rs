@@ -14,6 +14,7 @@ mod listener;
 mod requests;
 mod timers;
 mod wire;
+mod work;
 
 use toe_abi::{Endpoint, Reason};
 
@@ -36,11 +37,13 @@ use crate::tcp::time_wait::TimeWait;
 use crate::tcp::timeout::{self, Kind};
 use crate::time::Instant;
 use crate::wire::frame::Headers;
+use crate::work::Steps;
 use context::Context;
 use events::Reply;
 use listener::Listener;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
+pub use work::{Call, Work};
 
 /// What is known of a frame's TCP checksum when it is handed in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +130,7 @@ pub struct Firmware {
     news_links: Links,
     /// The same, with received data.
     data_links: Links,
+    work: Work,
 }
 
 impl Firmware {
@@ -164,7 +168,7 @@ impl Firmware {
             limits.connections,
         );
         debug_assert!(limits.transmit_records >= limits.connections * RECORDS_RESERVED);
-        let store = Store { send, receive, records, counters: Counters::new(), config };
+        let store = Store { send, receive, records, counters: Counters::new(), config, steps: Steps::default() };
         let tcb = |slot| {
             let sender = Sender::new(Stream::new(slot));
             let receiver = Receiver::new(Stream::new(slot), limits.out_of_order_ranges);
@@ -213,6 +217,7 @@ impl Firmware {
             guest_links: Links::new(limits.contexts),
             news_links: Links::new(limits.connections),
             data_links: Links::new(limits.connections),
+            work: Work::default(),
         })
     }
 
@@ -244,6 +249,11 @@ impl Firmware {
     /// Every counter.
     pub fn counters(&self) -> impl Iterator<Item = StatEntry<'static>> + '_ {
         self.store.counters.iter()
+    }
+
+    /// The name of every counter, and what it counts.
+    pub fn counter_texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        Counters::texts()
     }
 
     fn owner(&self, tuple: &Tuple) -> Option<Owner> {

@@ -14,7 +14,7 @@ use toe_abi::{
 use crate::counters::Counter;
 use crate::engine::events::{Body, Reply};
 use crate::engine::listener::Listener;
-use crate::engine::{Firmware, Owner, Verdict};
+use crate::engine::{Call, Firmware, Owner, Verdict};
 use crate::profile::Refusal;
 use crate::seq::Position;
 use crate::store::slab::Slot;
@@ -43,6 +43,12 @@ struct From {
 impl Firmware {
     /// Takes a frame from the guest, Ethernet header first.
     pub fn handle_guest(&mut self, now: Instant, frame: &[u8]) -> Verdict {
+        let verdict = self.guest_frame(now, frame);
+        self.worked(Call::HandleGuest);
+        verdict
+    }
+
+    fn guest_frame(&mut self, now: Instant, frame: &[u8]) -> Verdict {
         self.store.counters.add(Counter::GuestIn);
         let Some((ethernet, _)) = Ethernet::split(frame) else {
             self.store.counters.add(Counter::GuestDropRunt);
@@ -92,6 +98,7 @@ impl Firmware {
     /// A frame that names no context: only HELLO makes sense.
     fn first_contact(&mut self, parsed: &Parsed<'_>, from: From, now: Instant) {
         for message in parsed.messages.clone() {
+            self.store.steps.one();
             match message {
                 Ok(Message::Hello(hello)) => {
                     self.store.counters.add(Counter::ChannelMessages);
@@ -108,6 +115,7 @@ impl Firmware {
 
     fn messages(&mut self, context: Slot, from: From, parsed: &Parsed<'_>, now: Instant) {
         for message in parsed.messages.clone() {
+            self.store.steps.one();
             match message {
                 Ok(message) => {
                     self.store.counters.add(Counter::ChannelMessages);
@@ -294,6 +302,7 @@ impl Firmware {
     }
 
     fn addresses(&mut self, context: Slot, from: From, kind: u16, m: &Addresses, tail: &[u8]) {
+        self.store.steps.add(tail.len() as u64 / 16);
         let addresses = tail.chunks_exact(16).map(|b| {
             let mut octets = [0; 16];
             octets.copy_from_slice(b);

@@ -1,7 +1,7 @@
 //! The timers of all objects, numbered, and what happens when one fires.
 
 use crate::counters::Counter;
-use crate::engine::Firmware;
+use crate::engine::{Call, Firmware};
 use crate::profile::Limits;
 use crate::store::slab::Slot;
 use crate::store::wheel::Timer;
@@ -82,6 +82,11 @@ impl Firmware {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.run_timers(now);
+        self.worked(Call::HandleTimeout);
+    }
+
+    fn run_timers(&mut self, now: Instant) {
         while let Some(timer) = self.wheel.pop(now) {
             match self.timers.whose(timer) {
                 Whose::Connection(slot, kind) => {

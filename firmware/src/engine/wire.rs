@@ -3,7 +3,7 @@
 use toe_abi::ETHERTYPE;
 
 use crate::counters::Counter;
-use crate::engine::{Checksum, Firmware, Owner, Verdict};
+use crate::engine::{Call, Checksum, Firmware, Owner, Verdict};
 use crate::seq::Seq;
 use crate::store::slab::Slot;
 use crate::tcp::arrives::{self, Reply};
@@ -23,6 +23,12 @@ use toe_abi::Endpoint;
 impl Firmware {
     /// Takes a frame from the wire, Ethernet header first. It may be longer than an MTU (merged segments).
     pub fn handle_wire(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
+        let verdict = self.wire_frame(now, frame, checksum);
+        self.worked(Call::HandleWire);
+        verdict
+    }
+
+    fn wire_frame(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
         self.store.counters.add(Counter::WireIn);
         let Some((ethernet, packet)) = Ethernet::split(frame) else {
             return self.drop_from_wire(Counter::WireDropRunt);
@@ -77,7 +83,7 @@ impl Firmware {
         if located.fragment {
             return Err(Counter::WireDropFragment);
         }
-        let segment = Segment::parse(located.tcp).map_err(|malformed| match malformed {
+        let segment = Segment::parse(located.tcp, &self.store.steps).map_err(|malformed| match malformed {
             Malformed::Truncated => Counter::WireDropMalformed,
             Malformed::DataOffset => Counter::WireDropDataOffset,
         })?;
@@ -277,6 +283,12 @@ impl Firmware {
     /// The next frame for the wire, with its checksums complete, into `buffer`, which must have room for a whole
     /// frame (65,549 bytes); its length. To be called until `None`, or as long as the wire takes frames.
     pub fn poll_wire(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        let length = self.next_wire_frame(now, buffer);
+        self.worked(Call::PollWire);
+        length
+    }
+
+    fn next_wire_frame(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         if let Some(headers) = self.segments.pop() {
             self.segments_gauge.give(1);
             self.store.counters.add(Counter::TcpSegmentsOut);
@@ -284,6 +296,7 @@ impl Firmware {
             return Some(headers.write(buffer, 0, |_| ()));
         }
         while let Some(slot) = self.wire_queue.pop(&mut self.wire_links) {
+            self.store.steps.one();
             let t = &mut self.connections[slot];
             let Some(segment) = output::next_segment(t, &mut self.store, now) else {
                 continue;

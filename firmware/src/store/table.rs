@@ -4,12 +4,16 @@
 //! cost does not grow with age. The table holds at most half of its places. It keeps the full hash beside each
 //! value and asks the caller only about equal ones; that the hash is keyed and secret is what bounds the probes.
 
+use crate::work::Steps;
+
 /// The table.
 #[derive(Debug)]
 pub struct Table {
     places: Box<[Place]>,
     mask: usize,
     len: usize,
+    /// A step for every place looked at.
+    pub steps: Steps,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +28,12 @@ impl Table {
     /// A table for `capacity` values.
     pub fn new(capacity: usize) -> Self {
         let places = (capacity * 2).next_power_of_two().max(2);
-        Self { places: vec![Place { hash: 0, value: EMPTY }; places].into(), mask: places - 1, len: 0 }
+        Self {
+            places: vec![Place { hash: 0, value: EMPTY }; places].into(),
+            mask: places - 1,
+            len: 0,
+            steps: Steps::default(),
+        }
     }
 
     /// Puts a value in; it must not be there, nor be `u32::MAX`, and there must be room.
@@ -32,7 +41,9 @@ impl Table {
         debug_assert!(value != EMPTY && self.len * 2 < self.places.len());
         let hash = hash as u32;
         let mut at = hash as usize & self.mask;
+        self.steps.one();
         while self.places[at].value != EMPTY {
+            self.steps.one();
             at = (at + 1) & self.mask;
         }
         self.places[at] = Place { hash, value };
@@ -44,6 +55,7 @@ impl Table {
         let hash = hash as u32;
         let mut at = hash as usize & self.mask;
         loop {
+            self.steps.one();
             let place = self.places[at];
             if place.value == EMPTY {
                 return None;
@@ -59,6 +71,7 @@ impl Table {
     pub fn remove(&mut self, hash: u64, value: u32) {
         let mut at = hash as usize & self.mask;
         while self.places[at].value != value {
+            self.steps.one();
             if self.places[at].value == EMPTY {
                 debug_assert!(false, "removed what is not there");
                 return;
@@ -67,6 +80,7 @@ impl Table {
         }
         let mut hole = at;
         loop {
+            self.steps.one();
             at = (at + 1) & self.mask;
             let place = self.places[at];
             if place.value == EMPTY {

@@ -6,6 +6,7 @@
 //! in the order of ticks, never early. Each level has a word of which slots are occupied.
 
 use crate::time::{Duration, Instant};
+use crate::work::Steps;
 
 const LEVELS: usize = 7;
 const SLOT_BITS: u32 = 6;
@@ -37,6 +38,8 @@ pub struct Wheel {
     occupied: [u64; LEVELS],
     /// The tick up to which time has been dealt with.
     tick: u64,
+    /// A step for every timer that falls to a lower level or expires.
+    pub steps: Steps,
 }
 
 fn tick_of(deadline: Instant) -> u64 {
@@ -53,6 +56,7 @@ impl Wheel {
             heads: [NONE; LEVELS * SLOTS + 1],
             occupied: [0; LEVELS],
             tick: now.as_us() >> TICK_BITS,
+            steps: Steps::default(),
         }
     }
 
@@ -82,6 +86,7 @@ impl Wheel {
         loop {
             let due = self.heads[DUE as usize];
             if due != NONE {
+                self.steps.one();
                 self.unlink(due);
                 return Some(due);
             }
@@ -94,6 +99,7 @@ impl Wheel {
             self.tick = tick;
             let list = level * SLOTS + slot;
             while self.heads[list] != NONE {
+                self.steps.one();
                 let timer = self.heads[list];
                 self.unlink(timer);
                 self.place(timer);

@@ -491,6 +491,8 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     t.receive.segment_bytes = t.receive.segment_bytes.max(full);
     let marked_now = t.agreed.ecn && ecn_arrived(t, store, segment);
     let had_gap = t.receive.has_gap();
+    // Looked at for what came twice, for where it belongs, and for a FIN.
+    store.steps.add(1 + 3 * t.receive.ranges());
     match t.receive.text(&mut store.receive, seq, segment.text) {
         Arrival::InOrder => {
             // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.

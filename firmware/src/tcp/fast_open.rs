@@ -24,6 +24,7 @@ use crate::tcp::tcb::{Due, State, Store, Tcb, Tuple, address_words, initial_wind
 use crate::time::{Duration, Instant};
 use crate::wire::options::Cookie;
 use crate::wire::segment::{Flags, Segment};
+use crate::work::Steps;
 
 /// How long the SYN waits for something to carry.
 pub const WAIT: Duration = Duration::from_ms(50);
@@ -84,16 +85,21 @@ struct Known {
 pub struct Cookies {
     known: Box<[Option<Known>]>,
     next: usize,
+    /// A step for every server looked at.
+    pub steps: Steps,
 }
 
 impl Cookies {
     /// Room for so many servers.
     pub fn new(capacity: u32) -> Self {
-        Self { known: vec![None; capacity as usize].into(), next: 0 }
+        Self { known: vec![None; capacity as usize].into(), next: 0, steps: Steps::default() }
     }
 
     fn find(&mut self, tuple: &Tuple) -> Option<&mut Known> {
-        let same = |k: &&mut Known| k.local == tuple.local.ip && k.remote == tuple.remote;
+        let same = |k: &&mut Known| {
+            self.steps.one();
+            k.local == tuple.local.ip && k.remote == tuple.remote
+        };
         self.known.iter_mut().flatten().find(same)
     }
 

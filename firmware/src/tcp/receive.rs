@@ -302,6 +302,11 @@ impl Receiver {
         Some(arrival)
     }
 
+    /// How many stretches of data lie beyond a gap.
+    pub fn ranges(&self) -> u64 {
+        self.range_count as u64
+    }
+
     /// Whether data lies beyond a gap.
     pub fn has_gap(&self) -> bool {
         self.range_count > 0

@@ -9,6 +9,7 @@ use crate::seq::Position;
 use crate::store::gauge::Gauge;
 use crate::tcp::delivery::Stamp;
 use crate::time::Instant;
+use crate::work::Steps;
 
 /// A record's place in the pool.
 pub type RecordSlot = u32;
@@ -51,6 +52,8 @@ pub struct Records {
     shared_free: u32,
     /// Records promised, reserved ones included; what is published.
     pub gauge: Gauge,
+    /// Two steps for every record that is taken, one of them for its release, and one for every record walked over.
+    pub steps: Steps,
 }
 
 /// One connection's list.
@@ -76,7 +79,13 @@ impl Records {
             next: if slot + 1 < count { slot + 1 } else { NONE },
             previous: NONE,
         };
-        Self { places: (0..count).map(record).collect(), free: 0, shared_free: count - lists * RECORDS_RESERVED, gauge }
+        Self {
+            places: (0..count).map(record).collect(),
+            free: 0,
+            shared_free: count - lists * RECORDS_RESERVED,
+            gauge,
+            steps: Steps::default(),
+        }
     }
 
     fn take(&mut self, count: u32) -> Option<RecordSlot> {
@@ -88,6 +97,7 @@ impl Records {
             let taken = self.gauge.take(1);
             debug_assert!(taken);
         }
+        self.steps.add(2);
         let slot = self.free;
         self.free = self.places[slot as usize].next;
         Some(slot)
@@ -216,6 +226,7 @@ impl Records {
 
     /// The next place in the list.
     pub fn next(&self, slot: RecordSlot) -> Option<RecordSlot> {
+        self.steps.one();
         let next = self.places[slot as usize].next;
         (next != NONE).then_some(next)
     }

@@ -217,6 +217,7 @@ impl Recovery {
         match ack.sack {
             Some(blocks) => {
                 for &(left, right) in blocks {
+                    a.records.steps.one();
                     let (left, right) = (left.near(a.sender.una), right.near(a.sender.una));
                     if a.sender.una <= left && left < right && right <= a.sender.nxt {
                         delivered += self.selective(a, left, right, now, &mut rtt_sample);

@@ -27,6 +27,7 @@ use crate::tcp::user_timeout::UserTimeout;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
 use crate::wire::{ip, segment};
+use crate::work::Steps;
 
 /// The two ends of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -252,6 +253,8 @@ pub struct Store {
     pub counters: Counters,
     /// What is fixed.
     pub config: Config,
+    /// What is counted of the work that none of the pools counts.
+    pub steps: Steps,
 }
 
 /// Something to be sent out of turn.

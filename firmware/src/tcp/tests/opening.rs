@@ -13,7 +13,7 @@ use crate::wire::segment::Segment;
 /// The number and the source port of a SYN.
 fn syn(frame: &[u8]) -> Seq {
     let (ethernet, packet) = Ethernet::split(frame).unwrap();
-    Segment::parse(ip::find_tcp(ethernet.ethertype, packet).unwrap().tcp).unwrap().seq
+    Segment::parse(ip::find_tcp(ethernet.ethertype, packet).unwrap().tcp, &crate::work::Steps::default()).unwrap().seq
 }
 
 /// The initial sequence number of a connection that the bench opens now, and is refused.
