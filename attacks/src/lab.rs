@@ -81,6 +81,8 @@ pub struct Stack {
     pub firmware: Firmware,
     /// The program.
     pub program: Program,
+    /// Channel frames for other processes of the guest.
+    pub unheard: Vec<Vec<u8>>,
     buffer: Vec<u8>,
 }
 
@@ -90,7 +92,7 @@ impl Stack {
         Random::new(seed).fill(&mut bytes);
         // A profile of this crate is valid; if not, every attack fails at once and says so.
         let firmware = Firmware::new(profile, bytes, 1, Instant::from_us(START_US)).expect("a valid profile");
-        Self { firmware, program, buffer: vec![0; FRAME_BYTES_MAX] }
+        Self { firmware, program, unheard: Vec::new(), buffer: vec![0; FRAME_BYTES_MAX] }
     }
 
     /// Carries frames between program and firmware until both are silent.
@@ -106,7 +108,9 @@ impl Stack {
             }
             while let Some(length) = self.firmware.poll_guest(now, &mut self.buffer) {
                 quiet = false;
-                self.program.hear(now_us, &self.buffer[..length]);
+                if !self.program.hear(now_us, &self.buffer[..length]) {
+                    self.unheard.push(self.buffer[..length].to_vec());
+                }
             }
             if quiet {
                 return moved;
@@ -170,6 +174,8 @@ pub struct Lab {
     to_world: [Link; 2],
     /// What the card sent to the attacker's addresses and nobody has read yet.
     pub inbox: Vec<Vec<u8>>,
+    /// What the card said to processes of the guest that are not the honest one.
+    pub to_other_guests: Vec<Vec<u8>>,
     /// Frames that the attacker sent.
     pub sent: u64,
     /// Their bytes.
@@ -182,6 +188,8 @@ pub struct Lab {
     pub steps: Steps,
     /// The same for each call of its timers.
     pub timer_steps: Steps,
+    /// Connections that the card refused and the kernel opened: places among the guest's, and among the kernel's.
+    pub carried: BTreeMap<usize, usize>,
     buffer: Vec<u8>,
     next_port: u16,
 }
@@ -213,12 +221,14 @@ impl Lab {
             to_card: [link(rate), link(None)],
             to_world: [link(rate), link(None)],
             inbox: Vec::new(),
+            to_other_guests: Vec::new(),
             sent: 0,
             sent_bytes: 0,
             answered: (0, 0),
             passed_on: 0,
             steps: Steps::default(),
             timer_steps: Steps::default(),
+            carried: BTreeMap::new(),
             buffer: vec![0; FRAME_BYTES_MAX],
             next_port: 10_000,
         }
@@ -230,9 +240,8 @@ impl Lab {
 
     /// A frame reaches the card from the wire.
     fn at_card(&mut self, frame: &[u8]) -> Verdict {
-        let before = steps_of(&self.card.firmware);
         let verdict = self.card.firmware.handle_wire(self.now(), frame, Checksum::Unverified);
-        self.steps.note(steps_of(&self.card.firmware) - before);
+        self.steps.note(self.card.firmware.work().last);
         if verdict == Verdict::PassOn {
             // The kernel is a firmware, too: what it does not know it would pass on, to nobody.
             let _ = self.kernel.firmware.handle_wire(self.now(), frame, Checksum::Unverified);
@@ -241,22 +250,32 @@ impl Lab {
     }
 
     /// The attacker sends the card a frame.
-    pub fn inject(&mut self, frame: &[u8]) -> Verdict {
+    pub fn inject(&mut self, frame: &[u8]) {
         self.sent += 1;
         self.sent_bytes += frame.len() as u64;
         let verdict = self.at_card(frame);
         self.passed_on += u64::from(verdict == Verdict::PassOn);
         self.fetch_from_card();
-        verdict
     }
 
     /// The attacker sends a segment.
-    pub fn send(&mut self, tcp: &Tcp<'_>) -> Verdict {
+    pub fn send(&mut self, tcp: &Tcp<'_>) {
         let mut frame = std::mem::take(&mut self.buffer);
         tcp.write(&mut frame);
-        let verdict = self.inject(&frame);
+        self.inject(&frame);
         self.buffer = frame;
-        verdict
+    }
+
+    /// Another process of the guest sends a frame.
+    pub fn say(&mut self, frame: &[u8]) {
+        self.sent += 1;
+        self.sent_bytes += frame.len() as u64;
+        if self.card.firmware.handle_guest(self.now(), frame) == Verdict::PassOn {
+            self.leave(frame);
+        }
+        self.card.talk(self.now_us);
+        self.to_other_guests.append(&mut self.card.unheard);
+        self.fetch_from_card();
     }
 
     /// A frame of the guest's own network: to the world, or to the attacker.
@@ -302,9 +321,8 @@ impl Lab {
             }
         }
         if self.card.firmware.poll_timeout().is_some_and(|at| at <= now) {
-            let before = steps_of(&self.card.firmware);
             self.card.firmware.handle_timeout(now);
-            self.timer_steps.note(steps_of(&self.card.firmware) - before);
+            self.timer_steps.note(self.card.firmware.work().last);
             moved = true;
         }
         for stack in [&mut self.kernel, &mut self.world] {
@@ -313,7 +331,16 @@ impl Lab {
                 moved = true;
             }
         }
-        moved |= self.card.talk(now_us) | self.kernel.talk(now_us) | self.world.talk(now_us);
+        moved |= self.card.talk(now_us);
+        self.to_other_guests.append(&mut self.card.unheard);
+        for at in std::mem::take(&mut self.card.program.fell_back) {
+            let conn = &self.card.program.conns[at];
+            let (local, remote) = conn.ends;
+            let role = conn.role;
+            let carried = self.kernel.program.connect(now_us, local, remote, role);
+            self.carried.insert(at, carried);
+        }
+        moved |= self.kernel.talk(now_us) | self.world.talk(now_us);
         moved |= self.fetch_from_card();
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(FRAME_BYTES_MAX, 0);
@@ -385,6 +412,8 @@ impl Lab {
     }
 
     /// A new connection of the guest to the world's echo service; its place among the guest's.
+    ///
+    /// If the card asks for it, the kernel opens it: see [`Self::carried`].
     pub fn outbound(&mut self) -> usize {
         let local = SocketAddr::new(GUEST, self.port());
         self.card.program.connect(self.now_us, local, SocketAddr::new(CLIENTS, port::ECHO), Role::Client)
@@ -421,6 +450,10 @@ pub trait Attacker {
     }
 }
 
-fn steps_of(_: &Firmware) -> u64 {
-    0
+impl Lab {
+    /// Whether a connection of the guest has got its answer, on the card or by the kernel.
+    pub fn is_answered(&self, outbound: usize) -> bool {
+        let by_kernel = self.carried.get(&outbound).map(|at| &self.kernel.program.conns[*at]);
+        by_kernel.unwrap_or(&self.card.program.conns[outbound]).answered_us.is_some()
+    }
 }

@@ -11,8 +11,8 @@ fn main() {
             if !names.is_empty() && !names.iter().any(|n| n == attack.name) { continue; }
             let t = std::time::Instant::now();
             let report = judge(scale, table, &attack, &benign);
-            println!("== {} {:?} {:?} sent {:?} answered {:?} steps {:?}", report.attack, table, t.elapsed(), report.sent, report.answered, report.steps);
-            for (rule, held) in &report.verdict.rules { if !held { println!("   FAILED {rule}"); } }
+            println!("== {} {:?} {:?} sent {:?} answered {:?} steps {:.1?} thr {:.1?} p99 {:?}", report.attack, table, t.elapsed(), report.sent, report.answered, report.steps, report.throughput_percent, report.handshake_p99_us);
+            for (rule, held) in &report.verdict.rules { if !held { println!("   FAILED {rule}"); } else if std::env::var("V").is_ok() { println!("   {rule}"); } }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use toe_abi::{
-    Abort, Addresses, CARD_MAC, Connect, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Parsed, ReceiveCredit, Release,
+    Abort, Action, Addresses, CARD_MAC, Connect, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Parsed, ReceiveCredit, Release,
     Send, Shutdown, Taken, Writer, state,
 };
 
@@ -87,9 +87,6 @@ pub struct Conn {
     pub sent: u64,
     /// Why it is broken or was refused.
     pub broken: Option<u32>,
-    /// The card asks to use the kernel.
-    pub fell_back: bool,
-    cookie: u64,
     limit: u64,
     bits: u32,
     shut: bool,
@@ -106,6 +103,8 @@ pub struct Program {
     context: Option<(u64, u32)>,
     /// Sources fall silent.
     pub is_quiet: bool,
+    /// Connections that the card wants the kernel to open, since this was last looked at.
+    pub fell_back: Vec<usize>,
     /// Every connection that there ever was, the oldest first.
     pub conns: Vec<Conn>,
     by_id: BTreeMap<u64, usize>,
@@ -146,6 +145,7 @@ impl Program {
             honest,
             context: None,
             is_quiet: false,
+            fell_back: Vec::new(),
             conns: Vec::new(),
             by_id: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -211,8 +211,6 @@ impl Program {
             received_us: now_us,
             sent: 0,
             broken: None,
-            fell_back: false,
-            cookie,
             limit: 0,
             bits: 0,
             shut: false,
@@ -252,11 +250,11 @@ impl Program {
         self.said_us + SIGN_US
     }
 
-    /// Takes a frame of the card.
-    pub fn hear(&mut self, now_us: u64, frame: &[u8]) {
-        let Ok(parsed) = Parsed::new(frame) else { return };
+    /// Takes a frame of the card; `false` if it is for another process.
+    pub fn hear(&mut self, now_us: u64, frame: &[u8]) -> bool {
+        let Ok(parsed) = Parsed::new(frame) else { return false };
         if parsed.header.key != self.key {
-            return;
+            return false;
         }
         for message in parsed.messages.flatten() {
             self.take(now_us, &message);
@@ -264,6 +262,7 @@ impl Program {
         for at in std::mem::take(&mut self.touched) {
             self.settle(at);
         }
+        true
     }
 
     fn take(&mut self, now_us: u64, message: &Message<'_>) {
@@ -282,7 +281,9 @@ impl Program {
                     self.by_id.insert(m.connection, at);
                 } else {
                     conn.broken = Some(m.reason);
-                    conn.fell_back = m.action == 1;
+                    if m.action == Action::Fallback as u32 {
+                        self.fell_back.push(at);
+                    }
                 }
             }
             Message::Accepted(m) => {
@@ -305,8 +306,6 @@ impl Program {
                     received_us: now_us,
                     sent: 0,
                     broken: None,
-                    fell_back: false,
-                    cookie: 0,
                     limit: m.send_limit,
                     bits: state::ACCEPTED,
                     shut: false,

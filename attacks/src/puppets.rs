@@ -92,7 +92,7 @@ impl Puppets {
         self.all.push(puppet);
         self.by_end.insert((end, port), at);
         let syn = Tcp::new(end, service, flag::SYN, seq, 0).window(window).options(options);
-        let _ = lab.send(&syn);
+        lab.send(&syn);
         at
     }
 
@@ -100,7 +100,7 @@ impl Puppets {
     pub fn ask_again(&mut self, lab: &mut Lab, at: usize, options: &[u8]) {
         let p = &self.all[at];
         let syn = Tcp::new(p.end, p.service, flag::SYN, p.seq.wrapping_sub(1), 0).window(p.window).options(options);
-        let _ = lab.send(&syn);
+        lab.send(&syn);
     }
 
     /// Takes a segment of the card; whose it is. A SYN-ACK is answered.
@@ -116,7 +116,7 @@ impl Puppets {
                 puppet.ack = tcp.seq.wrapping_add(1);
             }
             let answer = puppet.segment(flag::ACK);
-            let _ = lab.send(&answer);
+            lab.send(&answer);
         } else {
             puppet.text_bytes += tcp.text.len() as u64;
             if tcp.seq == puppet.ack {
@@ -132,13 +132,13 @@ impl Puppets {
         let puppet = &mut self.all[at];
         let tcp = puppet.segment(flag::ACK | flag::PSH);
         puppet.seq = puppet.seq.wrapping_add(text.len() as u32);
-        let _ = lab.send(&tcp.text(text));
+        lab.send(&tcp.text(text));
     }
 
     /// Acknowledges what has come.
     pub fn acknowledge(&mut self, lab: &mut Lab, at: usize) {
         let tcp = self.all[at].segment(flag::ACK);
-        let _ = lab.send(&tcp);
+        lab.send(&tcp);
     }
 
     /// How many are open.
@@ -151,7 +151,7 @@ impl Puppets {
         for puppet in &mut self.all {
             if puppet.stage == Stage::Open {
                 puppet.stage = Stage::Reset;
-                let _ = lab.send(&puppet.segment(flag::RST));
+                lab.send(&puppet.segment(flag::RST));
             }
         }
     }

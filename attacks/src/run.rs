@@ -249,7 +249,8 @@ pub fn run(scale: Scale, table: Table, attack: Option<&Attack>) -> (Run, Lab, Op
     lab.world.program.is_quiet = true;
     let steps = lab.steps.clone();
     let rest_us = attack.map_or(130, |a| a.rest_s) * 1_000_000;
-    lab.run(lab.now_us + rest_us, None);
+    let until_us = lab.now_us + rest_us;
+    lab.run(until_us, None);
     let world = &lab.world.program;
     let done = |at: &usize| world.conns[*at].answered_us.is_some();
     let by_kernel = lab.kernel.program.conns.iter().filter(|c| c.role == Role::Echo && c.received > 0).count();
@@ -261,7 +262,7 @@ pub fn run(scale: Scale, table: Table, attack: Option<&Attack>) -> (Run, Lab, Op
     let measured = Run {
         moved: moved_after.iter().zip(&moved_before).map(|(a, b)| a - b).collect(),
         clients: (clients.len(), clients.iter().filter(|at| done(at)).count(), by_kernel),
-        outbound: (outbound.len(), outbound.iter().filter(|at| guests.conns[**at].answered_us.is_some()).count()),
+        outbound: (outbound.len(), outbound.iter().filter(|at| lab.is_answered(**at)).count()),
         handshakes_us,
         broken,
         wrong_bytes: world.wrong_bytes + guests.wrong_bytes + lab.kernel.program.wrong_bytes,

@@ -113,7 +113,7 @@ impl Attacker for Flood {
                 }
                 Kind::None(flags) => Tcp::new(from, service(port::ECHO), flags, seq, ack),
             };
-            let _ = lab.send(&tcp);
+            lab.send(&tcp);
         }
     }
 

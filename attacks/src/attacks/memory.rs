@@ -79,7 +79,6 @@ struct Memory {
     random: Random,
     wanted: usize,
     at: usize,
-    end_us: u64,
     /// The scaled window that the card offered to each.
     offered: Vec<u32>,
     table: Table,
@@ -94,7 +93,6 @@ fn make(plan: &Plan, kind: Kind) -> Box<dyn Hostile> {
         random: Random::new(plan.scale.seed ^ 0x3e),
         wanted,
         at: 0,
-        end_us: plan.end_us,
         offered: Vec::new(),
         table: plan.table,
     })
@@ -123,7 +121,7 @@ impl Memory {
                 let mut tcp = p.segment(flag::ACK).text(b"x");
                 // Every other byte, so that no two ranges touch.
                 tcp.seq = p.seq.wrapping_add(2 + 2 * self.random.below(u64::from(offered.min(60_000) / 2 - 2)) as u32);
-                let _ = lab.send(&tcp);
+                lab.send(&tcp);
             }
             Kind::Deadlock if p.service.port() == port::SINK => self.bait(lab, at, offered),
             Kind::WindowBait => self.bait(lab, at, offered),
@@ -148,7 +146,7 @@ impl Memory {
             let n = 1400.min(offered - from);
             let mut tcp = p.segment(flag::ACK).text(&text[..n as usize]);
             tcp.seq = p.seq.wrapping_add(from);
-            let _ = lab.send(&tcp);
+            lab.send(&tcp);
             from += n;
         }
     }
@@ -161,7 +159,7 @@ impl Attacker for Memory {
 
     fn act(&mut self, lab: &mut Lab) {
         let mut due = self.ticker.due(lab.now_us);
-        while due > 0 && self.puppets.all.len() < self.wanted && self.puppets.all.len() % 8 < 8 {
+        while due > 0 && self.puppets.all.len() < self.wanted {
             let at = self.puppets.all.len();
             let port = self.port(at);
             self.puppets.open(lab, own_end(at as u32), port, &SYN_OPTIONS);
@@ -174,7 +172,7 @@ impl Attacker for Memory {
                 floods::syn_options(&mut self.random, &mut options);
                 let from = any_end(&mut self.random);
                 let seq = self.random.bits() as u32;
-                let _ = lab.send(&Tcp::new(from, service(port::ECHO), flag::SYN, seq, 0).options(&options));
+                lab.send(&Tcp::new(from, service(port::ECHO), flag::SYN, seq, 0).options(&options));
             }
         }
         let turns = match self.kind {
@@ -210,7 +208,6 @@ impl Attacker for Memory {
             // A probe: heard, and no room.
             self.puppets.acknowledge(lab, at);
         }
-        let _ = self.end_us;
     }
 }
 

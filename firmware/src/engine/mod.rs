@@ -256,6 +256,11 @@ impl Firmware {
         Counters::texts()
     }
 
+    /// The hash of a 4-tuple under this card's key, which nobody can know: for tests of what the card does if somebody does.
+    pub fn tuple_hash(&self, local: Endpoint, remote: Endpoint) -> u64 {
+        self.keys.table.hash(&Tuple { local, remote }.words())
+    }
+
     fn owner(&self, tuple: &Tuple) -> Option<Owner> {
         let hash = self.keys.table.hash(&tuple.words());
         self.tuples
