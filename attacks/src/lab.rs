@@ -5,9 +5,10 @@
 //! and check every byte), and the attacker, who can send the card any frame at any time and sees what the card sends to
 //! any address that is not the world's. Nobody reads a clock: an hour here is a moment, and the same seed gives the same run.
 //!
-//! The world has two addresses. What is sent in bulk goes over a bottleneck ([`BULK_BITS_PER_S`] in each direction), so that
-//! 64 connections fill it and what they lose is lost; new connections come from the other, which has none. The attacker's
-//! frames share neither with them: what honest ones lose, they lose on the card.
+//! The world has two addresses. What is sent in bulk goes over a bottleneck ([`BULK_BITS_PER_S`] in each direction) that
+//! 64 connections, each with [`crate::program::SOURCE_BYTES_PER_S`] to send, fill to 94 %: what is late is late for good, and
+//! answers that an attacker makes the card send there displace data. New connections come from the other address, which has no
+//! bottleneck. The attacker's frames share neither with them: what honest ones lose, they lose on the card.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -203,7 +204,8 @@ impl Lab {
             Stack::new(profile, random.bits(), Program::new(1 << 64 | 1, vec![GUEST], world_addresses.clone()));
         let mut kernel =
             Stack::new(&roomy(4096), random.bits(), Program::new(1 << 64 | 2, vec![GUEST], world_addresses.clone()));
-        let mut world = Stack::new(&roomy(16_384), random.bits(), Program::new(1 << 64 | 3, world_addresses, vec![GUEST]));
+        let mut world =
+            Stack::new(&roomy(16_384), random.bits(), Program::new(1 << 64 | 3, world_addresses, vec![GUEST]));
         for stack in [&mut card, &mut kernel, &mut world] {
             stack.program.hello();
             stack.talk(START_US);

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use toe_abi::{
-    Abort, Action, Addresses, CARD_MAC, Connect, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Parsed, ReceiveCredit, Release,
-    Send, Shutdown, Taken, Writer, state,
+    Abort, Action, Addresses, CARD_MAC, Connect, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Parsed, ReceiveCredit,
+    Release, Send, Shutdown, Taken, Writer, state,
 };
 
 use crate::frames::{GUEST_MAC, ROUTER_MAC};
@@ -61,6 +61,10 @@ pub const REQUEST_BYTES: u64 = 64;
 const LEASE_MS: u32 = 600_000;
 /// When a sign of life is due.
 const SIGN_US: u64 = 100_000_000;
+/// What a source offers to an honest peer, in bytes per second; to others, whatever they take.
+pub const SOURCE_BYTES_PER_S: u64 = 140_000;
+/// How often it does.
+const SOURCE_TICK_US: u64 = 10_000;
 /// No limit on what is received: the program takes everything at once.
 const LIMIT: u64 = 1 << 40;
 
@@ -112,6 +116,9 @@ pub struct Program {
     cookies: BTreeMap<u64, usize>,
     roles: BTreeMap<u64, Role>,
     said_us: u64,
+    /// Sources to honest peers, and when they go on.
+    sources: Vec<usize>,
+    source_us: u64,
     messages: VecDeque<Said>,
     touched: Vec<usize>,
     next_cookie: u64,
@@ -152,6 +159,8 @@ impl Program {
             cookies: BTreeMap::new(),
             roles: BTreeMap::new(),
             said_us: 0,
+            sources: Vec::new(),
+            source_us: u64::MAX,
             messages: VecDeque::new(),
             touched: Vec::new(),
             next_cookie: 1,
@@ -245,9 +254,20 @@ impl Program {
         self.next_cookie
     }
 
-    /// When a sign of life is due.
+    /// When a sign of life is due, or a source goes on.
     pub fn next_us(&self) -> u64 {
-        self.said_us + SIGN_US
+        let source_us = if self.is_quiet { u64::MAX } else { self.source_us };
+        (self.said_us + SIGN_US).min(source_us)
+    }
+
+    /// Lets sources go on, if it is time.
+    fn feed(&mut self, now_us: u64) {
+        if now_us >= self.source_us {
+            self.source_us = now_us + SOURCE_TICK_US;
+            for at in self.sources.clone() {
+                self.settle(now_us, at);
+            }
+        }
     }
 
     /// Takes a frame of the card; `false` if it is for another process.
@@ -260,7 +280,7 @@ impl Program {
             self.take(now_us, &message);
         }
         for at in std::mem::take(&mut self.touched) {
-            self.settle(at);
+            self.settle(now_us, at);
         }
         true
     }
@@ -369,7 +389,7 @@ impl Program {
     }
 
     /// Says what follows for a connection from what was heard.
-    fn settle(&mut self, at: usize) {
+    fn settle(&mut self, now_us: u64, at: usize) {
         let flow = self.flow(at);
         let conn = &mut self.conns[at];
         let connection = conn.id;
@@ -383,6 +403,13 @@ impl Program {
             Role::Echo => conn.received,
             Role::Sink | Role::Idle => 0,
             Role::Source if self.is_quiet => conn.sent,
+            Role::Source if self.honest.contains(&conn.ends.1.ip()) => {
+                if conn.open_us.is_some() && !self.sources.contains(&at) {
+                    self.sources.push(at);
+                    self.source_us = self.source_us.min(now_us + SOURCE_TICK_US);
+                }
+                (now_us - conn.began_us) * SOURCE_BYTES_PER_S / 1_000_000
+            }
             Role::Source => u64::MAX,
             Role::Brief => conn.received.min(REQUEST_BYTES),
             Role::Client => REQUEST_BYTES,
@@ -417,7 +444,10 @@ impl Program {
 
     /// The next frame for the card; `None` if there is nothing to say.
     pub fn speak(&mut self, now_us: u64, buffer: &mut [u8]) -> Option<usize> {
-        if self.messages.is_empty() && now_us < self.next_us() {
+        if !self.is_quiet {
+            self.feed(now_us);
+        }
+        if self.messages.is_empty() && now_us < self.said_us + SIGN_US {
             return None;
         }
         self.said_us = now_us;

@@ -75,7 +75,15 @@ impl Puppets {
     }
 
     /// The same with that sequence number, and that window from the SYN on.
-    pub fn open_at(&mut self, lab: &mut Lab, end: SocketAddr, port: u16, options: &[u8], seq: u32, window: u16) -> usize {
+    pub fn open_at(
+        &mut self,
+        lab: &mut Lab,
+        end: SocketAddr,
+        port: u16,
+        options: &[u8],
+        seq: u32,
+        window: u16,
+    ) -> usize {
         let service = SocketAddr::new(GUEST, port);
         let puppet = Puppet {
             end,

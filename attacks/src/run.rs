@@ -4,7 +4,7 @@
 //! |---|---|
 //! | boot | 64 established connections begin to move data, half of them in each direction; with a *full* table, idle connections of honest clients take the rest |
 //! | 1.5 s later | the attack begins, and with it honest clients that connect to the guest, and the guest to honest servers |
-//! | its end | two seconds in which what is under way may end; the bulk falls silent |
+//! | its end | the bulk falls silent; two seconds in which what is under way may end |
 //! | the rest | what timers have to give back is given back, and the pools are looked at |
 //!
 //! What is the attack's doing is the difference to a run of the same length, table and seed in which nobody attacks.
@@ -239,14 +239,16 @@ pub fn run(scale: Scale, table: Table, attack: Option<&Attack>) -> (Run, Lab, Op
         }
     }
     let moved_after = moved(&lab, &bulk);
+    for stack in [&mut lab.card, &mut lab.world, &mut lab.kernel] {
+        stack.program.is_quiet = true;
+    }
+    let until_us = lab.now_us + ENDING_US;
     if let Some(hostile) = &mut hostile {
-        lab.run(lab.now_us + ENDING_US, Some(&mut Listening(hostile.as_mut())));
+        lab.run(until_us, Some(&mut Listening(hostile.as_mut())));
         hostile.leave(&mut lab);
     } else {
-        lab.run(lab.now_us + ENDING_US, None);
+        lab.run(until_us, None);
     }
-    lab.card.program.is_quiet = true;
-    lab.world.program.is_quiet = true;
     let steps = lab.steps.clone();
     let rest_us = attack.map_or(130, |a| a.rest_s) * 1_000_000;
     let until_us = lab.now_us + rest_us;
@@ -308,7 +310,10 @@ pub fn judge(scale: Scale, table: Table, attack: &Attack, benign: &Run) -> Repor
     let mut verdict = Verdict::default();
     let v = &mut verdict;
     let (asked, completed, by_kernel) = run.clients;
-    v.rule(completed == asked, format!("{completed} of {asked} honest connections complete ({by_kernel} by the kernel)"));
+    v.rule(
+        completed == asked,
+        format!("{completed} of {asked} honest connections complete ({by_kernel} by the kernel)"),
+    );
     let (out, out_completed) = run.outbound;
     v.rule(out_completed == out, format!("{out_completed} of {out} of the guest's own complete"));
     let p99 = run.handshake_p99_us();
@@ -325,10 +330,14 @@ pub fn judge(scale: Scale, table: Table, attack: &Attack, benign: &Run) -> Repor
     if !memory_only {
         v.rule(is_fast, format!("established connections keep {throughput:.1} % of their throughput, at least 99"));
     }
-    v.rule(slowest > 0, format!("the slowest of them moved {slowest} bytes ({slowest_benign} without)"));
+    let half = slowest * 2 >= slowest_benign && slowest > 0;
+    v.rule(half, format!("the slowest of them moved {slowest} bytes ({slowest_benign} without), at least half"));
     let limit = STEPS_MAX.min(4 * benign.steps.p99());
     let steps = (run.steps.mean(), run.steps.p99(), run.steps.max(), benign.steps.p99());
-    v.rule(steps.2 <= limit, format!("a segment takes {} steps at most, allowed {limit} (64, or 4 times {})", steps.2, steps.3));
+    v.rule(
+        steps.2 <= limit,
+        format!("a segment takes {} steps at most, allowed {limit} (64, or 4 times {})", steps.2, steps.3),
+    );
     let mut pools = BTreeMap::new();
     for (name, after) in &run.pools[1] {
         let before = run.pools[0].get(name).map_or(0, |p| p.in_use);
@@ -338,7 +347,10 @@ pub fn judge(scale: Scale, table: Table, attack: &Attack, benign: &Run) -> Repor
         if is_structural {
             v.rule(after.in_use == benign_after, format!("{name}: {before} before, {} after", after.in_use));
         } else if after.in_use > benign_after.max(before) {
-            v.rule(false, format!("{name}: {before} before, {} after, {benign_after} after the same run without", after.in_use));
+            v.rule(
+                false,
+                format!("{name}: {before} before, {} after, {benign_after} after the same run without", after.in_use),
+            );
         }
         if after.high_water > after.capacity {
             v.rule(false, format!("{name}: {} in use of {}", after.high_water, after.capacity));

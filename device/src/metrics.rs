@@ -229,7 +229,8 @@ mod tests {
         let samples = parse(&text(&card, &version()));
         let (limits, stat) = card.snapshot();
         let value = |name: &str, label: &str| {
-            let found = samples.iter().find(|(n, l, _)| n == name && (label.is_empty() || l.values().any(|v| v == label)));
+            let found =
+                samples.iter().find(|(n, l, _)| n == name && (label.is_empty() || l.values().any(|v| v == label)));
             found.unwrap_or_else(|| panic!("no {name} of {label}")).2
         };
         for limit in limits {
@@ -238,7 +239,8 @@ mod tests {
             assert_eq!(value("toe_pool_high_water", &limit.name), limit.high_water as f64);
         }
         for name in stat.keys() {
-            let linux = LINUX.iter().find(|(_, names)| names.contains(name)).map(|(linux, _)| format!("toe_{linux}_total"));
+            let linux =
+                LINUX.iter().find(|(_, names)| names.contains(name)).map(|(linux, _)| format!("toe_{linux}_total"));
             match (impairment(name), linux) {
                 (Some((_, event)), _) => value("toe_impaired_frames_total", event),
                 (None, Some(linux)) => value(&linux, ""),

@@ -91,7 +91,8 @@ fn descriptor(text: &str) -> Result<RawFd, String> {
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| "an address is as `127.0.0.1:9464` or `[::1]:9464`".to_owned())?;
+    let address: SocketAddr =
+        text.parse().map_err(|_| "an address is as `127.0.0.1:9464` or `[::1]:9464`".to_owned())?;
     if !address.ip().is_loopback() {
         return Err("it is not of the loopback interface: name 127.0.0.1 or [::1], and put a proxy in front".to_owned());
     }

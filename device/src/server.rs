@@ -54,12 +54,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
 /// See [`SocketError`].
 pub fn bind_private(path: &Path) -> Result<UnixListener, SocketError> {
     bind_as(path, |path| {
-        let socket = rustix::net::socket_with(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            rustix::net::SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, rustix::net::SocketFlags::CLOEXEC, None)?;
         // The file gets the mode of the socket that is bound to it.
         rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
         rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new(path)?)?;

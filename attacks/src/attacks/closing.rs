@@ -79,7 +79,6 @@ struct Ends {
     ticker: Ticker,
     asked: bool,
     opened: u64,
-    end_us: u64,
     table: Table,
     timers: Option<u64>,
 }
@@ -95,7 +94,6 @@ fn make(plan: &Plan, kind: Kind) -> Box<dyn Hostile> {
         ticker: Ticker::new(plan, per_s),
         asked: false,
         opened: 0,
-        end_us: plan.end_us,
         table: plan.table,
         timers: None,
     })
@@ -121,7 +119,8 @@ impl Attacker for Ends {
                 Kind::OneSlot if self.puppets.all.len() >= 900 => {}
                 _ => {
                     let at = self.puppets.all.len();
-                    let port = if matches!(self.kind, Kind::LastAck | Kind::OneSlot) { port::ECHO } else { port::BRIEF };
+                    let port =
+                        if matches!(self.kind, Kind::LastAck | Kind::OneSlot) { port::ECHO } else { port::BRIEF };
                     self.puppets.open(lab, own_end(at as u32), port, &SYN_OPTIONS);
                 }
             }
@@ -148,13 +147,13 @@ impl Attacker for Ends {
             Kind::FinWait2 | Kind::Closing | Kind::TimeWait if tcp.has(flag::SYN) => {
                 self.puppets.say(lab, at, &[1; REQUEST_BYTES as usize]);
             }
-            Kind::FinWait2 if self.puppets.all[at].fin => self.puppets.acknowledge(lab, at),
-            Kind::Closing if self.puppets.all[at].fin => {
+            Kind::FinWait2 if tcp.has(flag::FIN) => self.puppets.acknowledge(lab, at),
+            Kind::Closing if tcp.has(flag::FIN) => {
                 let mut fin = self.puppets.all[at].segment(flag::FIN | flag::ACK);
                 fin.ack = fin.ack.wrapping_sub(1);
                 lab.send(&fin);
             }
-            Kind::TimeWait if self.puppets.all[at].fin && !tcp.text.is_empty() | tcp.has(flag::FIN) => {
+            Kind::TimeWait if tcp.has(flag::FIN) => {
                 let fin = self.puppets.all[at].segment(flag::FIN | flag::ACK);
                 lab.send(&fin);
             }
@@ -180,7 +179,6 @@ fn serve(lab: &mut Lab, tcp: &Tcp<'_>) {
 impl Hostile for Ends {
     fn leave(&mut self, lab: &mut Lab) {
         self.timers = Some(lab.timer_steps.max());
-        let _ = self.end_us;
     }
 
     fn judge(&self, lab: &Lab, _: &Run, verdict: &mut Verdict) {
@@ -201,7 +199,10 @@ impl Hostile for Ends {
             Kind::Ports => {
                 let conns = lab.card.program.conns.iter().filter(|c| c.ends.1 == own_end(0));
                 let (all, answered) = conns.fold((0, 0), |(n, a), c| (n + 1, a + u64::from(c.answered_us.is_some())));
-                verdict.rule(answered > 0 || self.table == Table::Full, format!("{answered} of {all} to the attacker were answered"));
+                verdict.rule(
+                    answered > 0 || self.table == Table::Full,
+                    format!("{answered} of {all} to the attacker were answered"),
+                );
             }
             Kind::OneSlot => {
                 let (most, opened) = (self.timers.unwrap_or(0), strangers(lab).count() as u64);

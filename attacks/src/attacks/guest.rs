@@ -63,10 +63,11 @@ impl Hostile for Guest {
     }
 
     fn judge(&self, lab: &Lab, _: &Run, verdict: &mut Verdict) {
-        let refused: u64 = ["channel-malformed", "channel-unknown-message", "channel-unknown-object", "guest-drop-context"]
-            .iter()
-            .map(|name| lab.card.counter(name))
-            .sum();
+        let refused: u64 =
+            ["channel-malformed", "channel-unknown-message", "channel-unknown-object", "guest-drop-context"]
+                .iter()
+                .map(|name| lab.card.counter(name))
+                .sum();
         let errors = lab.card.program.errors;
         verdict.rule(refused > 0, format!("{} frames said, {refused} refused with a reason", self.said));
         verdict.rule(errors == 0, format!("the honest context got {errors} errors"));

@@ -223,8 +223,12 @@ impl Hostile for Memory {
     fn judge(&self, lab: &Lab, _: &Run, verdict: &mut Verdict) {
         let on_card = strangers(lab).count();
         match self.table {
-            Table::Room => verdict.rule(on_card > 0, format!("{on_card} connections of the attacker's were on the card")),
-            Table::Full => verdict.rule(on_card == 0, format!("{on_card} connections of the attacker's on a full card")),
+            Table::Room => {
+                verdict.rule(on_card > 0, format!("{on_card} connections of the attacker's were on the card"))
+            }
+            Table::Full => {
+                verdict.rule(on_card == 0, format!("{on_card} connections of the attacker's on a full card"))
+            }
         }
     }
 }

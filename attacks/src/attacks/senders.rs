@@ -254,9 +254,9 @@ impl Hostile for Senders {
             }
             Kind::SackStorm => verdict.rule(lab.steps.max() <= 64, format!("{} steps", lab.steps.max())),
             Kind::Reneging => {
-                verdict.rule(self.first_again > 0, format!("what was reneged on came again {} times", self.first_again));
+                verdict
+                    .rule(self.first_again > 0, format!("what was reneged on came again {} times", self.first_again));
             }
         }
     }
 }
-

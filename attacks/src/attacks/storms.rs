@@ -186,8 +186,14 @@ impl Hostile for Storms {
             Kind::Ghosts => {
                 let taken: u64 = strangers(lab).chain(&lab.kernel.program.conns).map(|c| c.received).sum();
                 let open = self.puppets.open_count();
-                let honest: u64 =
-                    lab.kernel.program.conns.iter().filter(|c| c.role == crate::program::Role::Echo).map(|c| c.received).sum();
+                let honest: u64 = lab
+                    .kernel
+                    .program
+                    .conns
+                    .iter()
+                    .filter(|c| c.role == crate::program::Role::Echo)
+                    .map(|c| c.received)
+                    .sum();
                 let taken = taken - honest;
                 verdict.rule(taken == 0, format!("{taken} bytes taken on {open} connections"));
             }
