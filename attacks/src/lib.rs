@@ -5,5 +5,6 @@ pub mod frames;
 pub mod lab;
 pub mod program;
 pub mod puppets;
+pub mod report;
 pub mod run;
 pub mod steps;

@@ -1,59 +1,88 @@
-use toe_attacks::attacks;
-use toe_attacks::run::{Scale, Table, judge, run};
-fn main() {
-    let names: Vec<String> = std::env::args().skip(1).collect();
-    let scale = Scale { seed: 1, full: false };
-    for table in [Table::Room, Table::Full] {
-        let t = std::time::Instant::now();
-        let (benign, ..) = run(scale, table, None);
-        println!(
-            "benign {:?}: {:?} clients {:?} out {:?} p99 {} moved {} min {:?} steps p99 {} max {} broken {} pools {:?}",
-            table,
-            t.elapsed(),
-            benign.clients,
-            benign.outbound,
-            benign.handshake_p99_us(),
-            benign.moved.iter().sum::<u64>(),
-            benign.moved.iter().min(),
-            benign.steps.p99(),
-            benign.steps.max(),
-            benign.broken,
-            benign.pools[1].iter().map(|(n, p)| (n.clone(), p.in_use, p.high_water)).collect::<Vec<_>>()
-        );
-        for attack in attacks::all() {
-            if !names.is_empty() && !names.iter().any(|n| n == attack.name) {
-                continue;
-            }
-            let t = std::time::Instant::now();
-            let report = judge(scale, table, &attack, &benign);
-            println!(
-                "== {} {:?} {:?} sent {:?} answered {:?} steps {:.1?} thr {:.1?} p99 {:?}",
-                report.attack,
-                table,
-                t.elapsed(),
-                report.sent,
-                report.answered,
-                report.steps,
-                report.throughput_percent,
-                report.handshake_p99_us
-            );
-            if std::env::var("M").is_ok() {
-                let (r, _, _) = run(scale, table, Some(&attack));
-                println!("moved {:?}\n  vs {:?}", r.moved, benign.moved);
-                for (n, v) in &r.counters {
-                    let b = benign.counters.get(n).copied().unwrap_or(0);
-                    if *v != b {
-                        println!("    {n} {v} (benign {b})");
-                    }
-                }
-            }
-            for (rule, held) in &report.verdict.rules {
-                if !held {
-                    println!("   FAILED {rule}");
-                } else if std::env::var("V").is_ok() {
-                    println!("   {rule}");
-                }
-            }
+//! The program: runs attacks, prints a report of each, and counts the verdicts. `scripts/attacks` builds and starts it.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use toe_attacks::run::{Report, Scale, Table, judge, run};
+use toe_attacks::{attacks, report};
+
+/// Known attacks on a TCP offload engine, each against a standard card, with figures and a verdict
+#[derive(Parser)]
+#[command(name = "toe-attacks")]
+struct Options {
+    /// Attacks to run; all of them if none is named
+    names: Vec<String>,
+
+    /// Name them and end
+    #[arg(long)]
+    list: bool,
+
+    /// Of all chance: the same seed gives the same run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// The full figures (a million SYNs a second for ten seconds, a thousand honest connections a second)
+    #[arg(long)]
+    full: bool,
+
+    /// Write the reports to this file as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+
+    /// Put the table of this run into this file, between its two marks
+    #[arg(long)]
+    write_docs: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match attack(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("toe-attacks: {error:#}");
+            ExitCode::from(2)
         }
     }
+}
+
+/// Whether all held.
+fn attack(options: &Options) -> Result<bool> {
+    let all = attacks::all();
+    if options.list {
+        for attack in &all {
+            println!("{:24} {}", attack.name, attack.sends);
+        }
+        return Ok(true);
+    }
+    if let Some(unknown) = options.names.iter().find(|name| all.iter().all(|a| a.name != **name)) {
+        bail!("there is no attack `{unknown}`; --list names them");
+    }
+    if options.write_docs.is_some() && !options.names.is_empty() {
+        bail!("--write-docs wants the figures of all attacks");
+    }
+    let scale = Scale { seed: options.seed, full: options.full };
+    let mut reports: Vec<Report> = Vec::new();
+    for table in [Table::Room, Table::Full] {
+        let (benign, ..) = run(scale, table, None);
+        for attack in all.iter().filter(|a| options.names.is_empty() || options.names.iter().any(|n| n == a.name)) {
+            let judged = judge(scale, table, attack, &benign);
+            print!("{}", report::text(attack, &judged));
+            std::io::stdout().flush()?;
+            reports.push(judged);
+        }
+    }
+    if let Some(path) = &options.json {
+        let json = serde_json::to_string_pretty(&reports)?;
+        std::fs::write(path, json + "\n").with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = &options.write_docs {
+        let command = format!("scripts/attacks{} --seed {}", if options.full { " --full" } else { "" }, options.seed);
+        report::write_table(path, &command, &all, &reports)?;
+    }
+    let held = reports.iter().filter(|r| r.verdict.holds()).count();
+    println!("{held} held, {} failed", reports.len() - held);
+    Ok(held == reports.len())
 }

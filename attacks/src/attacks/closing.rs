@@ -125,7 +125,7 @@ impl Attacker for Ends {
                 }
             }
         }
-        if self.kind == Kind::OneSlot && !self.asked && self.puppets.all.len() >= 900 {
+        if self.kind == Kind::OneSlot && !self.asked && self.puppets.open_count() >= 900 {
             self.asked = true;
             (0..900).for_each(|at| self.puppets.say(lab, at, &[1; REQUEST_BYTES as usize]));
         }

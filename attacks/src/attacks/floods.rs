@@ -7,7 +7,7 @@ use super::{REST_S, Ticker, any_end, service, standard};
 use crate::frames::{Tcp, flag};
 use crate::lab::{Attacker, Lab};
 use crate::program::port;
-use crate::run::{Attack, Hostile, Plan, Run, Verdict};
+use crate::run::{Attack, Hostile, Plan, Run, Table, Verdict};
 
 pub const ATTACKS: &[Attack] = &[
     Attack {
@@ -64,11 +64,12 @@ struct Flood {
     ticker: Ticker,
     random: Random,
     resets: u64,
+    table: Table,
 }
 
 fn flood(plan: &Plan, kind: Kind) -> Box<dyn Hostile> {
     let ticker = Ticker::new(plan, plan.scale.pick(100_000, 1_000_000));
-    Box::new(Flood { kind, ticker, random: Random::new(plan.scale.seed ^ 0xf1), resets: 0 })
+    Box::new(Flood { kind, ticker, random: Random::new(plan.scale.seed ^ 0xf1), resets: 0, table: plan.table })
 }
 
 /// Every option that a SYN can have, with random values: at most 40 bytes.
@@ -127,6 +128,10 @@ impl Hostile for Flood {
         match self.kind {
             Kind::Syn | Kind::SynWithOptions => {
                 verdict.rule(self.resets == 0, format!("{} SYNs were reset", self.resets));
+                if self.table == Table::Room {
+                    let by_kernel = lab.kernel.counter("tcp-passive-opens");
+                    verdict.rule(by_kernel == 0, format!("{by_kernel} honest connections were left to the kernel"));
+                }
             }
             Kind::None(_) => {
                 let all = lab.passed_on == lab.sent && lab.answered.0 == 0;

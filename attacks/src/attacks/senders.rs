@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use toe_impair::Random;
 
-use super::{REST_S, Ticker, standard};
+use super::{REST_S, Ticker, standard, strangers};
 use crate::frames::{Tcp, flag};
 use crate::lab::{Attacker, Lab};
 use crate::program::port;
@@ -240,6 +240,9 @@ impl Hostile for Senders {
     fn judge(&self, lab: &Lab, _: &Run, verdict: &mut Verdict) {
         let sum = |lies: bool| (0..self.bytes.len()).filter(|at| self.lies(*at) == lies).map(|at| self.bytes[at]).sum();
         let (lied, honest): (u64, u64) = (sum(true), sum(false));
+        if strangers(lab).count() == 0 {
+            return verdict.rule(true, "the attacker had no connection on a full card");
+        }
         match self.kind {
             Kind::Division | Kind::Duplicates | Kind::Optimistic => {
                 let fair = honest > 0 && lied * 10 <= honest * 11;

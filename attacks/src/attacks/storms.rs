@@ -184,17 +184,8 @@ impl Hostile for Storms {
                 verdict.rule(a == b && a > 0, format!("{a} challenges alone, {b} while others were challenged"));
             }
             Kind::Ghosts => {
-                let taken: u64 = strangers(lab).chain(&lab.kernel.program.conns).map(|c| c.received).sum();
-                let open = self.puppets.open_count();
-                let honest: u64 = lab
-                    .kernel
-                    .program
-                    .conns
-                    .iter()
-                    .filter(|c| c.role == crate::program::Role::Echo)
-                    .map(|c| c.received)
-                    .sum();
-                let taken = taken - honest;
+                let taken: u64 = strangers(lab).map(|c| c.received).sum();
+                let open = strangers(lab).count();
                 verdict.rule(taken == 0, format!("{taken} bytes taken on {open} connections"));
             }
             Kind::Storm => {
