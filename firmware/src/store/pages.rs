@@ -274,7 +274,7 @@ mod tests {
             let mut pages = pool(12, 2);
             let start = Position::initial(Seq(initial));
             let mut streams = [Stream::new(0), Stream::new(1)];
-            let mut written = [Vec::new(), Vec::new()];
+            let mut written = [Vec::<u8>::new(), Vec::new()];
             streams.iter_mut().for_each(|s| s.open(&mut pages, start));
             for (i, wanted, write, release) in steps {
                 let s = &mut streams[i];

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber};
 use toe_abi::{
     Abort, Addresses, Bye, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, GetOption, Hello, Info, Limits, Listen, Mac,
-    Message, Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Stat, Taken, Unlisten, Urgent, Writer,
-    option,
+    Message, Noticed, Parsed, Process, ReceiveCredit, Release, Send, SetOption, Shutdown, Sockets, Stat, Taken,
+    Unlisten, Urgent, Writer, option,
 };
 use toe_firmware::{EcnPolicy, Profile, Tcp, Verdict};
 use toe_impair::{Random, Spec};
@@ -235,6 +235,7 @@ impl Intruder {
                 flags: self.number() as u32,
                 receive_limit: self.number(),
                 mtu: self.number() as u32,
+                policy: self.number() as u32 % 5,
             }),
             6 => Message::Unlisten(Unlisten { listener: self.id() }),
             7 => Message::Taken(Taken { listener: self.id(), taken: self.number() }),
@@ -260,7 +261,9 @@ impl Intruder {
             }
             17 => Message::Urgent(Urgent { connection: self.id(), offset: self.number() }),
             18 => Message::Noticed(Noticed { connection: self.id(), serial: self.number() }),
-            _ => match self.random.below(3) {
+            _ => match self.random.below(5) {
+                3 => Message::Sockets(Sockets { cookie: self.number(), after: self.number() }),
+                4 => Message::Process(Process { pid: self.number() as u32, uid: 0 }, &noise),
                 0 => Message::Info(Info { cookie: self.number(), connection: self.id() }),
                 1 => Message::Limits(Limits { cookie: self.number(), first: self.number() as u32 }),
                 _ => Message::Stat(Stat { cookie: self.number(), first: self.number() as u32 }),
