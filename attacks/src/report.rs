@@ -23,7 +23,8 @@ pub fn text(attack: &Attack, report: &Report) -> String {
     let (mean, steps_p99, most, benign) = report.steps;
     // Writing to a string does not fail.
     let _ = writeln!(w, "\n{}, {table}: {}", attack.name, attack.sends);
-    let _ = writeln!(w, "  sent         {frames} frames, {bytes} bytes, {per_s} a second; {passed} went on to the kernel");
+    let _ =
+        writeln!(w, "  sent         {frames} frames, {bytes} bytes, {per_s} a second; {passed} went on to the kernel");
     let _ = writeln!(w, "  answered     {} frames, {} bytes", report.answered.0, report.answered.1);
     let _ = writeln!(
         w,
@@ -31,7 +32,10 @@ pub fn text(attack: &Attack, report: &Report) -> String {
     );
     let _ = writeln!(w, "  handshakes   {p99:.1} ms (99 of 100), {p99_benign:.1} without the attack");
     let _ = writeln!(w, "  established  {all:.1} % of their throughput, the slowest {slowest:.1} %");
-    let _ = writeln!(w, "  steps        {mean:.1} on average, {steps_p99} (99 of 100), {most} at most; {benign} (99 of 100) without");
+    let _ = writeln!(
+        w,
+        "  steps        {mean:.1} on average, {steps_p99} (99 of 100), {most} at most; {benign} (99 of 100) without"
+    );
     for (name, [before, after, high]) in &report.pools {
         let _ = writeln!(w, "  pool         {name}: {before} before, {high} at most, {after} after");
     }
@@ -62,8 +66,10 @@ pub fn write_table(path: &Path, command: &str, attacks: &[Attack], reports: &[Re
             let table = if r.table == Table::Room { "room" } else { "full" };
             let (asked, completed, by_kernel) = r.clients;
             let (mean, p99, most, _) = r.steps;
-            let failed: Vec<&str> = r.verdict.rules.iter().filter(|(_, holds)| !holds).map(|(t, _)| t.as_str()).collect();
-            let verdict = if failed.is_empty() { "held".to_owned() } else { format!("**failed**: {}", failed.join("; ")) };
+            let failed: Vec<&str> =
+                r.verdict.rules.iter().filter(|(_, holds)| !holds).map(|(t, _)| t.as_str()).collect();
+            let verdict =
+                if failed.is_empty() { "held".to_owned() } else { format!("**failed**: {}", failed.join("; ")) };
             let _ = writeln!(
                 w,
                 "| {} | {table} | {} | {completed} of {asked} ({by_kernel}) | {:.1} | {:.1} % | {mean:.1}, {p99}, {most} | {verdict} |",
@@ -76,5 +82,6 @@ pub fn write_table(path: &Path, command: &str, attacks: &[Attack], reports: &[Re
     }
     let held = reports.iter().filter(|r| r.verdict.holds()).count();
     let _ = writeln!(w, "\n{held} held, {} failed.", reports.len() - held);
-    std::fs::write(path, format!("{head}{BEGIN}\n{w}{END}{tail}")).with_context(|| format!("writing {}", path.display()))
+    std::fs::write(path, format!("{head}{BEGIN}\n{w}{END}{tail}"))
+        .with_context(|| format!("writing {}", path.display()))
 }

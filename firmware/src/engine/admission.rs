@@ -11,9 +11,15 @@ use crate::store::slab::Slot;
 
 impl Firmware {
     /// Whether a SYN for this listener may have a half-open entry; if not, what is to be done with it.
-    pub(super) fn admit_syn(&mut self, listener: Slot) -> Result<(), Refusal> {
+    ///
+    /// `has_place`: whether the table has one for its 4-tuple.
+    pub(super) fn admit_syn(&mut self, listener: Slot, has_place: bool) -> Result<(), Refusal> {
         let l = &self.listeners[listener];
         let own = l.policy;
+        if !has_place {
+            // Its gauge has counted it.
+            return Err(own.unwrap_or(self.policy.of(Pool::Connections)));
+        }
         let (pool, gauge) = if l.waiting() + u64::from(l.half_open) >= l.backlog.into() {
             (Pool::Backlog, &mut self.backlog_gauge)
         } else if self.connections.gauge.free() == 0 {

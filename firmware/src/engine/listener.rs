@@ -100,9 +100,15 @@ impl Firmware {
         self.local_ends.find(self.local_hash(local), |slot| self.listeners[slot].local == *local)
     }
 
+    /// Whether there is a place for a listener at that end: always, unless somebody knows the card's key.
+    pub(super) fn has_place_to_listen(&self, local: &Endpoint) -> bool {
+        self.local_ends.has_place(self.local_hash(local))
+    }
+
     pub(super) fn add_listener(&mut self, slot: Slot) {
         let hash = self.local_hash(&self.listeners[slot].local);
-        self.local_ends.insert(hash, slot);
+        let inserted = self.local_ends.insert(hash, slot);
+        debug_assert!(inserted, "a listener without a place");
     }
 
     /// Closes a listener; its half-open entries go with it.
@@ -164,7 +170,9 @@ impl Firmware {
             self.store.counters.add(Counter::WirePassedLand);
             return self.pass_from_wire();
         }
-        if let Err(policy) = self.admit_syn(slot) {
+        // Who finds its 4-tuple in TIME-WAIT has a place.
+        let has_place = before.is_some() || self.has_place(&tuple);
+        if let Err(policy) = self.admit_syn(slot, has_place) {
             return match policy {
                 Refusal::Fallback => {
                     if let Some(before) = before {

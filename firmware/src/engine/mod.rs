@@ -301,8 +301,19 @@ impl Firmware {
             .map(Owner::from_u32)
     }
 
+    /// Gives the 4-tuple to an owner. There must be a place: see [`Self::has_place`]. Who had it until now leaves one.
     fn own(&mut self, tuple: &Tuple, owner: Owner) {
-        self.tuples.insert(self.keys.table.hash(&tuple.words()), owner.to_u32());
+        let owned = self.tuples.insert(self.keys.table.hash(&tuple.words()), owner.to_u32());
+        debug_assert!(owned, "a 4-tuple without a place");
+    }
+
+    /// Whether the table has a place for a 4-tuple that nobody has: always, unless somebody knows the card's key.
+    fn has_place(&mut self, tuple: &Tuple) -> bool {
+        let has = self.tuples.has_place(self.keys.table.hash(&tuple.words()));
+        if !has {
+            self.tuples.gauge.refuse(Reason::Connections);
+        }
+        has
     }
 
     fn disown(&mut self, tuple: &Tuple, owner: Owner) {
@@ -400,12 +411,12 @@ impl Firmware {
 
     fn forget_half_open(&mut self, slot: Slot) {
         let HalfOpen { tuple, listener, time_wait, .. } = self.half_open[slot];
+        self.disown(&tuple, Owner::HalfOpen(slot));
         if let Some(before) = self.time_wait.find(time_wait) {
             // The SYN was an old duplicate: back to TIME-WAIT (RFC 9293, 3.6.1, MAY-2, condition 2).
             self.time_wait[before].parked = false;
             self.own(&tuple, Owner::TimeWait(before));
         }
-        self.disown(&tuple, Owner::HalfOpen(slot));
         self.listeners[listener].half_open -= 1;
         self.backlog_gauge.give(1);
         self.wheel.disarm(self.timers.half_open(slot));
