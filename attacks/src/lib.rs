@@ -2,6 +2,7 @@
 
 pub mod attacks;
 pub mod frames;
+pub mod fuzz;
 pub mod lab;
 pub mod program;
 pub mod puppets;

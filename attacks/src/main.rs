@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use toe_attacks::run::{Report, Scale, Table, judge, run};
-use toe_attacks::{attacks, report};
+use toe_attacks::{attacks, fuzz, report};
 
 /// Known attacks on a TCP offload engine, each against a standard card, with figures and a verdict
 #[derive(Parser)]
 #[command(name = "toe-attacks")]
 struct Options {
-    /// Attacks to run; all of them if none is named
+    /// Attacks to run; all of them if none is named. Or `fuzz-rings` or `fuzz-channel`: bad input by number
     names: Vec<String>,
 
     /// Name them and end
@@ -27,6 +27,14 @@ struct Options {
     /// The full figures (a million SYNs a second for ten seconds, a thousand honest connections a second)
     #[arg(long)]
     full: bool,
+
+    /// Of a fuzzer: how many ring states or channel messages
+    #[arg(long, default_value_t = 1_000_000)]
+    count: u64,
+
+    /// Of a fuzzer: how many threads share them
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
+    threads: u64,
 
     /// Write the reports to this file as JSON
     #[arg(long)]
@@ -50,6 +58,11 @@ fn main() -> ExitCode {
 
 /// Whether all held.
 fn attack(options: &Options) -> Result<bool> {
+    match options.names.first().map(String::as_str) {
+        Some("fuzz-rings") => return fuzzed(options, fuzz::rings::run),
+        Some("fuzz-channel") => return fuzzed(options, fuzz::channel::run),
+        _ => {}
+    }
     let all = attacks::all();
     if options.list {
         for attack in &all {
@@ -85,4 +98,12 @@ fn attack(options: &Options) -> Result<bool> {
     let held = reports.iter().filter(|r| r.verdict.holds()).count();
     println!("{held} held, {} failed", reports.len() - held);
     Ok(held == reports.len())
+}
+
+/// Runs a fuzzer.
+fn fuzzed<T: std::fmt::Display + Send>(options: &Options, work: impl Fn(u64, u64) -> Result<T> + Sync) -> Result<bool> {
+    for (n, found) in fuzz::sharded(options.threads, options.count, options.seed, work)?.into_iter().enumerate() {
+        println!("seed {}: {found}", options.seed + n as u64);
+    }
+    Ok(true)
 }

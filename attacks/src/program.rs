@@ -200,6 +200,7 @@ impl Program {
                     flags: 0,
                     receive_limit: LIMIT,
                     mtu: 1500,
+                    policy: 0,
                 })));
             }
         }
