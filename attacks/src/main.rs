@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use toe_attacks::run::{Report, Scale, Table, judge, run};
-use toe_attacks::{attacks, fuzz, report};
+use toe_attacks::{attacks, device, fuzz, report};
 
 /// Known attacks on a TCP offload engine, each against a standard card, with figures and a verdict
 #[derive(Parser)]
@@ -27,6 +27,18 @@ struct Options {
     /// The full figures (a million SYNs a second for ten seconds, a thousand honest connections a second)
     #[arg(long)]
     full: bool,
+
+    /// The first six over the real device, in network namespaces of its own; and the SYN flood against Linux
+    #[arg(long)]
+    device: bool,
+
+    /// With --device: how long each flood lasts, in seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+
+    /// With --device: SYNs per second
+    #[arg(long, default_value_t = device::FLOOD_PER_S, value_parser = clap::value_parser!(u64).range(1000..=5_000_000))]
+    rate: u64,
 
     /// Of a fuzzer: how many ring states or channel messages
     #[arg(long, default_value_t = 1_000_000)]
@@ -62,6 +74,9 @@ fn attack(options: &Options) -> Result<bool> {
         Some("fuzz-rings") => return fuzzed(options, fuzz::rings::run),
         Some("fuzz-channel") => return fuzzed(options, fuzz::channel::run),
         _ => {}
+    }
+    if options.device {
+        return over_the_device(options);
     }
     let all = attacks::all();
     if options.list {
@@ -106,4 +121,15 @@ fn fuzzed<T: std::fmt::Display + Send>(options: &Options, work: impl Fn(u64, u64
         println!("seed {}: {found}", options.seed + n as u64);
     }
     Ok(true)
+}
+
+/// Runs what runs over the device.
+fn over_the_device(options: &Options) -> Result<bool> {
+    let time = std::time::Duration::from_secs(options.seconds);
+    let plan = device::Plan { time, per_s: options.rate, seed: options.seed };
+    let all = device::run(&plan, |flooded| println!("{}", flooded.text()))?;
+    let held = all.iter().filter(|f| f.held == Some(true)).count();
+    let failed = all.iter().filter(|f| f.held == Some(false)).count();
+    println!("{held} held, {failed} failed");
+    Ok(failed == 0)
 }

@@ -17,6 +17,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use toe_firmware::Profile;
 use toe_impair::Random;
 
+pub use floods::syn_options;
+
 use crate::lab::{BULK, CLIENTS, GUEST, Lab};
 use crate::program::Conn;
 use crate::run::{Attack, Plan};
