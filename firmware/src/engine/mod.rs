@@ -291,6 +291,11 @@ impl Firmware {
         Counters::texts()
     }
 
+    /// The hash of a 4-tuple under this card's key, which nobody can know: for tests of what the card does if somebody does.
+    pub fn tuple_hash(&self, local: Endpoint, remote: Endpoint) -> u64 {
+        self.keys.table.hash(&Tuple { local, remote }.words())
+    }
+
     fn owner(&self, tuple: &Tuple) -> Option<Owner> {
         let hash = self.keys.table.hash(&tuple.words());
         self.tuples
@@ -305,8 +310,15 @@ impl Firmware {
             .map(Owner::from_u32)
     }
 
+    /// Gives the 4-tuple to an owner. There must be a place: see [`Self::has_place`]. Who had it until now leaves one.
     fn own(&mut self, tuple: &Tuple, owner: Owner) {
-        self.tuples.insert(self.keys.table.hash(&tuple.words()), owner.to_u32());
+        let owned = self.tuples.insert(self.keys.table.hash(&tuple.words()), owner.to_u32());
+        debug_assert!(owned, "a 4-tuple without a place");
+    }
+
+    /// Whether the table has a place for a 4-tuple that nobody has: always, unless somebody knows the card's key.
+    fn has_place(&self, tuple: &Tuple) -> bool {
+        self.tuples.has_place(self.keys.table.hash(&tuple.words()))
     }
 
     fn disown(&mut self, tuple: &Tuple, owner: Owner) {
