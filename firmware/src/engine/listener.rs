@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use toe_abi::{Endpoint, Reason};
 
 use crate::counters::Counter;
+use crate::engine::admission::Metered;
 use crate::engine::{Firmware, Owner, Verdict};
 use crate::profile::Refusal;
 use crate::seq::Position;
@@ -118,6 +119,7 @@ impl Firmware {
             }
         }
         self.backlog_gauge.give(self.listeners[slot].waiting());
+        self.discharge(self.listeners[slot].context, Metered::Listeners);
         self.listeners.give(slot);
     }
 
@@ -164,7 +166,7 @@ impl Firmware {
             self.store.counters.add(Counter::WirePassedLand);
             return self.pass_from_wire();
         }
-        if let Err(policy) = self.admit_syn(slot) {
+        if let Err(policy) = self.admit_syn(slot, now) {
             return match policy {
                 Refusal::Fallback => {
                     if let Some(before) = before {
@@ -214,6 +216,8 @@ impl Firmware {
             sent_at: now,
         };
         self.listeners[slot].half_open += 1;
+        self.charge(listener.context, Metered::HalfOpen);
+        self.orders.half_open_began(id.slot);
         let taken = self.backlog_gauge.take(1);
         debug_assert!(taken, "each listener's part is its own");
         self.own(&tuple, Owner::HalfOpen(id.slot));
@@ -285,12 +289,12 @@ impl Firmware {
     /// With Fast Open that is at once, and `syn` brings text.
     pub(super) fn establish(&mut self, slot: Slot, syn: Option<&Segment<'_>>, now: Instant) -> Option<Slot> {
         let entry = self.half_open[slot];
-        let Some(id) = self.connections.take() else {
-            self.connections.gauge.refuse(Reason::Connections);
+        let listener_slot = entry.listener;
+        let Listener { context, policy, .. } = self.listeners[listener_slot];
+        let Ok(id) = self.take_connection(context, policy, now) else {
             self.store.counters.add(Counter::TcpHandshakeRefused);
             return None;
         };
-        let listener_slot = entry.listener;
         self.forget_half_open(slot);
         if let Some(before) = self.time_wait.find(entry.time_wait) {
             self.store.counters.add(Counter::TcpTimeWaitReused);

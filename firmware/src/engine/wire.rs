@@ -295,6 +295,7 @@ impl Firmware {
             self.store.counters.add(Counter::WireOut);
             return Some(headers.write(buffer, 0, |_| ()));
         }
+        self.feed(now);
         while let Some(slot) = self.wire_queue.pop(&mut self.wire_links) {
             self.store.steps.one();
             let t = &mut self.connections[slot];
