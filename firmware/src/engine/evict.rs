@@ -8,7 +8,8 @@
 //!    comes back.
 //! 3. *Out-of-order data of the greediest*: for receive pages. Connections with data beyond a gap stand in classes by how far
 //!    that reaches, each twice as far as the one below; from the highest class the one that is longest in it loses what lies
-//!    beyond its gap, and the pages of its window with it. Its peer sends that again: a loss like any other.
+//!    beyond its gap, and the pages of its window with it, if another waits that has fewer. Its peer sends that again: a loss
+//!    like any other.
 //! 4. *Connections that make no progress*: for a connection's place, and for pages. Nothing new was acknowledged by the peer,
 //!    received in order or taken by the guest for the profile's `tcp.stalled_ms` (to a second). The one that has been so
 //!    for longest is reset, and its guest told (`evicted`).
@@ -170,21 +171,11 @@ impl Firmware {
 
     /// Somebody gives pages back for those who wait for some; `false` if nobody may be asked to.
     pub(super) fn make_room(&mut self, wanted: Wanted, now: Instant) -> bool {
+        if wanted == Wanted::ReceivePage && self.prune_greediest() {
+            return true;
+        }
         if now < self.orders.pause_until {
             return false;
-        }
-        if wanted == Wanted::ReceivePage
-            && let Some(slot) = self.orders.greediest()
-        {
-            let t = &mut self.connections[slot];
-            let freed = t.receive.prune(&mut self.store.receive);
-            self.store.counters.add(Counter::EvictedOutOfOrder);
-            t.receive.count_ranges(&mut self.store.ranges);
-            let before = std::mem::take(&mut t.order.class);
-            self.orders.classify(slot, before, 0);
-            if freed > 0 {
-                return true;
-            }
         }
         let Some(slot) = self.stalled(wanted, now) else {
             self.orders.pause_until = now + PAUSE;
@@ -192,6 +183,24 @@ impl Firmware {
         };
         self.evict(slot, now);
         true
+    }
+
+    /// Of the connection that holds most beyond a gap, that is dropped, if another waits that has fewer pages.
+    fn prune_greediest(&mut self) -> bool {
+        let Some(slot) = self.orders.greediest() else { return false };
+        let pages = &mut self.store.receive;
+        let Some(waiting) = pages.first_waiting(slot) else { return false };
+        let waiting = self.connections[waiting].receive.stream.shared(pages);
+        let t = &mut self.connections[slot];
+        if t.receive.stream.shared(pages) <= waiting {
+            return false;
+        }
+        let freed = t.receive.prune(pages);
+        self.store.counters.add(Counter::EvictedOutOfOrder);
+        t.receive.count_ranges(&mut self.store.ranges);
+        let before = std::mem::take(&mut t.order.class);
+        self.orders.classify(slot, before, 0);
+        freed > 0
     }
 
     /// The connection that has made no progress for longest, holds what is wanted and may be evicted.

@@ -16,6 +16,8 @@ mod listener;
 mod pressure;
 mod requests;
 mod timers;
+#[cfg(test)]
+mod truth;
 mod wire;
 mod work;
 

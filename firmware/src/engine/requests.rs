@@ -275,7 +275,9 @@ impl Firmware {
                 }
                 None => {
                     self.contexts.gauge.refuse(Reason::Contexts);
-                    return self.error(from, Message::Hello(*m).kind(), 0, 0, Reason::Contexts);
+                    let (kind, reason) = (Message::Hello(*m).kind(), Reason::Contexts as u32);
+                    let denied = u16::from(self.policy.contexts == Refusal::Deny);
+                    return self.reply(from, Message::Error(Error { cookie: 0, object: 0, reason, kind, denied }));
                 }
             },
         };
@@ -538,7 +540,7 @@ impl Firmware {
     }
 
     fn error(&mut self, from: From, kind: u16, cookie: u64, object: u64, reason: Reason) {
-        self.reply(from, Message::Error(Error { cookie, object, reason: reason as u32, kind }));
+        self.reply(from, Message::Error(Error { cookie, object, reason: reason as u32, kind, denied: 0 }));
     }
 
     fn reply(&mut self, from: From, message: Message<'static>) {

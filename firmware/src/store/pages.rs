@@ -278,6 +278,13 @@ impl Pages {
         self.shared_free == 0 && !(self.poor.is_empty() && self.rich.is_empty())
     }
 
+    /// The first stream that waits, other than this one; of no more than two that are looked at.
+    pub fn first_waiting(&self, other_than: u32) -> Option<u32> {
+        let queue = if self.poor.is_empty() { &self.rich } else { &self.poor };
+        let first = queue.first()?;
+        if first == other_than { queue.behind(&self.links, first) } else { Some(first) }
+    }
+
     /// The next stream that wants more pages than it was granted, if there are some; it leaves the queue.
     pub fn next_hungry(&mut self) -> Option<u32> {
         if self.shared_free == 0 {
@@ -362,6 +369,8 @@ impl Stream {
             pages.forget(self, number);
         }
         self.limit = Position::default() + ((first + keep) << pages.page_bits);
+        // Who waits goes before whom it was taken from.
+        pages.wait(self, Waits::Not);
         pages.give_shared(self.account, before - keep);
     }
 
