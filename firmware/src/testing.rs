@@ -62,6 +62,7 @@ pub struct Bench {
     pub marks: bool,
     option: (u32, u64),
     info: Option<InfoResult>,
+    sockets: (u64, Vec<toe_abi::SocketEntry>),
     /// The last NOTICE.
     pub notice: Notice,
     /// How many NOTICEs there were.
@@ -199,6 +200,7 @@ impl Bench {
             marks: false,
             option: (0, 0),
             info: None,
+            sockets: (0, Vec::new()),
             notice: Notice {
                 connection: 0,
                 serial: 0,
@@ -335,6 +337,7 @@ impl Bench {
                 }
             }
             Message::InfoResult(m) => self.info = Some(m),
+            Message::SocketsResult(m, tail) => self.sockets = (m.next, toe_abi::socket_entries(tail).collect()),
             Message::OptionResult(m) => self.option = (m.reason, m.value),
             Message::ListenResult(m) if m.reason == 0 => {}
             Message::SendCredit(_) | Message::Released(_) => {}
@@ -536,6 +539,12 @@ impl Bench {
     pub fn info(&mut self) -> InfoResult {
         self.tell(&Message::Info(Info { cookie: 7, connection: self.connection }));
         self.info.take().unwrap()
+    }
+
+    /// What SOCKETS is answered with: where to go on, and the entries.
+    pub fn sockets(&mut self, after: u64) -> (u64, Vec<toe_abi::SocketEntry>) {
+        self.tell(&Message::Sockets(toe_abi::Sockets { cookie: 9, after }));
+        std::mem::take(&mut self.sockets)
     }
 
     /// The next segment of the card as text.

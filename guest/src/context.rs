@@ -18,11 +18,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac, ResourceEvent};
+use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac, ResourceEvent, SocketEntry};
 
 use crate::engine::{
     Buffers, Change, ChannelCounters, Config, ConnectionKey, Engine, LimitRow, ListenWish, ListenerKey, ListenerState,
-    Question, Reply, StatRow,
+    Process, Question, Reply, StatRow,
 };
 use crate::error::CardError;
 use crate::fallback::FallbackReason;
@@ -144,6 +144,7 @@ impl Context {
             receive_bytes_max: transport.receive_bytes_max(),
             lease: LEASE,
             buffers,
+            process: Some(Process::this()),
         };
         let core = Core {
             engine: Engine::new(Instant::now(), config),
@@ -259,6 +260,29 @@ impl Context {
             }
         }
         Err(io::Error::new(ErrorKind::InvalidData, "the card's list of counters makes no sense"))
+    }
+
+    /// Everything on the card that has an address: listeners, connections, half-open and TIME-WAIT entries of all
+    /// processes of this guest.
+    ///
+    /// # Errors
+    /// As [`Context::limits`].
+    pub fn sockets(&self) -> io::Result<Vec<SocketEntry>> {
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            match self.ask(Question::Sockets { after })? {
+                // It only goes on: a card that says otherwise would be asked for ever.
+                Reply::Sockets { next, rows } if next == 0 || next > after => {
+                    all.extend(rows);
+                    if next == 0 {
+                        return Ok(all);
+                    }
+                    after = next;
+                }
+                _ => break,
+            }
+        }
+        Err(io::Error::new(ErrorKind::InvalidData, "the card's list of connections makes no sense"))
     }
 
     /// Waits until every stream that was dropped has handed its data to the card, at most for `patience`; whether

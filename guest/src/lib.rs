@@ -53,7 +53,7 @@ pub use route::{INTERFACE_VARIABLE, Kernel};
 pub use station::{Station, StationConfig};
 pub use stream::{PathState, TcpStream};
 pub use surroundings::{Reservation, Route, Surroundings};
-pub use toe_abi::{InfoResult, ResourceEvent};
+pub use toe_abi::{InfoResult, ResourceEvent, SocketEntry, socket_timer};
 pub use transport::{PacketTransport, Transport, VhostUser, VhostUserError};
 
 /// Ends the process's shared contexts in order: waits up to `patience` until the data of dropped streams is with the

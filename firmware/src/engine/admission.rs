@@ -7,13 +7,14 @@
 //! while nobody claims anything everybody may have all of it. (Pages of memory are shared in the same manner, but by a
 //! queue of those who wait: `store/pages.rs`.)
 //!
-//! A SYN for a listener takes a half-open entry and a place in the listener's backlog, and it is let in only while a
-//! connection is free, because a handshake that could not be completed would leave the peer with half a connection.
-//! What is done when one of them is missing, the pool's policy says, or the listener's own.
+//! A SYN for a listener takes a half-open entry, and it is let in only while a connection is free and the listener's
+//! backlog has a place for it and for those before it, because a handshake that could not be completed would leave the
+//! peer with half a connection. What is done when one of them is missing, the pool's policy says, or the listener's own.
 
 use toe_abi::{LimitEntry, Reason};
 
 use crate::engine::Firmware;
+use crate::engine::listener::Listener;
 use crate::pool::Pool;
 use crate::profile::{Limits, Quota, Refusal};
 use crate::store::gauge::Gauge;
@@ -102,27 +103,37 @@ impl Firmware {
         }
     }
 
-    /// Whether a context may have one more; if not, that is counted.
-    fn admit(&mut self, context: Slot, what: Metered, now: Instant) -> Result<(), Reason> {
+    /// Why a context may not have one more, if it may not. It is not counted yet; but a claim is made.
+    fn bar(&mut self, context: Slot, what: Metered, now: Instant) -> Option<Reason> {
         let (free, capacity) = (self.gauge_of(what).free(), self.gauge_of(what).capacity());
         let competition = &mut self.competition[what as usize];
         let own = self.contexts[context].holds.of(what);
         let share = capacity / (competition.holders + u64::from(own.in_use() == 0)).max(1);
         let poor = own.in_use() < share;
-        let reason = if free == 0 {
+        if free == 0 {
             if poor {
                 competition.claimed_until = Some(now + CLAIM);
             }
-            what.pool().reason()
+            Some(what.pool().reason())
         } else if own.free() == 0 {
-            Reason::Quota
+            Some(Reason::Quota)
         } else if !poor && competition.claimed_until.is_some_and(|until| now < until) {
-            Reason::FairShare
+            Some(Reason::FairShare)
         } else {
-            return Ok(());
-        };
-        own.refuse(reason);
+            None
+        }
+    }
+
+    /// Counts that a context did not get one more.
+    fn count_refusal(&mut self, context: Slot, what: Metered, reason: Reason) {
+        self.contexts[context].holds.of(what).refuse(reason);
         self.gauge_of(what).refuse(reason);
+    }
+
+    /// Whether a context may have one more; if not, that is counted.
+    fn admit(&mut self, context: Slot, what: Metered, now: Instant) -> Result<(), Reason> {
+        let Some(reason) = self.bar(context, what, now) else { return Ok(()) };
+        self.count_refusal(context, what, reason);
         Err(reason)
     }
 
@@ -132,12 +143,16 @@ impl Firmware {
         if result != Err(what.pool().reason()) || policy != Refusal::Evict {
             return result;
         }
-        let evicted = match what {
+        if self.evict_for(what, now) { Ok(()) } else { result }
+    }
+
+    /// Another gives way; `false` if none may.
+    fn evict_for(&mut self, what: Metered, now: Instant) -> bool {
+        match what {
             Metered::Connections => self.evict_stalled(now),
-            Metered::HalfOpen => self.evict_half_open(),
+            Metered::HalfOpen => self.evict_half_open(now),
             Metered::Listeners => false,
-        };
-        if evicted { Ok(()) } else { result }
+        }
     }
 
     /// A context has one more.
@@ -189,20 +204,37 @@ impl Firmware {
         Ok(id)
     }
 
-    /// Whether a SYN for this listener may have a half-open entry; if not, what is to be done with it.
-    pub(super) fn admit_syn(&mut self, listener: Slot, now: Instant) -> Result<(), Refusal> {
-        let l = &self.listeners[listener];
-        let (own, context) = (l.policy, l.context);
-        let backlog_is_full = l.waiting() + u64::from(l.half_open) >= l.backlog.into();
-        let policy = |firmware: &Self, pool| own.unwrap_or(firmware.policy.of(pool));
-        if backlog_is_full {
-            self.backlog_gauge.refuse(Reason::Backlog);
-            return Err(policy(self, Pool::Backlog));
+    /// The pool that has no place for what a SYN for this listener begins, if there is one, and why.
+    pub(super) fn full_for_syn(&mut self, listener: &Listener, now: Instant) -> Option<(Pool, Reason)> {
+        if listener.waiting() + u64::from(listener.half_open) >= listener.backlog.into() {
+            return Some((Pool::Backlog, Reason::Backlog));
         }
-        let connections = policy(self, Pool::Connections);
-        self.admit_or_evict(context, Metered::Connections, connections, now).map_err(|_| connections)?;
-        let half_open = policy(self, Pool::HalfOpen);
-        self.admit_or_evict(context, Metered::HalfOpen, half_open, now).map_err(|_| half_open)
+        let barred = |firmware: &mut Self, what: Metered| {
+            firmware.bar(listener.context, what, now).map(|reason| (what.pool(), reason))
+        };
+        barred(self, Metered::Connections).or_else(|| barred(self, Metered::HalfOpen))
+    }
+
+    /// Counts a SYN that found `pool` full; what is to be done with it, or `None` if another has given way.
+    pub(super) fn refuse_syn(
+        &mut self,
+        listener: &Listener,
+        pool: Pool,
+        reason: Reason,
+        now: Instant,
+    ) -> Option<Refusal> {
+        let policy = listener.policy.unwrap_or(self.policy.of(pool));
+        let what = match pool {
+            Pool::Connections => Metered::Connections,
+            Pool::HalfOpen => Metered::HalfOpen,
+            _ => {
+                self.backlog_gauge.refuse(reason);
+                return Some(policy);
+            }
+        };
+        self.count_refusal(listener.context, what, reason);
+        let evicted = policy == Refusal::Evict && reason == pool.reason() && self.evict_for(what, now);
+        (!evicted).then_some(policy)
     }
 
     /// What a context holds and may hold, as it is published behind the pools.

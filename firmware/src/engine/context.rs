@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use toe_abi::{Mac, Reason};
+use toe_abi::{Mac, PROCESS_NAME_BYTES_MAX, Reason};
 
 use crate::counters::Counter;
 use crate::engine::Firmware;
@@ -10,6 +10,29 @@ use crate::engine::admission::Holdings;
 use crate::store::queue::Queue;
 use crate::store::slab::Slot;
 use crate::time::{Duration, Instant};
+
+/// The process behind a context, as it says itself (PROCESS).
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// Its number in the guest; zero if it has not said it.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its name.
+    pub name: [u8; PROCESS_NAME_BYTES_MAX],
+    /// How much of that is in use.
+    pub name_bytes: u8,
+}
+
+impl Process {
+    /// One that has said nothing of itself.
+    pub const UNKNOWN: Self = Self { pid: 0, uid: 0, name: [0; PROCESS_NAME_BYTES_MAX], name_bytes: 0 };
+
+    /// Its name.
+    pub fn name(&self) -> &[u8] {
+        &self.name[..usize::from(self.name_bytes)]
+    }
+}
 
 /// A context.
 #[derive(Debug)]
@@ -28,6 +51,8 @@ pub struct Context {
     pub lease: Duration,
     /// When it was last heard of.
     pub heard_at: Instant,
+    /// Whose it is.
+    pub process: Process,
     /// Connections that it owns.
     pub connections: u32,
     /// Listeners that it owns.
@@ -57,6 +82,7 @@ impl Context {
             outstanding: 0,
             lease: Duration::ZERO,
             heard_at: Instant::default(),
+            process: Process::UNKNOWN,
             connections: 0,
             listeners: 0,
             news: Queue::EMPTY,
@@ -73,6 +99,7 @@ impl Context {
     pub fn open(&mut self, key: u128) {
         self.key = key;
         self.outstanding = 0;
+        self.process = Process::UNKNOWN;
         self.connections = 0;
         self.listeners = 0;
         self.news = Queue::EMPTY;
@@ -124,6 +151,15 @@ impl Firmware {
         (0..self.contexts.capacity()).find(is)
     }
 
+    /// PROCESS: whose the context is. A longer name is cut.
+    pub(super) fn process(&mut self, slot: Slot, m: toe_abi::Process, name: &[u8]) {
+        let mut process = Process { pid: m.pid, uid: m.uid, ..Process::UNKNOWN };
+        let bytes = name.len().min(PROCESS_NAME_BYTES_MAX);
+        process.name[..bytes].copy_from_slice(&name[..bytes]);
+        process.name_bytes = bytes as u8;
+        self.contexts[slot].process = process;
+    }
+
     /// A sign of life.
     pub(super) fn heard(&mut self, slot: Slot, now: Instant) {
         self.contexts[slot].heard_at = now;
@@ -157,7 +193,7 @@ impl Firmware {
             }
             if self.listeners.in_use(listener) && self.listeners[listener].context == slot {
                 self.contexts[slot].listeners -= 1;
-                self.close_listener(listener);
+                self.close_listener(listener, now);
             }
         }
         while let Some(connection) = self.contexts[slot].members.first() {

@@ -42,6 +42,8 @@ pub enum Body {
     Limits { cookie: u64, first: u32 },
     /// STAT_RESULT.
     Stat { cookie: u64, first: u32 },
+    /// SOCKETS_RESULT.
+    Sockets { cookie: u64, after: u64 },
 }
 
 /// How many connections one frame may speak of: bounds the work of a call.
@@ -52,7 +54,7 @@ impl Firmware {
     /// as long as the guest has receive buffers.
     pub fn poll_guest(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         self.answer_bell();
-        let length = self.answers(buffer).or_else(|| self.news(now, buffer));
+        let length = self.answers(now, buffer).or_else(|| self.news(now, buffer));
         if length.is_some() {
             self.store.counters.add(Counter::GuestOut);
         }
@@ -61,7 +63,7 @@ impl Firmware {
     }
 
     /// A frame with the first answer, and those behind it for the same context.
-    fn answers(&mut self, buffer: &mut [u8]) -> Option<usize> {
+    fn answers(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         let &Reply { mac, key, context, .. } = self.replies.first()?;
         let frame_max = self.contexts.find(context).map_or(FRAME_UNKNOWN, |slot| self.contexts[slot].frame_bytes_max);
         let room = frame_max.min(buffer.len());
@@ -69,7 +71,7 @@ impl Firmware {
         while let Some(&reply) = self.replies.first() {
             self.store.steps.one();
             if (reply.key, reply.context, reply.mac) != (key, context, mac)
-                || !self.answer(&mut w, context, &reply.body)
+                || !self.answer(&mut w, context, &reply.body, now)
             {
                 break;
             }
@@ -85,7 +87,7 @@ impl Firmware {
         Some(w.finish())
     }
 
-    fn answer(&self, w: &mut Writer<'_>, context: u64, body: &Body) -> bool {
+    fn answer(&self, w: &mut Writer<'_>, context: u64, body: &Body, now: Instant) -> bool {
         match *body {
             Body::Message(message) => w.push(&message),
             Body::Info { cookie, slot, connection } => {
@@ -104,6 +106,7 @@ impl Firmware {
                     all.skip(first as usize).map(|entry| self.one_step(entry)).all(|entry| e.limit(&entry));
                 })
             }
+            Body::Sockets { cookie, after } => self.sockets(w, cookie, after, now),
             Body::Stat { cookie, first } => {
                 let m = StatResult { cookie, first, total: Counters::count() as u32 };
                 entries(w, &Message::StatResult(m, &[]), |e| {
@@ -250,7 +253,7 @@ fn entries(w: &mut Writer<'_>, message: &Message<'_>, write: impl FnOnce(&mut En
     w.push_entries(message, room, write)
 }
 
-fn info(t: &Tcb, cookie: u64, connection: u64) -> InfoResult {
+pub(super) fn info(t: &Tcb, cookie: u64, connection: u64) -> InfoResult {
     let us = |d: Option<Duration>| d.map_or(0, |d| u32::try_from(d.as_us()).unwrap_or(u32::MAX));
     let bytes = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     let agreed = t.agreed;

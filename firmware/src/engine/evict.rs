@@ -155,10 +155,10 @@ impl Firmware {
     }
 
     /// The oldest half-open entry gives way; `false` if there is none.
-    pub(super) fn evict_half_open(&mut self) -> bool {
+    pub(super) fn evict_half_open(&mut self, now: Instant) -> bool {
         let Some(oldest) = self.orders.half_open.first() else { return false };
         self.store.counters.add(Counter::EvictedHalfOpen);
-        self.forget_half_open(oldest);
+        self.forget_half_open(oldest, now);
         true
     }
 

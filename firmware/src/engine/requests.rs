@@ -22,6 +22,7 @@ use crate::store::slab::Slot;
 use crate::tcp::calls::Sent;
 use crate::tcp::ecn::EcnPolicy;
 use crate::tcp::fast_open::FastOpen;
+use crate::tcp::half_open::clock;
 use crate::tcp::tcb::{Due, Guest, Link, Tuple};
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Ethernet;
@@ -150,12 +151,13 @@ impl Firmware {
         match message {
             Message::Hello(m) => self.hello(from, &m, now),
             Message::Addresses(m, tail) => self.addresses(context, from, kind, &m, tail),
+            Message::Process(m, name) => self.process(context, m, name),
             Message::Connect(m) => self.connect(context, from, &m, now),
             Message::Listen(m) => self.listen(context, from, &m, now),
             Message::Unlisten(m) => {
                 if let Some(slot) = self.listener_of(context, m.listener) {
                     self.contexts[context].listeners -= 1;
-                    self.close_listener(slot);
+                    self.close_listener(slot, now);
                 }
                 self.reply(from, Message::Unlistened(Unlistened { listener: m.listener }));
             }
@@ -236,6 +238,7 @@ impl Firmware {
             },
             Message::Limits(m) => self.push_reply(from, Body::Limits { cookie: m.cookie, first: m.first }),
             Message::Stat(m) => self.push_reply(from, Body::Stat { cookie: m.cookie, first: m.first }),
+            Message::Sockets(m) => self.push_reply(from, Body::Sockets { cookie: m.cookie, after: m.after }),
             Message::Bye(_)
             | Message::Caps(_)
             | Message::ConnectResult(_)
@@ -253,7 +256,8 @@ impl Firmware {
             | Message::ResourceEvent(_)
             | Message::Received(..)
             | Message::LimitsResult(..)
-            | Message::StatResult(..) => {
+            | Message::StatResult(..)
+            | Message::SocketsResult(..) => {
                 self.store.counters.add(Counter::ChannelUnknownMessage);
                 self.error(from, kind, 0, 0, Reason::UnknownMessage);
             }
@@ -371,7 +375,7 @@ impl Firmware {
         if m.next_hop.is_group() || m.next_hop == Mac::default() {
             return Err(Reason::NextHopInvalid);
         }
-        let mut iss = Position::initial(self.initial_sequence_number(&tuple, now));
+        let mut iss = Position::initial(self.initial_sequence_number(&tuple, clock(now)));
         let before = match self.owner(&tuple) {
             Some(Owner::Connection(slot)) => {
                 let guest = &self.connections[slot].guest;

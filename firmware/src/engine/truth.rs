@@ -4,12 +4,14 @@
 //! The pools are those of [`Pool::ALL`] and the policies those of [`Pool::policies`]; which case shows a pool's truth is one
 //! `match`, so that a new pool without a case does not compile.
 
-use toe_abi::{CARD_MAC, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Reason, Unlisten, Writer, flags};
+use toe_abi::{
+    CARD_MAC, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message, Reason, Taken, Unlisten, Writer, flags,
+};
 
 use crate::engine::events::{Body, Reply};
 use crate::engine::{Event, Verdict};
 use crate::pool::{Kind, Pool};
-use crate::profile::{Profile, Refusal};
+use crate::profile::{Profile, Refusal, SynCookies};
 use crate::seq::Position;
 use crate::store::gauge::Level;
 use crate::store::pages::Stream;
@@ -27,6 +29,7 @@ fn small(pool: Pool, policy: Refusal, change: impl FnOnce(&mut Profile)) -> Benc
         (l.page_bytes, l.send_pages, l.receive_pages) = (512, 256, 256);
         (l.transmit_records, l.out_of_order_ranges) = (64, 3);
         (l.segments, l.replies, l.events) = (16, 16, 16);
+        p.tcp.syn_cookies = SynCookies::Off;
         *p.policy.of_mut(pool) = policy;
         change(p);
     })
@@ -97,8 +100,8 @@ fn case(pool: Pool, policy: Refusal) {
         Pool::ContextAddresses => addresses(policy),
         Pool::Connections => connections(policy),
         Pool::Listeners => listeners(policy),
-        Pool::Backlog => syns(policy, pool, |p| p.limits.backlog = 3),
-        Pool::HalfOpen => syns(policy, pool, |p| p.limits.half_open = 3),
+        Pool::Backlog => backlog(policy),
+        Pool::HalfOpen => half_open(policy),
         Pool::TimeWait => time_wait(policy),
         Pool::SendPages | Pool::ReceivePages if policy == Refusal::Evict => pages_evict(pool),
         Pool::SendPages | Pool::ReceivePages => pages(pool, policy),
@@ -254,33 +257,56 @@ fn syn(b: &mut Bench, rest: &str) -> Got {
     }
 }
 
-/// By the card's policy, and, on a card with another one, by the listener's own.
-fn syns(policy: Refusal, pool: Pool, change: fn(&mut Profile)) {
+/// A card with this policy and a listener that says nothing of its own, and one with another policy whose listener says this.
+fn listening(pool: Pool, policy: Refusal, change: fn(&mut Profile)) -> [Bench; 2] {
     let said = match policy {
         Refusal::Deny => 1,
         Refusal::Fallback => 2,
         Refusal::Evict => 3,
     };
     let other = pool.policies().iter().find(|p| **p != policy).unwrap();
-    for (card, own) in [(policy, 0), (*other, said)] {
+    [(policy, 0), (*other, said)].map(|(card, own)| {
         let mut b = small(pool, card, |p| {
             p.limits.listeners = 1;
             change(p);
         });
         listen(&mut b, 0, own);
+        b
+    })
+}
+
+fn half_open(policy: Refusal) {
+    for mut b in listening(Pool::HalfOpen, policy, |p| p.limits.half_open = 3) {
         shown(
             &mut b,
-            pool,
+            Pool::HalfOpen,
             policy,
             |b| syn(b, ""),
             |b| {
-                // The last that was let in, one before the one that was not.
+                // The last that was let in: with deny and fallback the one before the last.
                 b.remote.port -= u16::from(policy != Refusal::Evict);
                 b.peer("R 1");
                 b.remote.port += u16::from(policy != Refusal::Evict);
             },
         );
         assert_eq!(b.count("evicted-half-open"), u64::from(policy == Refusal::Evict));
+    }
+}
+
+/// Connections that no program takes.
+fn backlog(policy: Refusal) {
+    for mut b in listening(Pool::Backlog, policy, |p| (p.limits.backlog, p.limits.connections) = (3, 8)) {
+        let take = |b: &mut Bench| {
+            let got = syn(b, "");
+            if got == Got::It {
+                b.peer("A 1 ack 1");
+            }
+            got
+        };
+        shown(&mut b, Pool::Backlog, policy, take, |b| {
+            let slot = b.firmware.listener_at(&b.local).unwrap();
+            b.tell(&Message::Taken(Taken { listener: b.firmware.listeners.id(slot), taken: 1 }));
+        });
     }
 }
 

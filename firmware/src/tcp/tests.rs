@@ -20,5 +20,6 @@ mod segments;
 mod settings;
 mod spurious;
 mod syn_cache;
+mod syn_cookies;
 mod time_wait;
 mod window;

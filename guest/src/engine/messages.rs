@@ -84,6 +84,7 @@ impl Engine {
                 self.pressure.note(*m);
                 self.changes.push(Change::Context);
             }
+            Message::SocketsResult(m, tail) => self.answer(m.cookie, |_| request::sockets_reply(m, tail)),
             Message::Error(m) => self.handle_error(now, m),
             // What only a guest says.
             _ => self.counters.messages_impossible += 1,

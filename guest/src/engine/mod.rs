@@ -63,6 +63,25 @@ pub(crate) struct Config {
     pub(crate) receive_bytes_max: u64,
     pub(crate) lease: Duration,
     pub(crate) buffers: Buffers,
+    /// What the card is told of the process.
+    pub(crate) process: Option<Process>,
+}
+
+/// A process, for who looks at the card's connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+    pub(crate) name: String,
+}
+
+impl Process {
+    /// This one, as the kernel names it.
+    pub(crate) fn this() -> Self {
+        let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+        let name = name.trim_end().to_owned();
+        Self { pid: std::process::id(), uid: rustix::process::getuid().as_raw(), name }
+    }
 }
 
 /// Names a connection within its engine.
@@ -149,6 +168,7 @@ pub(crate) struct Engine {
     owes_keepalive: bool,
     addresses: Vec<IpAddr>,
     owes_addresses: bool,
+    owes_process: bool,
     connections: HashMap<ConnectionKey, Connection>,
     connections_by_id: HashMap<u64, ConnectionKey>,
     connections_by_cookie: HashMap<u64, ConnectionKey>,
@@ -183,6 +203,7 @@ impl Engine {
             owes_keepalive: false,
             addresses: Vec::new(),
             owes_addresses: false,
+            owes_process: false,
             connections: HashMap::new(),
             connections_by_id: HashMap::new(),
             connections_by_cookie: HashMap::new(),
@@ -363,7 +384,7 @@ impl Engine {
             Question::Option { connection, .. } | Question::Info { connection } => {
                 self.connections.get(&connection).and_then(|c| c.id)
             }
-            Question::Limits { .. } | Question::Stat { .. } => Some(0),
+            Question::Limits { .. } | Question::Stat { .. } | Question::Sockets { .. } => Some(0),
         };
         match object {
             Some(object) => request.object = object,
@@ -552,6 +573,7 @@ impl Engine {
         self.hello.stop();
         self.owes_hello = false;
         self.hello_refused = None;
+        self.owes_process = true;
         self.heard = now;
         self.keepalive = Some(now + open.lease / 3);
         self.changes.push(Change::Context);
@@ -652,6 +674,7 @@ impl Engine {
         }
         self.keepalive = Some(now + open.lease / 3);
         self.owes_keepalive = true;
+        self.owes_process = true;
         self.owes_addresses |= !self.listeners.is_empty();
         let keys: Vec<_> = self.listeners.keys().copied().collect();
         for key in keys {
@@ -700,6 +723,13 @@ impl Engine {
                 }
             });
             debug_assert!(written, "an empty frame has room for it");
+        }
+        if std::mem::take(&mut self.owes_process)
+            && let Some(process) = &self.config.process
+        {
+            let message = toe_abi::Process { pid: process.pid, uid: process.uid };
+            // Without room it is said with the next sign of life: it is for tables alone.
+            let _ = w.push(&Message::Process(message, process.name.as_bytes()));
         }
         while let Some(speaker) = self.speakers.front().copied() {
             let complete = match speaker {

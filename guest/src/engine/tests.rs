@@ -44,6 +44,7 @@ impl Bench {
             receive_bytes_max: 1 << 20,
             lease: Duration::from_secs(3),
             buffers: Buffers { send_bytes: 10_000, receive_bytes: 5_000 },
+            process: None,
         };
         Self {
             now,
