@@ -90,8 +90,8 @@ impl Holdings {
 pub struct Competition {
     /// Contexts that hold some.
     holders: u64,
-    /// Until when a claim holds.
-    claimed_until: Option<Instant>,
+    /// The last claim: until when it holds, and what each may have meanwhile, the one who claims counted.
+    claim: Option<(Instant, u64)>,
 }
 
 impl Firmware {
@@ -112,12 +112,12 @@ impl Firmware {
         let poor = own.in_use() < share;
         if free == 0 {
             if poor {
-                competition.claimed_until = Some(now + CLAIM);
+                competition.claim = Some((now + CLAIM, share));
             }
             Some(what.pool().reason())
         } else if own.free() == 0 {
             Some(Reason::Quota)
-        } else if !poor && competition.claimed_until.is_some_and(|until| now < until) {
+        } else if competition.claim.is_some_and(|(until, share)| now < until && own.in_use() >= share) {
             Some(Reason::FairShare)
         } else {
             None

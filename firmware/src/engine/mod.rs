@@ -15,6 +15,8 @@ pub(crate) mod inspect;
 mod listener;
 mod pressure;
 mod requests;
+#[cfg(test)]
+mod sharing;
 mod sockets;
 mod syn_cookie;
 mod timers;

@@ -522,6 +522,61 @@ mod tests {
         assert_eq!((pages.gauge.in_use(), pages.free_count, pages.shared_free), (0, 8, 2));
     }
 
+    /// Two accounts: the one that had everything gets nothing more while the other has less than its share and waits.
+    #[test]
+    fn accounts_that_compete_come_to_their_fair_share() {
+        // Two streams with two pages each, and eight to share.
+        let mut pages = pool(12, 2);
+        let start = Position::initial(Seq(0));
+        let page = |n: u64| start + n * 512;
+        let mut streams = [Stream::new(0), Stream::new(1)];
+        streams[1].recharge(&mut pages, 1);
+        for s in &mut streams {
+            s.open(&mut pages, start);
+        }
+        assert_eq!(streams[0].grant(&mut pages, page(8)), page(8));
+        assert_eq!(streams[0].grant(&mut pages, page(8)), page(8));
+        assert_eq!(streams[1].grant(&mut pages, page(8)), page(4), "what is left of the eight, and its own");
+        assert!(pages.is_starved() && pages.next_hungry().is_none());
+        for n in 1..=4 {
+            streams[0].release_before(&mut pages, page(n));
+            // The rich one asks first, and would take it.
+            let rich = streams[0].grant(&mut pages, page(8 + n));
+            while let Some(table) = pages.next_hungry() {
+                streams[table as usize].grant(&mut pages, page(8));
+            }
+            assert_eq!(rich, if n <= 2 { page(8) } else { page(6 + n) }, "{n}");
+        }
+        assert_eq!((streams[0].shared(&pages), streams[1].shared(&pages)), (4, 4));
+        let refused =
+            |account| pages.account(account).refusals.iter().any(|(r, n)| *r == Reason::FairShare as u32 && *n > 0);
+        assert!(refused(0) && !refused(1));
+        streams.iter_mut().for_each(|s| s.close(&mut pages));
+        assert_eq!((pages.gauge.in_use(), pages.shared_free, pages.active), (0, 8, 0));
+    }
+
+    /// A quota leaves pages to others that nobody else wants; who waits for it waits for its own account.
+    #[test]
+    fn an_account_has_no_more_than_its_quota() {
+        let plan = AccountPlan { count: 1, name: "own", pages: 6, connections: 2 };
+        let gauge = Gauge::new("pages", "deny", 12);
+        let mut pages = Pages::new((gauge, Reason::SendMemory), 12, 512, 2, 8, plan);
+        let start = Position::initial(Seq(0));
+        let page = |n: u64| start + n * 512;
+        let mut a = Stream::new(0);
+        let mut b = Stream::new(1);
+        a.open(&mut pages, start);
+        b.open(&mut pages, start);
+        assert_eq!(a.grant(&mut pages, page(8)), page(4), "two of its own, and six less the reserves of both");
+        assert_eq!(b.grant(&mut pages, page(8)), page(2));
+        assert!(pages.next_hungry().is_none() && !pages.is_starved());
+        a.release_before(&mut pages, page(2));
+        assert!(pages.next_hungry().is_some());
+        assert_eq!(pages.account(0).refusals[0], (Reason::Quota as u32, 2));
+        a.close(&mut pages);
+        b.close(&mut pages);
+    }
+
     proptest! {
         /// Two streams against plain vectors; grants always add up.
         #[test]
