@@ -6,6 +6,7 @@
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
 mod admission;
+mod audit;
 mod context;
 mod events;
 mod icmp;
@@ -42,6 +43,7 @@ use crate::tcp::timeout::{self, Kind};
 use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
+pub use audit::Contradiction;
 use context::Context;
 use events::Reply;
 use listener::Listener;

@@ -20,7 +20,6 @@ impl Links {
     }
 
     /// Whether a slot is in a queue.
-    #[cfg(test)]
     pub fn is_queued(&self, slot: Slot) -> bool {
         self.next[slot as usize] != NONE
     }
