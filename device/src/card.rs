@@ -23,6 +23,7 @@ use toe_firmware::Instant;
 use vhost_user_backend::VringMutex;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use crate::capture::{CaptureError, Request, Watch};
 use crate::datapath::{DataPath, Guest};
 use crate::management::Limit;
 use crate::net::Features;
@@ -232,6 +233,14 @@ impl Card {
     /// Every counter of device and firmware.
     pub fn stat(&self) -> BTreeMap<&'static str, u64> {
         Self::stat_of(&self.inner.lock())
+    }
+
+    /// Lets somebody see what passes.
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn capture(&self, request: Request) -> Result<Watch, CaptureError> {
+        self.inner.lock().path.capture(request)
     }
 
     /// Pools and counters at the same moment.

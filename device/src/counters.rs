@@ -114,6 +114,12 @@ counters! {
     interrupts = "interrupts",
     /// Frontends that connected.
     frontends = "frontends-connected",
+    /// Captures that began.
+    captures = "captures",
+    /// Frames that captures wanted and got.
+    capture_frames = "capture-frames",
+    /// Frames that captures wanted and did not get, because who reads them is too slow.
+    capture_lost = "capture-lost",
     /// How often the wire was not read for lack of room in the receive FIFO.
     receive_fifo_full = "receive-fifo-full",
 }

@@ -6,6 +6,7 @@
 //! into. [`management`] answers the operator.
 
 pub mod backend;
+pub mod capture;
 pub mod card;
 pub mod counters;
 pub mod datapath;

@@ -5,21 +5,30 @@
 //! | `GET /limits` | an array of pools, see [`Limit`] |
 //! | `GET /stat` | an object: counter to value |
 //! | `GET /version` | an object: `name`, `version`, `channel` (the version of the channel), `epoch` (of the firmware) |
+//! | `POST /capture` with a [`Request`] | what passes from now on, as pcapng, until the asker hangs up or has its count |
 //! | `GET /metrics` | the same for Prometheus, see [`metrics`] |
 //!
-//! It only answers questions. The socket's file belongs to who started the card, and nobody else may open it (mode 0600);
+//! It only answers questions. What makes no sense is answered with a status of 400 or more and a line of text. The socket's file belongs to who started the card, and nobody else may open it (mode 0600);
 //! over TCP everybody on this machine may ask, for numbers only.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use hyper::body::Frame;
 use serde::{Deserialize, Serialize};
 
+use crate::capture::pcapng::Encoder;
+use crate::capture::{CaptureError, Request, Watch};
 use crate::card::Card;
 use crate::metrics;
 
@@ -106,9 +115,61 @@ fn metrics_router(card: Arc<Card>, version: Version) -> Router {
 }
 
 fn router(card: Arc<Card>, version: Version) -> Router {
-    let (limits, stat) = (card.clone(), card);
+    let (limits, stat, capture) = (card.clone(), card.clone(), card);
     Router::new()
         .route("/limits", get(async move || Json(limits.limits())))
         .route("/stat", get(async move || Json(stat.stat())))
+        .route("/capture", post(async move |Json(request): Json<Request>| pcapng(&capture, request)))
         .route("/version", get(async move || Json(version.clone())))
+}
+
+fn pcapng(card: &Card, request: Request) -> Response {
+    let snaplen = request.snaplen;
+    let watch = match card.capture(request) {
+        Ok(watch) => watch,
+        Err(error @ CaptureError::Full) => return (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    match Encoder::new(snaplen) {
+        Ok(encoder) => {
+            let body = Body::new(Capture { watch, encoder, has_ended: false });
+            ([(CONTENT_TYPE, "application/x-pcapng")], body).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// A capture as the body of an answer: each of its frames is a number of whole blocks.
+struct Capture {
+    watch: Watch,
+    encoder: Encoder,
+    has_ended: bool,
+}
+
+/// A frame of the body is sent once it is that long, or nothing more waits.
+const CAPTURE_CHUNK_BYTES: usize = 64 << 10;
+
+impl hyper::body::Body for Capture {
+    type Data = Bytes;
+    type Error = pcap_file::PcapError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        while !this.has_ended && this.encoder.bytes() < CAPTURE_CHUNK_BYTES {
+            match this.watch.poll_next(context) {
+                Poll::Ready(Some(seen)) => this.encoder.add(&seen)?,
+                Poll::Ready(None) => this.has_ended = true,
+                Poll::Pending => break,
+            }
+        }
+        let blocks = this.encoder.take();
+        match (blocks.is_empty(), this.has_ended) {
+            (false, _) => Poll::Ready(Some(Ok(Frame::data(blocks.into())))),
+            (true, true) => Poll::Ready(None),
+            (true, false) => Poll::Pending,
+        }
+    }
 }

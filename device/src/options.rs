@@ -7,17 +7,22 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{ArgAction, ArgGroup, Parser};
+use toe_command_line::Shell;
 use toe_firmware::Profile;
 use toe_impair::Spec;
 
 use crate::wire::WireSpec;
+
+/// What needs no card.
+const PRINT: [&str; 4] = ["print_capabilities", "print_profile", "print_completions", "print_man_page"];
+const FRONTEND_OR_PRINT: [&str; 5] = ["fd", PRINT[0], PRINT[1], PRINT[2], PRINT[3]];
 
 /// A virtual network card with a TCP offload engine: the vhost-user backend of a virtio-net device.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "toe-nic", version, group(ArgGroup::new("frontend").args(["socket_path", "fd"])))]
 pub struct Options {
     /// Listen for the frontend (QEMU, …) on this Unix socket; a stale one is replaced
-    #[arg(long, value_name = "PATH", required_unless_present_any = ["fd", "print_capabilities", "print_profile"])]
+    #[arg(long, value_name = "PATH", required_unless_present_any = FRONTEND_OR_PRINT)]
     pub socket_path: Option<PathBuf>,
 
     /// Take the frontend's socket from this inherited descriptor, listening or connected
@@ -32,8 +37,16 @@ pub struct Options {
     #[arg(long, value_name = "NAME|FILE", value_parser = named_profile)]
     pub print_profile: Option<NamedProfile>,
 
+    /// Print completions for a shell, and exit
+    #[arg(long, value_name = "SHELL")]
+    pub print_completions: Option<Shell>,
+
+    /// Print the man page, and exit
+    #[arg(long)]
+    pub print_man_page: bool,
+
     /// What the card is plugged into: `tap:NAME`, `loop` (what is sent comes back) or `none`
-    #[arg(long, value_name = "WIRE", required_unless_present_any = ["print_capabilities", "print_profile"])]
+    #[arg(long, value_name = "WIRE", required_unless_present_any = PRINT)]
     pub wire: Option<WireSpec>,
 
     /// Make the wire bad in each direction: `loss=1%,duplicate=0.5%,reorder=2%,corrupt=0.1%,delay=10ms,jitter=1ms,rate=100mbit,queue=256kB`, any of them; the guest gets no offloads then
@@ -171,6 +184,8 @@ mod tests {
         assert_eq!(options.profile, Profile::default());
         parse_args(&["--fd", "3", "--wire", "none"]).unwrap();
         parse_args(&["--print-capabilities"]).unwrap();
+        parse_args(&["--print-man-page"]).unwrap();
+        parse_args(&["--print-completions", "zsh"]).unwrap();
         assert_eq!(parse_args(&["--print-profile", "tiny"]).unwrap().print_profile.unwrap().name, "tiny");
         assert!(parse_args(&["--wire", "none"]).unwrap_err().contains("--socket-path"));
         assert!(parse_args(&["--fd", "3"]).unwrap_err().contains("--wire"));

@@ -30,6 +30,8 @@ pub struct Listener {
     pub local: Endpoint,
     /// The most connections announced and not taken, half-open ones included.
     pub backlog: u32,
+    /// What becomes of a SYN for which there is no room, if not what the card says.
+    pub policy: Option<Refusal>,
     /// Of its connections: Nagle's algorithm is off.
     pub nodelay: bool,
     /// Of its connections: the first offset that the guest cannot take.
@@ -62,6 +64,7 @@ impl Listener {
             cookie: 0,
             local: Endpoint::new([0, 0, 0, 0].into(), 0),
             backlog: 0,
+            policy: None,
             nodelay: false,
             receive_limit: 0,
             mtu: 0,
@@ -83,7 +86,7 @@ impl Listener {
 }
 
 /// The address that stands for all of a family.
-fn any_of(ip: IpAddr) -> IpAddr {
+pub(super) fn any_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -118,6 +121,7 @@ impl Firmware {
                 }
             }
         }
+        self.backlog_gauge.give(self.listeners[slot].waiting());
         self.listeners.give(slot);
     }
 
@@ -168,17 +172,12 @@ impl Firmware {
             self.store.counters.add(Counter::WirePassedAddress);
             return self.pass_from_wire();
         }
-        let room = self.room_for_syn(&listener);
-        if self.answers_with_cookie(&listener, room) {
+        let full = self.full_for_syn(&listener);
+        if self.answers_with_cookie(&listener, full) {
             return self.send_cookie(slot, ethernet, tuple, segment, before, now);
         }
-        if let Err(reason) = room {
-            if reason == Reason::Connections {
-                self.connections.gauge.refuse(reason);
-            } else {
-                self.half_open.gauge.refuse(reason);
-            }
-            return match self.policy.half_open {
+        if let Some(pool) = full {
+            return match self.refuse_syn(slot, pool) {
                 Refusal::Fallback => {
                     if let Some(before) = before {
                         // The kernel has the 4-tuple from now on.
@@ -186,7 +185,7 @@ impl Firmware {
                     }
                     self.pass_from_wire()
                 }
-                Refusal::Deny => self.drop_from_wire(Counter::WireDropRefused),
+                Refusal::Deny | Refusal::Evict => self.drop_from_wire(Counter::WireDropRefused),
             };
         }
         let (cookie, fast) = self.fast_open_asked(slot, &tuple, segment, now);
@@ -216,19 +215,6 @@ impl Firmware {
         self.own(&tuple, Owner::HalfOpen(id.slot));
         self.send_syn_ack(id.slot, now);
         self.take_from_wire()
-    }
-
-    /// Whether a SYN for a listener finds a place for what it begins; if not, why.
-    fn room_for_syn(&self, listener: &Listener) -> Result<(), Reason> {
-        if listener.waiting() + u64::from(listener.half_open) >= listener.backlog.into() {
-            Err(Reason::Backlog)
-        } else if self.connections.gauge.free() == 0 {
-            Err(Reason::Connections)
-        } else if self.half_open.gauge.free() == 0 {
-            Err(Reason::HalfOpen)
-        } else {
-            Ok(())
-        }
     }
 
     /// What a SYN says, without what is chosen for the answer.
@@ -321,8 +307,10 @@ impl Firmware {
             listener.fast_open_reset = 0;
         }
         let news = cookie.filter(|c| *c != asked);
-        if listener.fast_open_pending + listener.fast_open_reset >= pending_max {
+        // Those of a listener that is closed live on, and its successor's count with them.
+        if listener.fast_open_pending + listener.fast_open_reset >= pending_max || self.fast_open_gauge.free() == 0 {
             self.store.counters.add(Counter::TcpFastOpenPendingFull);
+            self.fast_open_gauge.refuse(Reason::FastOpenPending);
             return (news, false);
         }
         (news, true)
@@ -332,6 +320,7 @@ impl Firmware {
     pub(super) fn fast_open_is_over(&mut self, slot: Slot, now: Instant) {
         let t = &mut self.connections[slot];
         t.fast_open.counted = false;
+        self.fast_open_gauge.give(1);
         // Reset by the peer, or by whoever pretends to be it.
         let reset = t.state == State::Closed && t.guest.reason == Reason::Refused;
         if let Some(listener) = self.listeners.find(t.guest.listener) {
@@ -366,6 +355,13 @@ impl Firmware {
         handshake: Handshake<'_, '_>,
         now: Instant,
     ) -> Option<Slot> {
+        // Handshakes that cookies complete may take the places that half-open entries counted on.
+        let listener = &self.listeners[listener_slot];
+        if listener.waiting() >= listener.backlog.into() {
+            self.backlog_gauge.refuse(Reason::Backlog);
+            self.store.counters.add(Counter::TcpHandshakeRefused);
+            return None;
+        }
         let Some(id) = self.connections.take() else {
             self.connections.gauge.refuse(Reason::Connections);
             self.store.counters.add(Counter::TcpHandshakeRefused);
@@ -374,6 +370,8 @@ impl Firmware {
         let listener_id = self.listeners.id(listener_slot);
         let listener = &mut self.listeners[listener_slot];
         listener.accepted += 1;
+        let taken = self.backlog_gauge.take(1);
+        debug_assert!(taken, "each listener's part is its own");
         let t = &mut self.connections[id.slot];
         t.guest = Guest::new(Some(listener.context), 0, listener_id);
         let limit = Position::initial(opening.irs) + 1 + listener.receive_limit.min(u64::MAX / 2);
@@ -383,6 +381,8 @@ impl Firmware {
                 opening.open(t, &mut self.store, listener.nodelay, now);
                 t.fast_open_begins(&mut self.store, syn, opening.cookie);
                 listener.fast_open_pending += 1;
+                let taken = self.fast_open_gauge.take(1);
+                debug_assert!(taken, "asked for before");
             }
         }
         t.guest.bits |= toe_abi::state::ACCEPTED;

@@ -4,6 +4,7 @@
 use crate::counters::Counter;
 use crate::engine::listener::{Handshake, Listener};
 use crate::engine::{Firmware, Owner, Verdict};
+use crate::pool::Pool;
 use crate::profile::SynCookies;
 use crate::store::slab::Slot;
 use crate::tcp::half_open::Opening;
@@ -17,12 +18,12 @@ use toe_abi::Reason;
 impl Firmware {
     /// Whether a SYN gets a cookie instead of a half-open entry. Never when the connection could not begin now anyway: a
     /// peer that believes itself connected is worse off than one that tries again.
-    pub(super) fn answers_with_cookie(&self, listener: &Listener, room: Result<(), Reason>) -> bool {
+    pub(super) fn answers_with_cookie(&self, listener: &Listener, full: Option<Pool>) -> bool {
         let has_place = listener.waiting() < listener.backlog.into() && self.connections.gauge.free() > 0;
         has_place
             && match self.store.config.syn_cookies {
                 SynCookies::Off => false,
-                SynCookies::WhenFull => room.is_err(),
+                SynCookies::WhenFull => full.is_some(),
                 SynCookies::Always => true,
             }
     }
@@ -78,14 +79,7 @@ impl Firmware {
             self.store.counters.add(Counter::TcpSynCookiesWrong);
             return None;
         };
-        let listener = &self.listeners[slot];
-        let backlog_full = listener.waiting() >= listener.backlog.into();
-        if backlog_full {
-            self.half_open.gauge.refuse(Reason::Backlog);
-        }
-        let connection =
-            if backlog_full { None } else { self.establish(slot, &opening, Handshake::Complete(None), now) };
-        let Some(connection) = connection else {
+        let Some(connection) = self.establish(slot, &opening, Handshake::Complete(None), now) else {
             // Dropped whatever the policy says: the guest knows nothing of it and would reset it. The peer's next segment
             // tries again, for as long as the cookie is good.
             self.store.counters.add(Counter::TcpSynCookiesRefused);

@@ -69,6 +69,11 @@ impl Ranges {
         self.count == 0
     }
 
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        self.count as u64
+    }
+
     fn at(&self, index: usize) -> Range {
         self.entries[usize::from(self.order[index])].range
     }

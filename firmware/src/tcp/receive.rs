@@ -5,6 +5,7 @@
 //! send can be kept; only a range too many is refused, and the peer sends that again.
 
 use crate::seq::Position;
+use crate::store::gauge::Gauge;
 use crate::store::pages::{Pages, Stream};
 use crate::tcp::ecn::Echo;
 use crate::tcp::ranges::{Noted, Ranges};
@@ -76,6 +77,8 @@ pub struct Receiver {
     /// Where it ends.
     round_end: Position,
     ranges: Ranges,
+    /// Of these, in the gauge.
+    ranges_counted: u64,
     /// Marks to be echoed (RFC 3168).
     pub echo: Echo,
     /// Octets of the segment last received that were there already: to be reported once (RFC 2883).
@@ -108,6 +111,7 @@ impl Receiver {
             round_began: Instant::default(),
             round_end: Position::default(),
             ranges: Ranges::new(ranges),
+            ranges_counted: 0,
             twice: None,
             echo: Echo::default(),
         }
@@ -250,6 +254,24 @@ impl Receiver {
         self.nxt = self.ranges.join(self.nxt);
     }
 
+    /// Brings the gauge of all ranges up to date with this connection's part of it.
+    pub fn count_ranges(&mut self, gauge: &mut Gauge) {
+        let now = self.ranges.len();
+        if self.ranges_counted != now {
+            gauge.give(self.ranges_counted);
+            let taken = gauge.take(now);
+            debug_assert!(taken, "each connection's part is its own");
+            self.ranges_counted = now;
+        }
+    }
+
+    /// At the end of a life: forgets what lies beyond gaps, and gives the pages back.
+    pub fn close(&mut self, pages: &mut Pages, ranges: &mut Gauge) {
+        self.ranges.clear();
+        self.count_ranges(ranges);
+        self.stream.close(pages);
+    }
+
     /// Whether data lies beyond a gap.
     pub fn has_gap(&self) -> bool {
         !self.ranges.is_empty()
@@ -360,7 +382,6 @@ impl Receiver {
 mod tests {
     use super::*;
     use crate::seq::Seq;
-    use crate::store::gauge::Gauge;
     use proptest::prelude::*;
 
     fn start() -> Position {

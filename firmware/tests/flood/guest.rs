@@ -50,7 +50,7 @@ impl Guest {
             }),
         );
         guest.serve(firmware, now);
-        let listen = Listen { cookie: 1, local, backlog, flags: 0, receive_limit: 1 << 40, mtu: 1500 };
+        let listen = Listen { cookie: 1, local, backlog, flags: 0, receive_limit: 1 << 40, mtu: 1500, policy: 0 };
         guest.tell(firmware, now, &Message::Listen(listen));
         guest.serve(firmware, now);
         guest

@@ -169,7 +169,7 @@ fn when_they_are_used_is_the_operators_choice() {
         let mut b = Bench::with(|p| {
             p.limits.half_open = half_open;
             p.tcp.syn_cookies = cookies;
-            p.policy.half_open = Refusal::Deny;
+            (p.policy.backlog, p.policy.half_open) = (Refusal::Deny, Refusal::Deny);
         });
         b.listen();
         for _ in 0..10 {
@@ -188,7 +188,7 @@ fn a_full_table_or_backlog_gets_no_cookie_and_takes_none() {
     // The only connection there is comes to be between SYN-ACK and ACK.
     let mut b = Bench::with(|p| {
         (p.limits.half_open, p.limits.connections) = (0, 1);
-        p.policy.half_open = Refusal::Deny;
+        p.policy.connections = Refusal::Deny;
     });
     b.listen();
     answer(&mut b, "mss 1000");
@@ -271,6 +271,7 @@ fn another_listener_is_not_concerned() {
         flags: 0,
         receive_limit: 1 << 40,
         mtu: b.mtu,
+        policy: 0,
     }));
     let of_first = b.local;
     b.local = other;
