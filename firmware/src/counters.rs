@@ -13,6 +13,8 @@ macro_rules! counters {
         pub enum Counter { $( $(#[doc = $doc])+ $name, )* }
 
         const NAMES: &[&str] = &[$($text),*];
+
+        const TEXTS: &[&str] = &[$(concat!($($doc),+)),*];
     };
 }
 
@@ -143,6 +145,14 @@ counters! {
     TcpHalfOpenTimedOut = "tcp-half-open-timed-out",
     /// Half-open entries that a RST ended.
     TcpHalfOpenReset = "tcp-half-open-reset",
+    /// SYNs answered with a cookie.
+    TcpSynCookiesSent = "tcp-syn-cookies-sent",
+    /// Connections that began with the echo of a cookie.
+    TcpSynCookiesTaken = "tcp-syn-cookies-taken",
+    /// Segments for a listener that could have been the echo of a cookie and were not: passed on to the guest.
+    TcpSynCookiesWrong = "tcp-syn-cookies-wrong",
+    /// Right cookies that found no connection free or the backlog full.
+    TcpSynCookiesRefused = "tcp-syn-cookies-refused",
     /// Completed handshakes refused because no connection was free.
     TcpHandshakeRefused = "tcp-handshake-refused",
     /// TIME-WAIT entries that gave way to newer ones.
@@ -263,6 +273,11 @@ impl Counters {
     /// How many counters there are.
     pub fn count() -> usize {
         NAMES.len()
+    }
+
+    /// Their names and what each counts, in the same order.
+    pub fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        NAMES.iter().zip(TEXTS).map(|(name, text)| (*name, text.trim()))
     }
 
     /// All of them, in their order.

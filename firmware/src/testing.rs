@@ -61,6 +61,7 @@ pub struct Bench {
     pub marks: bool,
     option: (u32, u64),
     info: Option<InfoResult>,
+    sockets: (u64, Vec<toe_abi::SocketEntry>),
     /// The last NOTICE.
     pub notice: Notice,
     /// How many NOTICEs there were.
@@ -157,7 +158,11 @@ impl Bench {
     /// The same with another seed of everything that is random.
     pub fn with_seed(seed: [u8; 32], change: impl FnOnce(&mut Profile)) -> Self {
         let mut profile = Profile::default();
+        // Small, so that it boots quickly; with as much payload memory as any.
         profile.limits.connections = 16;
+        profile.limits.half_open = 256;
+        profile.limits.time_wait = 256;
+        profile.limits.transmit_records = 16_384;
         // A script says what it wants to know of the beginning.
         profile.tcp.quick_acks = 0;
         change(&mut profile);
@@ -181,6 +186,7 @@ impl Bench {
             marks: false,
             option: (0, 0),
             info: None,
+            sockets: (0, Vec::new()),
             notice: Notice {
                 connection: 0,
                 serial: 0,
@@ -304,9 +310,12 @@ impl Bench {
                 }
             }
             Message::InfoResult(m) => self.info = Some(m),
+            Message::SocketsResult(m, tail) => self.sockets = (m.next, toe_abi::socket_entries(tail).collect()),
             Message::OptionResult(m) => self.option = (m.reason, m.value),
             Message::ListenResult(m) if m.reason == 0 => {}
             Message::SendCredit(_) | Message::Released(_) => {}
+            // Those of small pools come often; who wants them reads the card's own.
+            Message::ResourceEvent(_) => {}
             ref other => self.messages.push(format!("{other:?}")),
         }
     }
@@ -350,6 +359,7 @@ impl Bench {
             flags,
             receive_limit: 1 << 40,
             mtu: self.mtu,
+            policy: 0,
         }));
     }
 
@@ -503,6 +513,12 @@ impl Bench {
     pub fn info(&mut self) -> InfoResult {
         self.tell(&Message::Info(Info { cookie: 7, connection: self.connection }));
         self.info.take().unwrap()
+    }
+
+    /// What SOCKETS is answered with: where to go on, and the entries.
+    pub fn sockets(&mut self, after: u64) -> (u64, Vec<toe_abi::SocketEntry>) {
+        self.tell(&Message::Sockets(toe_abi::Sockets { cookie: 9, after }));
+        std::mem::take(&mut self.sockets)
     }
 
     /// The next segment of the card as text.
@@ -749,5 +765,5 @@ fn parse(frame: &[u8]) -> Segment<'_> {
     assert_eq!((ethernet.source, ethernet.destination), (GUEST_MAC, PEER_MAC));
     let located = ip::find_tcp(ethernet.ethertype, packet).unwrap();
     assert!(segment::checksum_is_right(located.source, located.destination, located.tcp));
-    Segment::parse(located.tcp).unwrap()
+    Segment::parse(located.tcp, &crate::work::Steps::default()).unwrap()
 }

@@ -9,18 +9,20 @@ use toe_abi::{
     Action, Addresses, Caps, Connect, ConnectResult, ETHERTYPE, Error, FRAME_BYTES_MAX, FirmwareEvent, FrameError,
     FrameHeader, GetOption, Hello, Listen, ListenResult, Mac, Message, Noticed, OptionResult, ParseError, Parsed,
     Reason, ReceiveCredit, Released, Send, SetOption, Shutdown, Taken, Unlistened, Urgent, VERSION, flags,
+    listen_policy,
 };
 
 use crate::counters::Counter;
 use crate::engine::events::{Body, Reply};
 use crate::engine::listener::Listener;
-use crate::engine::{Firmware, Owner, Verdict};
+use crate::engine::{Call, Firmware, Owner, Verdict};
 use crate::profile::Refusal;
 use crate::seq::Position;
 use crate::store::slab::Slot;
 use crate::tcp::calls::Sent;
 use crate::tcp::ecn::EcnPolicy;
 use crate::tcp::fast_open::FastOpen;
+use crate::tcp::half_open::clock;
 use crate::tcp::tcb::{Due, Guest, Link, Tuple};
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Ethernet;
@@ -43,6 +45,12 @@ struct From {
 impl Firmware {
     /// Takes a frame from the guest, Ethernet header first.
     pub fn handle_guest(&mut self, now: Instant, frame: &[u8]) -> Verdict {
+        let verdict = self.guest_frame(now, frame);
+        self.worked(Call::HandleGuest);
+        verdict
+    }
+
+    fn guest_frame(&mut self, now: Instant, frame: &[u8]) -> Verdict {
         self.store.counters.add(Counter::GuestIn);
         let Some((ethernet, _)) = Ethernet::split(frame) else {
             self.store.counters.add(Counter::GuestDropRunt);
@@ -92,6 +100,7 @@ impl Firmware {
     /// A frame that names no context: only HELLO makes sense.
     fn first_contact(&mut self, parsed: &Parsed<'_>, from: From, now: Instant) {
         for message in parsed.messages.clone() {
+            self.store.steps.one();
             match message {
                 Ok(Message::Hello(hello)) => {
                     self.store.counters.add(Counter::ChannelMessages);
@@ -108,6 +117,7 @@ impl Firmware {
 
     fn messages(&mut self, context: Slot, from: From, parsed: &Parsed<'_>, now: Instant) {
         for message in parsed.messages.clone() {
+            self.store.steps.one();
             match message {
                 Ok(message) => {
                     self.store.counters.add(Counter::ChannelMessages);
@@ -141,18 +151,20 @@ impl Firmware {
         match message {
             Message::Hello(m) => self.hello(from, &m, now),
             Message::Addresses(m, tail) => self.addresses(context, from, kind, &m, tail),
+            Message::Process(m, name) => self.process(context, m, name),
             Message::Connect(m) => self.connect(context, from, &m, now),
             Message::Listen(m) => self.listen(context, from, &m),
             Message::Unlisten(m) => {
                 if let Some(slot) = self.listener_of(context, m.listener) {
                     self.contexts[context].listeners -= 1;
-                    self.close_listener(slot);
+                    self.close_listener(slot, now);
                 }
                 self.reply(from, Message::Unlistened(Unlistened { listener: m.listener }));
             }
             Message::Taken(Taken { listener, taken }) => match self.listener_of(context, listener) {
                 Some(slot) if taken <= self.listeners[slot].accepted => {
                     let listener = &mut self.listeners[slot];
+                    self.backlog_gauge.give(taken.saturating_sub(listener.taken));
                     listener.taken = listener.taken.max(taken);
                 }
                 Some(_) => {
@@ -226,6 +238,7 @@ impl Firmware {
             },
             Message::Limits(m) => self.push_reply(from, Body::Limits { cookie: m.cookie, first: m.first }),
             Message::Stat(m) => self.push_reply(from, Body::Stat { cookie: m.cookie, first: m.first }),
+            Message::Sockets(m) => self.push_reply(from, Body::Sockets { cookie: m.cookie, after: m.after }),
             Message::Bye(_)
             | Message::Caps(_)
             | Message::ConnectResult(_)
@@ -240,9 +253,11 @@ impl Firmware {
             | Message::InfoResult(_)
             | Message::Error(_)
             | Message::FirmwareEvent(_)
+            | Message::ResourceEvent(_)
             | Message::Received(..)
             | Message::LimitsResult(..)
-            | Message::StatResult(..) => {
+            | Message::StatResult(..)
+            | Message::SocketsResult(..) => {
                 self.store.counters.add(Counter::ChannelUnknownMessage);
                 self.error(from, kind, 0, 0, Reason::UnknownMessage);
             }
@@ -294,13 +309,19 @@ impl Firmware {
     }
 
     fn addresses(&mut self, context: Slot, from: From, kind: u16, m: &Addresses, tail: &[u8]) {
+        self.store.steps.add(tail.len() as u64 / 16);
         let addresses = tail.chunks_exact(16).map(|b| {
             let mut octets = [0; 16];
             octets.copy_from_slice(b);
             IpAddr::from(octets).to_canonical()
         });
-        if !self.contexts[context].set_addresses(addresses) {
-            self.contexts.gauge.refuse(Reason::Addresses);
+        let before = self.contexts[context].address_count();
+        if self.contexts[context].set_addresses(addresses) {
+            self.addresses_gauge.give(before);
+            let taken = self.addresses_gauge.take(self.contexts[context].address_count());
+            debug_assert!(taken, "each context's part is its own");
+        } else {
+            self.addresses_gauge.refuse(Reason::Addresses);
             self.error(from, kind, m.cookie, 0, Reason::Addresses);
         }
     }
@@ -348,7 +369,7 @@ impl Firmware {
         if m.next_hop.is_group() || m.next_hop == Mac::default() {
             return Err(Reason::NextHopInvalid);
         }
-        let mut iss = Position::initial(self.initial_sequence_number(&tuple, now));
+        let mut iss = Position::initial(self.initial_sequence_number(&tuple, clock(now)));
         match self.owner(&tuple) {
             Some(Owner::Connection(slot)) => {
                 let guest = &self.connections[slot].guest;
@@ -444,7 +465,8 @@ impl Firmware {
             context,
             cookie: m.cookie,
             local: m.local,
-            backlog: m.backlog,
+            backlog: m.backlog.min(self.backlog_max),
+            policy: own_policy(m.policy),
             nodelay: m.flags & flags::NODELAY != 0,
             fast_open: m.flags & flags::FAST_OPEN != 0,
             receive_limit: m.receive_limit,
@@ -538,9 +560,19 @@ impl Firmware {
     }
 }
 
+/// What LISTEN says of SYNs for which there is no room; `None`: what the card says.
+fn own_policy(said: u32) -> Option<Refusal> {
+    match said {
+        listen_policy::DENY => Some(Refusal::Deny),
+        listen_policy::FALLBACK => Some(Refusal::Fallback),
+        listen_policy::EVICT => Some(Refusal::Evict),
+        _ => None,
+    }
+}
+
 fn action(policy: Refusal) -> Action {
     match policy {
-        Refusal::Deny => Action::Deny,
+        Refusal::Deny | Refusal::Evict => Action::Deny,
         Refusal::Fallback => Action::Fallback,
     }
 }

@@ -13,6 +13,7 @@
 use super::gauge::Gauge;
 use crate::profile::PAGES_RESERVED;
 use crate::seq::Position;
+use crate::work::Steps;
 
 type Page = u32;
 const NONE: Page = Page::MAX;
@@ -31,6 +32,8 @@ pub struct Pages {
     pub gauge: Gauge,
     /// Pages that may be granted beyond the reserved ones.
     shared_free: u64,
+    /// Two steps for every page that is taken, one of them for when it is given back, and one whenever it is touched.
+    pub steps: Steps,
 }
 
 /// One direction's window over the pool. Which one of the pool's tables is its own is fixed at boot.
@@ -59,6 +62,7 @@ impl Pages {
             page_bits: page_bytes.trailing_zeros(),
             gauge,
             shared_free: u64::from(count) - u64::from(streams) * u64::from(PAGES_RESERVED),
+            steps: Steps::default(),
         }
     }
 
@@ -158,7 +162,9 @@ impl Stream {
         while !bytes.is_empty() {
             let number = pages.number(position);
             let mut page = *pages.entry(self, number);
+            pages.steps.one();
             if page == NONE {
+                pages.steps.one();
                 // Cannot fail: what is granted is never more than there is.
                 let Some(last) = pages.free_count.checked_sub(1) else {
                     debug_assert!(false, "granted more than there is");
@@ -183,6 +189,7 @@ impl Stream {
         while !into.is_empty() {
             let index =
                 self.table as usize * pages.table_len + (pages.number(position) as usize & (pages.table_len - 1));
+            pages.steps.one();
             let page = pages.tables[index];
             let offset = position.raw() as usize & (page_bytes - 1);
             let length = into.len().min(page_bytes - offset);
@@ -267,7 +274,7 @@ mod tests {
             let mut pages = pool(12, 2);
             let start = Position::initial(Seq(initial));
             let mut streams = [Stream::new(0), Stream::new(1)];
-            let mut written = [Vec::new(), Vec::new()];
+            let mut written = [Vec::<u8>::new(), Vec::new()];
             streams.iter_mut().for_each(|s| s.open(&mut pages, start));
             for (i, wanted, write, release) in steps {
                 let s = &mut streams[i];

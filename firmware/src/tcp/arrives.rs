@@ -6,7 +6,7 @@ use toe_abi::{Reason, state};
 use crate::counters::Counter;
 use crate::profile::CongestionControl;
 use crate::seq::Position;
-use crate::tcp::ecn::{self, EcnPolicy};
+use crate::tcp::ecn;
 use crate::tcp::receive::{AckNeed, Arrival};
 use crate::tcp::recovery::Ack;
 use crate::tcp::spurious;
@@ -136,14 +136,13 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     t.send.wl2 = t.send.una;
 }
 
-/// RFC 3168, 6.1.1: a SYN-ACK agrees to what our first SYN asked for (a SYN that was sent again asks for nothing); a SYN
-/// that crosses ours asks.
+/// RFC 3168, 6.1.1: a SYN-ACK agrees to what our first SYN asked for (a SYN that was sent again asks for nothing). SYNs that
+/// cross agree if both ask: whether the peer ever sees our SYN-ACK, which would answer its own, depends on which of the two
+/// SYN-ACKs is first.
 fn agrees_on_ecn(t: &Tcb, flags: Flags) -> bool {
-    if flags.has(Flags::ACK) {
-        t.asks_for_ecn() && t.syn_transmissions == 1 && ecn::is_setup_syn_ack(flags)
-    } else {
-        t.settings.ecn != EcnPolicy::Off && ecn::is_setup_syn(flags)
-    }
+    let asked = t.asks_for_ecn() && t.syn_transmissions == 1;
+    let answered = if flags.has(Flags::ACK) { ecn::is_setup_syn_ack(flags) } else { ecn::is_setup_syn(flags) };
+    asked && answered
 }
 
 /// 3.10.7.4.
@@ -210,8 +209,8 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         }
         store.counters.add(Counter::TcpOutOfWindow);
         if !reset {
-            if seq > t.receive.irs {
-                t.receive.note_twice(seq, seq + segment.text.len() as u64);
+            if !segment.text.is_empty() && seq > t.receive.irs {
+                t.receive.note_twice(seq, seq + segment.text.len() as u64, &store.steps);
             }
             answer_unacceptable(t, store, length, now);
         }
@@ -513,6 +512,7 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         }
         Arrival::NoRange => {
             store.counters.add(Counter::TcpOutOfOrderDropped);
+            store.ranges.refuse(Reason::OutOfOrder);
             t.receive.ack = AckNeed::Now;
         }
     }

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use toe_abi::{Endpoint, Mac, Reason, state};
 
 use crate::counters::{Counter, Counters};
-use crate::profile::{CongestionControl, Tcp};
+use crate::profile::{CongestionControl, SynCookies, Tcp};
 use crate::seq::Position;
+use crate::store::gauge::Gauge;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
 use crate::tcp::ecn::EcnPolicy;
@@ -27,6 +28,7 @@ use crate::tcp::user_timeout::UserTimeout;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
 use crate::wire::{ip, segment};
+use crate::work::Steps;
 
 /// The two ends of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -203,6 +205,8 @@ pub struct Config {
     pub initial_window: u32,
     /// When FINs cross, the acknowledgement of the peer's repeats ours.
     pub repeat_fin: bool,
+    /// When a SYN is answered with a cookie.
+    pub syn_cookies: SynCookies,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
     /// Fast Open is allowed, and of a listener so many may be pending.
@@ -230,6 +234,7 @@ impl Config {
             rto_max: ms(tcp.rto_max_ms),
             initial_window: tcp.initial_window_segments,
             repeat_fin: tcp.repeat_fin,
+            syn_cookies: tcp.syn_cookies,
             syn_ack_retries: tcp.syn_ack_retries,
             fast_open: tcp.fast_open.then_some(tcp.fast_open_pending),
             settings: Settings::new(tcp.congestion, tcp.ecn),
@@ -248,10 +253,14 @@ pub struct Store {
     pub receive: Pages,
     /// Segments in flight.
     pub records: Records,
+    /// How many stretches of data lie beyond gaps.
+    pub ranges: Gauge,
     /// Counters.
     pub counters: Counters,
     /// What is fixed.
     pub config: Config,
+    /// What is counted of the work that none of the pools counts.
+    pub steps: Steps,
 }
 
 /// Something to be sent out of turn.
@@ -591,7 +600,7 @@ impl Tcb {
     pub fn free(&mut self, store: &mut Store) {
         self.send.stream.close(&mut store.send);
         self.send.records.close(&mut store.records);
-        self.receive.stream.close(&mut store.receive);
+        self.receive.close(&mut store.receive, &mut store.ranges);
     }
 
     /// Whether the guest may not know yet that this is its connection: it broke before the guest has said anything of

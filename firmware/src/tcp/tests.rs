@@ -23,5 +23,6 @@ mod segments;
 mod settings;
 mod spurious;
 mod syn_cache;
+mod syn_cookies;
 mod time_wait;
 mod window;

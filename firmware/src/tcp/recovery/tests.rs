@@ -63,8 +63,8 @@ impl Path {
 
     /// Sends the first lost segment again; its first octet.
     fn again(&mut self) -> Option<u64> {
-        let slot = self.r.first_lost(&self.sender, &self.records)?;
-        self.r.retransmitted(&mut self.records, slot, self.now, 0);
+        let slot = self.sender.records.first_lost()?;
+        self.r.retransmitted(&mut self.sender, &mut self.records, slot, self.now, 0);
         Some(self.records.get(slot).start.since(at(0)))
     }
 
