@@ -29,6 +29,7 @@ impl Firmware {
         let gauge = match pool {
             Pool::Backlog => &mut self.backlog_gauge,
             Pool::Connections => &mut self.connections.gauge,
+            Pool::Tuples => &mut self.tuples.gauge,
             _ => &mut self.half_open.gauge,
         };
         gauge.refuse(pool.reason());

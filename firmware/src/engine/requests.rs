@@ -46,7 +46,7 @@ impl Firmware {
     /// Takes a frame from the guest, Ethernet header first.
     pub fn handle_guest(&mut self, now: Instant, frame: &[u8]) -> Verdict {
         let verdict = self.guest_frame(now, frame);
-        self.worked(Call::HandleGuest);
+        self.worked(Call::HandleGuest, true, now);
         verdict
     }
 
@@ -391,6 +391,10 @@ impl Firmware {
             }
             Some(Owner::TimeWait(_)) | None => {}
         }
+        if !self.has_place(&tuple) {
+            self.tuples.gauge.refuse(Reason::Connections);
+            return Err(Reason::Connections);
+        }
         let Some(id) = self.connections.take() else {
             self.connections.gauge.refuse(Reason::Connections);
             return Err(Reason::Connections);
@@ -456,6 +460,10 @@ impl Firmware {
             let listener = &self.listeners[slot];
             let again = listener.context == context && listener.cookie == m.cookie;
             return if again { Ok(self.listeners.id(slot)) } else { Err(Reason::AddressInUse) };
+        }
+        if !self.has_place_to_listen(&m.local) {
+            self.listeners.gauge.refuse(Reason::Listeners);
+            return Err(Reason::Listeners);
         }
         let Some(id) = self.listeners.take() else {
             self.listeners.gauge.refuse(Reason::Listeners);
