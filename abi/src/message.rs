@@ -152,6 +152,8 @@ layout! {
         receive_limit: u64,
         /// The MTU of the guest's interface, in bytes; bounds the MSS.
         mtu: u32,
+        /// What becomes of a SYN for which a pool has no room: see [`listen_policy`].
+        policy: u32,
     }
 }
 
@@ -655,6 +657,45 @@ macro_rules! messages {
     };
 }
 
+layout! {
+    /// A pool's use has passed three quarters, or all, of its capacity, or is well below again. A hint, sent once: LIMITS
+    /// has what is true.
+    ResourceEvent {
+        /// The pool's index in LIMITS_RESULT.
+        pool: u32,
+        /// See [`level`].
+        level: u32,
+        /// How many were in use when the event was written.
+        in_use: u64,
+        /// How many there are.
+        capacity: u64,
+    }
+}
+
+/// How full a pool is, in RESOURCE_EVENT. It rises at once and falls, to [`NORMAL`](level::NORMAL), only when less than five
+/// eighths are in use.
+pub mod level {
+    /// Nothing to warn of.
+    pub const NORMAL: u32 = 0;
+    /// Three quarters or more were in use.
+    pub const HIGH: u32 = 1;
+    /// All of it was.
+    pub const FULL: u32 = 2;
+}
+
+/// What becomes of a SYN for which a pool has no room, by the wish of the listener's program. A value that the card does not
+/// know means [`OF_CARD`](listen_policy::OF_CARD).
+pub mod listen_policy {
+    /// What the card's profile says of the pool.
+    pub const OF_CARD: u32 = 0;
+    /// The SYN is dropped.
+    pub const DENY: u32 = 1;
+    /// The SYN is passed on to the guest's own stack.
+    pub const FALLBACK: u32 = 2;
+    /// Another gives way, where the pool allows that.
+    pub const EVICT: u32 = 3;
+}
+
 messages! {
     fixed {
         Hello = 0x0101,
@@ -688,6 +729,7 @@ messages! {
         InfoResult = 0x0231,
         Error = 0x0240,
         FirmwareEvent = 0x0241,
+        ResourceEvent = 0x0242,
     }
     tailed {
         Addresses = 0x0103,
@@ -716,6 +758,8 @@ pub struct LimitEntry<'a> {
     /// How often the pool refused, by reason (a pool has at most [`LIMIT_REASONS_MAX`]; the rest of the places hold
     /// [`Reason::None`](crate::Reason::None)).
     pub refusals: [(u32, u64); LIMIT_REASONS_MAX],
+    /// The most that one of those who share the pool can hold; zero if nothing but the capacity bounds it.
+    pub each: u32,
 }
 
 /// The most reasons for which a pool can refuse.
@@ -812,6 +856,10 @@ layout! {
         name_bytes: u8,
         /// Bytes of the policy's name, which follows the pool's.
         policy_bytes: u8,
+        /// Zero.
+        reserved: u16,
+        /// See [`LimitEntry`].
+        each: u32,
     }
 }
 
@@ -903,6 +951,8 @@ impl<'a> EntryWriter<'a> {
             reason_3,
             name_bytes: name.len() as u8,
             policy_bytes: policy.len() as u8,
+            reserved: 0,
+            each: entry.each,
         }
         .put(room);
         room[fixed_bytes..fixed_bytes + name.len()].copy_from_slice(name);
@@ -987,6 +1037,7 @@ pub fn limit_entries(mut tail: &[u8]) -> impl Iterator<Item = LimitEntry<'_>> {
                 (f.reason_2, f.refusals_2),
                 (f.reason_3, f.refusals_3),
             ],
+            each: f.each,
         })
     })
 }

@@ -89,6 +89,7 @@ fn entries_are_read_as_written() {
         in_use: 3,
         high_water: 5,
         refusals: [(2, 4), (0, 0), (0, 0), (0, 0)],
+        each: 6,
     };
     let mut buffer = [0; 300];
     let mut w = EntryWriter::new(&mut buffer);

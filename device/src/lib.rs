@@ -10,6 +10,7 @@ pub mod capture;
 pub mod card;
 pub mod counters;
 pub mod datapath;
+pub mod events;
 pub mod fifo;
 pub mod flow;
 pub mod management;
@@ -131,7 +132,6 @@ impl Device {
             Some(address) => Some(TcpListener::bind(address).map_err(|error| Error::Metrics(address, error))?),
             None => None,
         };
-        let doors = management::Doors { management, metrics };
         let mut wire = wire.open()?;
         if let Some((spec, seed)) = impair {
             wire = Box::new(Impaired::new(wire, spec, seed));
@@ -142,7 +142,8 @@ impl Device {
         let firmware = Firmware::new(&profile, seed, epoch, Instant::from_us(0))?;
         let features = Features::offered(queue_pairs, wire.carries_offloads());
         let fifo_frames = profile.limits.receive_fifo_frames as usize;
-        let path = DataPath::new(firmware, wire, fifo_frames, usize::from(queue_pairs));
+        let mut path = DataPath::new(firmware, wire, fifo_frames, usize::from(queue_pairs));
+        let doors = management::Doors { management, metrics, log: path.follow() };
         let card = Arc::new(Card::new(path, start).map_err(system("event descriptors"))?);
         let stop = Arc::new(Stop::new().map_err(system("event descriptors"))?);
         let mut device =

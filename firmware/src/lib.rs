@@ -10,7 +10,7 @@
 //! | `tcp` | one connection: RFC 9293 and what was added to it |
 //! | `wire` | Ethernet, IP and TCP as bytes |
 //! | `store` | the card's memory: slabs, pages, queues, the table, the timer wheel |
-//! | `profile` | every limit and default |
+//! | `pool`, `profile` | the list of all pools; every limit and default |
 //! | `chance`, `seq`, `time`, `counters` | keys, sequence numbers, moments, what is counted |
 //! | `work` | the steps that all of it takes |
 
@@ -19,6 +19,7 @@
 mod chance;
 mod counters;
 mod engine;
+mod pool;
 mod profile;
 mod seq;
 mod store;
@@ -29,7 +30,9 @@ mod time;
 mod wire;
 mod work;
 
-pub use engine::{Call, Checksum, Firmware, Verdict, Work};
-pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Refusal, Tcp};
+pub use engine::{Call, Checksum, Event, Firmware, Verdict, Work};
+pub use pool::{Kind, Pool};
+pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Refusal, Tcp};
+pub use store::gauge::Level;
 pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};

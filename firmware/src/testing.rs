@@ -158,7 +158,11 @@ impl Bench {
     /// The same with another seed of everything that is random.
     pub fn with_seed(seed: [u8; 32], change: impl FnOnce(&mut Profile)) -> Self {
         let mut profile = Profile::default();
+        // Small, so that it boots quickly; with as much payload memory as any.
         profile.limits.connections = 16;
+        profile.limits.half_open = 256;
+        profile.limits.time_wait = 256;
+        profile.limits.transmit_records = 16_384;
         // A script says what it wants to know of the beginning.
         profile.tcp.quick_acks = 0;
         change(&mut profile);
@@ -310,6 +314,8 @@ impl Bench {
             Message::OptionResult(m) => self.option = (m.reason, m.value),
             Message::ListenResult(m) if m.reason == 0 => {}
             Message::SendCredit(_) | Message::Released(_) => {}
+            // Those of small pools come often; who wants them reads the card's own.
+            Message::ResourceEvent(_) => {}
             ref other => self.messages.push(format!("{other:?}")),
         }
     }
@@ -353,6 +359,7 @@ impl Bench {
             flags,
             receive_limit: 1 << 40,
             mtu: self.mtu,
+            policy: 0,
         }));
     }
 

@@ -215,6 +215,7 @@ impl Fuzzer {
                 flags: self.number() as u32,
                 receive_limit: self.number(),
                 mtu: self.number() as u32,
+                policy: self.number() as u32 % 5,
             }),
             5 => Message::Unlisten(Unlisten { listener: self.id() }),
             6 => Message::Taken(Taken { listener: self.id(), taken: self.number() }),

@@ -18,11 +18,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac, SocketEntry};
+use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac, ResourceEvent, SocketEntry};
 
 use crate::engine::{
-    Buffers, Change, ChannelCounters, Config, ConnectionKey, Engine, LimitRow, ListenerKey, ListenerState, Process,
-    Question, Reply, StatRow,
+    Buffers, Change, ChannelCounters, Config, ConnectionKey, Engine, LimitRow, ListenWish, ListenerKey, ListenerState,
+    Process, Question, Reply, StatRow,
 };
 use crate::error::CardError;
 use crate::fallback::FallbackReason;
@@ -207,6 +207,12 @@ impl Context {
         self.handle.inner.lock().engine.counters()
     }
 
+    /// What the card has said of its pools since this was last asked: that one is nearly full, full, or well below again.
+    /// Each was said once, and may have been lost on its way: [`Context::limits`] has what is true.
+    pub fn resource_events(&self) -> Vec<ResourceEvent> {
+        self.handle.inner.lock().engine.take_resource_events()
+    }
+
     /// Frames that the transport could not send.
     pub fn frames_lost(&self) -> u64 {
         self.handle.inner.lock().frames_lost
@@ -350,11 +356,11 @@ impl Context {
         self.handle.inner.lock().reservations.remove(&key)
     }
 
-    pub(crate) fn listen(&self, local: Endpoint, backlog: u32, flags: u32) -> (ListenerKey, Arc<Waker>) {
+    pub(crate) fn listen(&self, local: Endpoint, wish: ListenWish) -> (ListenerKey, Arc<Waker>) {
         let inner = &self.handle.inner;
         let addresses = inner.neighbourhood.addresses();
         let mut core = inner.lock();
-        let key = core.engine.listen(Instant::now(), local, (backlog, flags), inner.transport.mtu(), addresses);
+        let key = core.engine.listen(Instant::now(), local, wish, inner.transport.mtu(), addresses);
         let waker = Arc::new(Waker::default());
         core.listener_wakers.insert(key, waker.clone());
         inner.settle(&mut core);

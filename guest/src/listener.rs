@@ -209,7 +209,7 @@ fn on_card(options: &Options, local: SocketAddr) -> Result<OnCard, (FallbackReas
     }
     let mut on_card = OnCard { context: context.clone(), listeners: Vec::new() };
     for address in addresses {
-        on_card.listeners.push(context.listen(Endpoint::new(address, local.port()), options.backlog, options.flags()));
+        on_card.listeners.push(context.listen(Endpoint::new(address, local.port()), options.wish()));
     }
     for (key, _) in &on_card.listeners {
         on_card.context.listening(*key)?;

@@ -89,12 +89,14 @@ fn small(base: Profile) -> Profile {
         contexts: 1,
         connections: 64,
         listeners: 64,
+        backlog: 1024,
         half_open: 256,
         time_wait: 256,
         send_pages: 2048,
         receive_pages: 2048,
         connection_receive_pages: CONNECTION_RECEIVE_PAGES_LINUX,
         transmit_records: 16_384,
+        segments: 256,
         replies: 256,
         ..base.limits.clone()
     };
@@ -113,6 +115,7 @@ fn denying(mut profile: Profile) -> Profile {
     policy.contexts = Refusal::Deny;
     policy.connections = Refusal::Deny;
     policy.listeners = Refusal::Deny;
+    policy.backlog = Refusal::Deny;
     policy.half_open = Refusal::Deny;
     profile
 }

@@ -60,6 +60,8 @@ pub struct Context {
     pub news: Queue,
     /// Of its connections, those with received data for it. They wait here, untouched, while it can hold no more.
     pub data: Queue,
+    /// Pools whose level has changed since it was told of them: a bit for each.
+    pub pressure: u64,
     addresses: Box<[IpAddr]>,
     address_count: usize,
 }
@@ -80,6 +82,7 @@ impl Context {
             listeners: 0,
             news: Queue::EMPTY,
             data: Queue::EMPTY,
+            pressure: 0,
             addresses: vec![IpAddr::from(Ipv4Addr::UNSPECIFIED); addresses as usize].into(),
             address_count: 0,
         }
@@ -94,6 +97,7 @@ impl Context {
         self.listeners = 0;
         self.news = Queue::EMPTY;
         self.data = Queue::EMPTY;
+        self.pressure = 0;
         self.address_count = 0;
     }
 
@@ -104,12 +108,17 @@ impl Context {
 
     /// Whether a frame could be written for it now.
     pub fn has_news(&self) -> bool {
-        !self.news.is_empty() || (!self.data.is_empty() && self.credit() > 0)
+        self.pressure != 0 || !self.news.is_empty() || (!self.data.is_empty() && self.credit() > 0)
     }
 
     /// Whether the guest has named the address as its own.
     pub fn has_address(&self, ip: IpAddr) -> bool {
         self.addresses[..self.address_count].contains(&ip)
+    }
+
+    /// How many addresses it has named.
+    pub fn address_count(&self) -> u64 {
+        self.address_count as u64
     }
 
     /// Replaces the guest's addresses; `false`, with nothing changed, if they are too many.
@@ -166,6 +175,7 @@ impl Firmware {
     /// Ends a context: its connections are aborted, its listeners closed, its memory comes back.
     pub(super) fn close_context(&mut self, slot: Slot, reason: Reason, now: Instant) {
         self.wheel.disarm(self.timers.context(slot));
+        self.addresses_gauge.give(self.contexts[slot].address_count());
         // Listeners first, so that nothing new arrives.
         for listener in 0..self.listeners.capacity() {
             self.store.steps.one();

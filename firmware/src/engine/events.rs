@@ -11,7 +11,7 @@ use toe_abi::{
 
 use crate::counters::{Counter, Counters};
 use crate::engine::{Call, Firmware};
-use crate::store::gauge::Gauge;
+use crate::pool::Pool;
 use crate::store::slab::Slot;
 use crate::tcp::recovery::Phase;
 use crate::tcp::tcb::Tcb;
@@ -52,6 +52,7 @@ impl Firmware {
     /// The next channel frame for the guest into `buffer` (65,549 bytes); its length. To be called until `None`, or
     /// as long as the guest has receive buffers.
     pub fn poll_guest(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        self.answer_bell();
         let length = self.answers(now, buffer).or_else(|| self.news(now, buffer));
         if length.is_some() {
             self.store.counters.add(Counter::GuestOut);
@@ -93,14 +94,9 @@ impl Firmware {
                 w.push(&Message::InfoResult(info(&self.connections[slot], cookie, connection)))
             }
             Body::Limits { cookie, first } => {
-                let gauges = self.gauges();
-                let m = LimitsResult { cookie, first, total: gauges.len() as u32 };
+                let m = LimitsResult { cookie, first, total: Pool::ALL.len() as u32 };
                 entries(w, &Message::LimitsResult(m, &[]), |e| {
-                    gauges
-                        .iter()
-                        .skip(first as usize)
-                        .map(|g| self.one_step(Gauge::entry(g)))
-                        .all(|entry| e.limit(&entry));
+                    self.limits().skip(first as usize).map(|entry| self.one_step(entry)).all(|entry| e.limit(&entry));
                 })
             }
             Body::Sockets { cookie, after } => self.sockets(w, cookie, after, now),
@@ -125,7 +121,7 @@ impl Firmware {
             let id = self.contexts.id(slot);
             let mut w = Writer::new(&mut buffer[..room], CARD_MAC, context.mac, id, self.epoch, context.key)?;
             let mut told = 0;
-            let mut fit = true;
+            let mut fit = self.tell_pressure(&mut w, slot);
             // Words first: they are short, and no credit holds them back.
             while fit && told < CONNECTIONS_PER_FRAME {
                 let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) else { break };

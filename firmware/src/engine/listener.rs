@@ -30,6 +30,8 @@ pub struct Listener {
     pub local: Endpoint,
     /// The most connections announced and not taken, half-open ones included.
     pub backlog: u32,
+    /// What becomes of a SYN for which there is no room, if not what the card says.
+    pub policy: Option<Refusal>,
     /// Of its connections: Nagle's algorithm is off.
     pub nodelay: bool,
     /// Of its connections: the first offset that the guest cannot take.
@@ -60,6 +62,7 @@ impl Listener {
             cookie: 0,
             local: Endpoint::new([0, 0, 0, 0].into(), 0),
             backlog: 0,
+            policy: None,
             nodelay: false,
             receive_limit: 0,
             mtu: 0,
@@ -73,7 +76,7 @@ impl Listener {
         }
     }
 
-    fn waiting(&self) -> u64 {
+    pub(super) fn waiting(&self) -> u64 {
         self.accepted - self.taken
     }
 }
@@ -114,6 +117,7 @@ impl Firmware {
                 }
             }
         }
+        self.backlog_gauge.give(self.listeners[slot].waiting());
         self.listeners.give(slot);
     }
 
@@ -160,21 +164,8 @@ impl Firmware {
             self.store.counters.add(Counter::WirePassedLand);
             return self.pass_from_wire();
         }
-        let full = if listener.waiting() + u64::from(listener.half_open) >= listener.backlog.into() {
-            Some(Reason::Backlog)
-        } else if self.connections.gauge.free() == 0 {
-            self.connections.gauge.refuse(Reason::Connections);
-            Some(Reason::Connections)
-        } else if self.half_open.gauge.free() == 0 {
-            Some(Reason::HalfOpen)
-        } else {
-            None
-        };
-        if let Some(reason) = full {
-            if reason != Reason::Connections {
-                self.half_open.gauge.refuse(reason);
-            }
-            return match self.policy.half_open {
+        if let Err(policy) = self.admit_syn(slot) {
+            return match policy {
                 Refusal::Fallback => {
                     if let Some(before) = before {
                         // The kernel has the 4-tuple from now on.
@@ -182,7 +173,7 @@ impl Firmware {
                     }
                     self.pass_from_wire()
                 }
-                Refusal::Deny => self.drop_from_wire(Counter::WireDropRefused),
+                Refusal::Deny | Refusal::Evict => self.drop_from_wire(Counter::WireDropRefused),
             };
         }
         let (cookie, fast) = self.fast_open_asked(slot, &tuple, segment, now);
@@ -223,6 +214,8 @@ impl Firmware {
             sent_at: now,
         };
         self.listeners[slot].half_open += 1;
+        let taken = self.backlog_gauge.take(1);
+        debug_assert!(taken, "each listener's part is its own");
         self.own(&tuple, Owner::HalfOpen(id.slot));
         if fast && let Some(connection) = self.establish(id.slot, Some(segment), now) {
             self.settle(connection, now);
@@ -260,8 +253,10 @@ impl Firmware {
             listener.fast_open_reset = 0;
         }
         let news = cookie.filter(|c| *c != asked);
-        if listener.fast_open_pending + listener.fast_open_reset >= pending_max {
+        // Those of a listener that is closed live on, and its successor's count with them.
+        if listener.fast_open_pending + listener.fast_open_reset >= pending_max || self.fast_open_gauge.free() == 0 {
             self.store.counters.add(Counter::TcpFastOpenPendingFull);
+            self.fast_open_gauge.refuse(Reason::FastOpenPending);
             return (news, false);
         }
         (news, true)
@@ -271,6 +266,7 @@ impl Firmware {
     pub(super) fn fast_open_is_over(&mut self, slot: Slot, now: Instant) {
         let t = &mut self.connections[slot];
         t.fast_open.counted = false;
+        self.fast_open_gauge.give(1);
         // Reset by the peer, or by whoever pretends to be it.
         let reset = t.state == State::Closed && t.guest.reason == Reason::Refused;
         if let Some(listener) = self.listeners.find(t.guest.listener) {
@@ -303,6 +299,8 @@ impl Firmware {
         let listener_id = self.listeners.id(listener_slot);
         let listener = &mut self.listeners[listener_slot];
         listener.accepted += 1;
+        let taken = self.backlog_gauge.take(1);
+        debug_assert!(taken, "what the half-open entry had");
         let t = &mut self.connections[id.slot];
         t.guest = Guest::new(Some(listener.context), 0, listener_id);
         let limit = Position::initial(entry.irs) + 1 + listener.receive_limit.min(u64::MAX / 2);
@@ -312,6 +310,8 @@ impl Firmware {
                 entry.open(t, &mut self.store, listener.nodelay, now);
                 t.fast_open_begins(&mut self.store, syn, entry.cookie);
                 listener.fast_open_pending += 1;
+                let taken = self.fast_open_gauge.take(1);
+                debug_assert!(taken, "asked for before");
             }
         }
         t.guest.bits |= toe_abi::state::ACCEPTED;

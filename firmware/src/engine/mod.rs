@@ -5,12 +5,14 @@
 //! The same `settle` follows a message from the guest and a timer. Nothing is sent from within: `poll_wire` and
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
+mod admission;
 mod context;
 mod events;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
 mod listener;
+mod pressure;
 mod requests;
 mod sockets;
 mod timers;
@@ -21,8 +23,9 @@ use toe_abi::{Endpoint, Reason};
 
 use crate::chance::Keys;
 use crate::counters::{Counter, Counters};
-use crate::profile::{Policy, Profile, ProfileError, RECORDS_RESERVED, Refusal};
-use crate::store::gauge::Gauge;
+use crate::pool::Pool;
+use crate::profile::{Policy, Profile, ProfileError, RECORDS_RESERVED};
+use crate::store::gauge::{Bell, Gauge};
 use crate::store::pages::{Pages, Stream};
 use crate::store::queue::{Links, Queue, Ring};
 use crate::store::slab::{Slab, Slot};
@@ -42,6 +45,8 @@ use crate::work::Steps;
 use context::Context;
 use events::Reply;
 use listener::Listener;
+pub use pressure::Event;
+use pressure::Pressure;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
 pub use work::{Call, Work};
@@ -115,6 +120,15 @@ pub struct Firmware {
     timers: Timers,
     /// Fast Open cookies of servers.
     cookies: Cookies,
+    /// Addresses of all contexts.
+    addresses_gauge: Gauge,
+    /// What waits in the backlogs of all listeners, and the most of one.
+    backlog_gauge: Gauge,
+    backlog_max: u32,
+    /// Connections of listeners that are open by Fast Open alone.
+    fast_open_gauge: Gauge,
+    /// Who is to be told of pools that are nearly full.
+    pressure: Pressure,
     /// Connections that may have something to send.
     wire_queue: Queue,
     wire_links: Links,
@@ -143,33 +157,41 @@ impl Firmware {
         profile.validate()?;
         let limits = &profile.limits;
         let policy = &profile.policy;
-        let gauge = |name, policy: Refusal, n: u32| Gauge::new(name, policy.as_str(), n.into());
+        let bell = Bell::default();
+        let gauge = |pool: Pool| {
+            let gauge = Gauge::new(pool.name(), policy.of(pool).as_str(), pool.capacity(profile));
+            gauge.watched(pool.each(profile), &bell, pool as u32)
+        };
         let page_bytes = u64::from(limits.page_bytes);
         // A stream that begins within a page has one page less than its table.
         let whole = |pages: u32| u64::from(pages - 1) * page_bytes;
         let config =
             Config::new(&profile.tcp, whole(limits.connection_send_pages), whole(limits.connection_receive_pages));
         let send = Pages::new(
-            gauge("send-pages", policy.connections, limits.send_pages),
+            gauge(Pool::SendPages),
             limits.send_pages,
             limits.page_bytes,
             limits.connections,
             limits.connection_send_pages,
         );
         let receive = Pages::new(
-            gauge("receive-pages", policy.connections, limits.receive_pages),
+            gauge(Pool::ReceivePages),
             limits.receive_pages,
             limits.page_bytes,
             limits.connections,
             limits.connection_receive_pages,
         );
-        let records = Records::new(
-            gauge("transmit-records", Refusal::Deny, limits.transmit_records),
-            limits.transmit_records,
-            limits.connections,
-        );
+        let records = Records::new(gauge(Pool::TransmitRecords), limits.transmit_records, limits.connections);
         debug_assert!(limits.transmit_records >= limits.connections * RECORDS_RESERVED);
-        let store = Store { send, receive, records, counters: Counters::new(), config, steps: Steps::default() };
+        let store = Store {
+            send,
+            receive,
+            records,
+            ranges: gauge(Pool::OutOfOrderRanges),
+            counters: Counters::new(),
+            config,
+            steps: Steps::default(),
+        };
         let tcb = |slot| {
             let sender = Sender::new(Stream::new(slot));
             let receiver = Receiver::new(Stream::new(slot), limits.out_of_order_ranges);
@@ -178,42 +200,37 @@ impl Firmware {
         let nowhere = Endpoint::new([0, 0, 0, 0].into(), 0);
         let no_tuple = Tuple { local: nowhere, remote: nowhere };
         let timers = Timers::new(limits);
-        let tuples = limits.connections as usize + limits.half_open as usize + limits.time_wait as usize;
+        debug_assert!(u64::from(timers.count()) == Pool::Timers.capacity(profile));
         Ok(Self {
             epoch,
             keys: Keys::new(seed),
             policy: policy.clone(),
             store,
-            contexts: Slab::new(gauge("contexts", policy.contexts, limits.contexts), limits.contexts, |_| {
-                Context::vacant(limits.context_addresses)
-            }),
-            listeners: Slab::new(gauge("listeners", policy.listeners, limits.listeners), limits.listeners, |_| {
-                Listener::vacant()
-            }),
-            connections: Slab::new(
-                gauge("connections", policy.connections, limits.connections),
-                limits.connections,
-                tcb,
-            ),
-            half_open: Slab::new(gauge("half-open", policy.half_open, limits.half_open), limits.half_open, |_| {
-                HalfOpen::vacant(no_tuple)
-            }),
-            time_wait: Slab::new(Gauge::new("time-wait", "evict", limits.time_wait.into()), limits.time_wait, |_| {
+            contexts: Slab::new(gauge(Pool::Contexts), limits.contexts, |_| Context::vacant(limits.context_addresses)),
+            listeners: Slab::new(gauge(Pool::Listeners), limits.listeners, |_| Listener::vacant()),
+            connections: Slab::new(gauge(Pool::Connections), limits.connections, tcb),
+            half_open: Slab::new(gauge(Pool::HalfOpen), limits.half_open, |_| HalfOpen::vacant(no_tuple)),
+            time_wait: Slab::new(gauge(Pool::TimeWait), limits.time_wait, |_| {
                 TimeWait::vacant(no_tuple, &config.settings)
             }),
             time_wait_order: Queue::EMPTY,
             time_wait_links: Links::new(limits.time_wait),
-            tuples: Table::new(tuples),
-            local_ends: Table::new(limits.listeners as usize),
-            wheel: Wheel::new(timers.count(), now),
+            tuples: Table::new(gauge(Pool::Tuples)),
+            local_ends: Table::new(Gauge::new("local-ends", "deny", limits.listeners.into())),
+            wheel: Wheel::new(gauge(Pool::Timers), now),
             timers,
-            cookies: Cookies::new(if profile.tcp.fast_open { profile.tcp.fast_open_servers } else { 0 }),
+            cookies: Cookies::new(gauge(Pool::FastOpenServers)),
+            addresses_gauge: gauge(Pool::ContextAddresses),
+            backlog_gauge: gauge(Pool::Backlog),
+            backlog_max: limits.backlog,
+            fast_open_gauge: gauge(Pool::FastOpenPending),
+            pressure: Pressure::new(gauge(Pool::Events), limits.events, bell.clone()),
             wire_queue: Queue::EMPTY,
             wire_links: Links::new(limits.connections),
-            segments: Ring::new(limits.replies),
-            segments_gauge: gauge("segments", Refusal::Deny, limits.replies),
+            segments: Ring::new(limits.segments),
+            segments_gauge: gauge(Pool::Segments),
             replies: Ring::new(limits.replies),
-            replies_gauge: gauge("replies", Refusal::Deny, limits.replies),
+            replies_gauge: gauge(Pool::Replies),
             guest_queue: Queue::EMPTY,
             guest_links: Links::new(limits.contexts),
             news_links: Links::new(limits.connections),
@@ -227,24 +244,32 @@ impl Firmware {
         self.epoch
     }
 
-    /// Every pool: capacity, use, high water, refusals.
+    /// Every pool, in the order of [`Pool::ALL`]: capacity, use, high water, refusals.
     pub fn limits(&self) -> impl Iterator<Item = LimitEntry<'static>> + '_ {
-        self.gauges().into_iter().map(Gauge::entry)
+        Pool::ALL.iter().map(|pool| self.gauge(*pool).entry())
     }
 
-    fn gauges(&self) -> [&Gauge; 10] {
-        [
-            &self.contexts.gauge,
-            &self.listeners.gauge,
-            &self.connections.gauge,
-            &self.half_open.gauge,
-            &self.time_wait.gauge,
-            &self.store.send.gauge,
-            &self.store.receive.gauge,
-            &self.store.records.gauge,
-            &self.segments_gauge,
-            &self.replies_gauge,
-        ]
+    fn gauge(&self, pool: Pool) -> &Gauge {
+        match pool {
+            Pool::Contexts => &self.contexts.gauge,
+            Pool::ContextAddresses => &self.addresses_gauge,
+            Pool::Connections => &self.connections.gauge,
+            Pool::Listeners => &self.listeners.gauge,
+            Pool::Backlog => &self.backlog_gauge,
+            Pool::HalfOpen => &self.half_open.gauge,
+            Pool::TimeWait => &self.time_wait.gauge,
+            Pool::SendPages => &self.store.send.gauge,
+            Pool::ReceivePages => &self.store.receive.gauge,
+            Pool::TransmitRecords => &self.store.records.gauge,
+            Pool::OutOfOrderRanges => &self.store.ranges,
+            Pool::Tuples => &self.tuples.gauge,
+            Pool::Timers => &self.wheel.gauge,
+            Pool::Segments => &self.segments_gauge,
+            Pool::Replies => &self.replies_gauge,
+            Pool::Events => &self.pressure.gauge,
+            Pool::FastOpenServers => &self.cookies.gauge,
+            Pool::FastOpenPending => &self.fast_open_gauge,
+        }
     }
 
     /// Every counter.
@@ -286,6 +311,7 @@ impl Firmware {
         }
         self.account(slot);
         let t = &mut self.connections[slot];
+        t.receive.count_ranges(&mut self.store.ranges);
         if let Some(learned) = t.fast_open.take_learned() {
             self.cookies.learn(&t.tuple, learned, now);
         }
@@ -376,6 +402,7 @@ impl Firmware {
         }
         self.disown(&tuple, Owner::HalfOpen(slot));
         self.listeners[listener].half_open -= 1;
+        self.backlog_gauge.give(1);
         self.wheel.disarm(self.timers.half_open(slot));
         self.half_open.give(slot);
     }
@@ -386,7 +413,7 @@ impl Firmware {
             let taken = self.segments_gauge.take(1);
             debug_assert!(taken);
         } else {
-            self.segments_gauge.refuse(Reason::Replies);
+            self.segments_gauge.refuse(Reason::Segments);
         }
     }
 }

@@ -9,6 +9,7 @@ use toe_abi::{
     Action, Addresses, Caps, Connect, ConnectResult, ETHERTYPE, Error, FRAME_BYTES_MAX, FirmwareEvent, FrameError,
     FrameHeader, GetOption, Hello, Listen, ListenResult, Mac, Message, Noticed, OptionResult, ParseError, Parsed,
     Reason, ReceiveCredit, Released, Send, SetOption, Shutdown, Taken, Unlistened, Urgent, VERSION, flags,
+    listen_policy,
 };
 
 use crate::counters::Counter;
@@ -162,6 +163,7 @@ impl Firmware {
             Message::Taken(Taken { listener, taken }) => match self.listener_of(context, listener) {
                 Some(slot) if taken <= self.listeners[slot].accepted => {
                     let listener = &mut self.listeners[slot];
+                    self.backlog_gauge.give(taken.saturating_sub(listener.taken));
                     listener.taken = listener.taken.max(taken);
                 }
                 Some(_) => {
@@ -250,6 +252,7 @@ impl Firmware {
             | Message::InfoResult(_)
             | Message::Error(_)
             | Message::FirmwareEvent(_)
+            | Message::ResourceEvent(_)
             | Message::Received(..)
             | Message::LimitsResult(..)
             | Message::StatResult(..)
@@ -311,8 +314,13 @@ impl Firmware {
             octets.copy_from_slice(b);
             IpAddr::from(octets).to_canonical()
         });
-        if !self.contexts[context].set_addresses(addresses) {
-            self.contexts.gauge.refuse(Reason::Addresses);
+        let before = self.contexts[context].address_count();
+        if self.contexts[context].set_addresses(addresses) {
+            self.addresses_gauge.give(before);
+            let taken = self.addresses_gauge.take(self.contexts[context].address_count());
+            debug_assert!(taken, "each context's part is its own");
+        } else {
+            self.addresses_gauge.refuse(Reason::Addresses);
             self.error(from, kind, m.cookie, 0, Reason::Addresses);
         }
     }
@@ -456,7 +464,8 @@ impl Firmware {
             context,
             cookie: m.cookie,
             local: m.local,
-            backlog: m.backlog,
+            backlog: m.backlog.min(self.backlog_max),
+            policy: own_policy(m.policy),
             nodelay: m.flags & flags::NODELAY != 0,
             fast_open: m.flags & flags::FAST_OPEN != 0,
             receive_limit: m.receive_limit,
@@ -550,9 +559,19 @@ impl Firmware {
     }
 }
 
+/// What LISTEN says of SYNs for which there is no room; `None`: what the card says.
+fn own_policy(said: u32) -> Option<Refusal> {
+    match said {
+        listen_policy::DENY => Some(Refusal::Deny),
+        listen_policy::FALLBACK => Some(Refusal::Fallback),
+        listen_policy::EVICT => Some(Refusal::Evict),
+        _ => None,
+    }
+}
+
 fn action(policy: Refusal) -> Action {
     match policy {
-        Refusal::Deny => Action::Deny,
+        Refusal::Deny | Refusal::Evict => Action::Deny,
         Refusal::Fallback => Action::Fallback,
     }
 }

@@ -4,6 +4,7 @@
 //! cost does not grow with age. The table holds at most half of its places. It keeps the full hash beside each
 //! value and asks the caller only about equal ones; that the hash is keyed and secret is what bounds the probes.
 
+use super::gauge::Gauge;
 use crate::work::Steps;
 
 /// The table.
@@ -11,7 +12,8 @@ use crate::work::Steps;
 pub struct Table {
     places: Box<[Place]>,
     mask: usize,
-    len: usize,
+    /// What is published.
+    pub gauge: Gauge,
     /// A step for every place looked at.
     pub steps: Steps,
 }
@@ -25,20 +27,22 @@ struct Place {
 const EMPTY: u32 = u32::MAX;
 
 impl Table {
-    /// A table for `capacity` values.
-    pub fn new(capacity: usize) -> Self {
-        let places = (capacity * 2).next_power_of_two().max(2);
+    /// A table for as many values as the gauge's capacity.
+    pub fn new(gauge: Gauge) -> Self {
+        let places = (gauge.capacity() as usize * 2).next_power_of_two().max(2);
         Self {
             places: vec![Place { hash: 0, value: EMPTY }; places].into(),
             mask: places - 1,
-            len: 0,
+            gauge,
             steps: Steps::default(),
         }
     }
 
     /// Puts a value in; it must not be there, nor be `u32::MAX`, and there must be room.
     pub fn insert(&mut self, hash: u64, value: u32) {
-        debug_assert!(value != EMPTY && self.len * 2 < self.places.len());
+        debug_assert!(value != EMPTY);
+        let taken = self.gauge.take(1);
+        debug_assert!(taken);
         let hash = hash as u32;
         let mut at = hash as usize & self.mask;
         self.steps.one();
@@ -47,7 +51,6 @@ impl Table {
             at = (at + 1) & self.mask;
         }
         self.places[at] = Place { hash, value };
-        self.len += 1;
     }
 
     /// The first value under `hash` for which `is` holds.
@@ -94,7 +97,7 @@ impl Table {
             }
         }
         self.places[hole].value = EMPTY;
-        self.len -= 1;
+        self.gauge.give(1);
     }
 }
 
@@ -109,7 +112,7 @@ mod tests {
         #[test]
         fn it_is_a_map(operations in proptest::collection::vec((0u32..40, any::<bool>()), 0..400)) {
             let hash = |v: u32| u64::from(v % 7);
-            let mut table = Table::new(40);
+            let mut table = Table::new(Gauge::new("t", "deny", 40));
             let mut map = HashMap::new();
             for (v, insert) in operations {
                 if insert && !map.contains_key(&v) {

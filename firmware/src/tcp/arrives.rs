@@ -517,6 +517,7 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         }
         Arrival::NoRange => {
             store.counters.add(Counter::TcpOutOfOrderDropped);
+            store.ranges.refuse(Reason::OutOfOrder);
             t.receive.ack = AckNeed::Now;
         }
     }

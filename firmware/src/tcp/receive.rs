@@ -5,6 +5,7 @@
 //! send can be kept; only a range too many is refused, and the peer sends that again.
 
 use crate::seq::Position;
+use crate::store::gauge::Gauge;
 use crate::store::pages::{Pages, Stream};
 use crate::tcp::ecn::Echo;
 use crate::tcp::urgent::ReceiveMark;
@@ -84,6 +85,8 @@ pub struct Receiver {
     round_end: Position,
     ranges: Box<[Range]>,
     range_count: usize,
+    /// Of these, in the gauge.
+    ranges_counted: usize,
     age: u32,
     /// Marks to be echoed (RFC 3168).
     pub echo: Echo,
@@ -118,6 +121,7 @@ impl Receiver {
             round_end: Position::default(),
             ranges: vec![Range::default(); ranges as usize].into(),
             range_count: 0,
+            ranges_counted: 0,
             age: 0,
             twice: None,
             echo: Echo::default(),
@@ -302,6 +306,23 @@ impl Receiver {
         Some(arrival)
     }
 
+    /// Brings the gauge of all ranges up to date with this connection's part of it.
+    pub fn count_ranges(&mut self, gauge: &mut Gauge) {
+        if self.ranges_counted != self.range_count {
+            gauge.give(self.ranges_counted as u64);
+            let taken = gauge.take(self.range_count as u64);
+            debug_assert!(taken, "each connection's part is its own");
+            self.ranges_counted = self.range_count;
+        }
+    }
+
+    /// At the end of a life: forgets what lies beyond gaps, and gives the pages back.
+    pub fn close(&mut self, pages: &mut Pages, ranges: &mut Gauge) {
+        self.range_count = 0;
+        self.count_ranges(ranges);
+        self.stream.close(pages);
+    }
+
     /// How many stretches of data lie beyond a gap.
     pub fn ranges(&self) -> u64 {
         self.range_count as u64
@@ -420,7 +441,6 @@ impl Receiver {
 mod tests {
     use super::*;
     use crate::seq::Seq;
-    use crate::store::gauge::Gauge;
     use proptest::prelude::*;
 
     fn start() -> Position {

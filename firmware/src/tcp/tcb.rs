@@ -11,6 +11,7 @@ use toe_abi::{Endpoint, Mac, Reason, state};
 use crate::counters::{Counter, Counters};
 use crate::profile::{CongestionControl, Tcp};
 use crate::seq::Position;
+use crate::store::gauge::Gauge;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
 use crate::tcp::ecn::EcnPolicy;
@@ -249,6 +250,8 @@ pub struct Store {
     pub receive: Pages,
     /// Segments in flight.
     pub records: Records,
+    /// How many stretches of data lie beyond gaps.
+    pub ranges: Gauge,
     /// Counters.
     pub counters: Counters,
     /// What is fixed.
@@ -594,7 +597,7 @@ impl Tcb {
     pub fn free(&mut self, store: &mut Store) {
         self.send.stream.close(&mut store.send);
         self.send.records.close(&mut store.records);
-        self.receive.stream.close(&mut store.receive);
+        self.receive.close(&mut store.receive, &mut store.ranges);
     }
 
     /// Whether the guest may not know yet that this is its connection: it broke before the guest has said anything of

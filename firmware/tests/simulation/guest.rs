@@ -331,6 +331,8 @@ impl Guest {
                 self.pending.push_back(Out::Fixed(Message::Noticed(Noticed { connection, serial })));
             }
             Message::FirmwareEvent(_) => self.firmware_events += 1,
+            // A small card has small pools.
+            Message::ResourceEvent(_) => {}
             other => panic!("the card said {other:?}, which was not asked for"),
         }
     }
@@ -678,6 +680,7 @@ impl Listener {
             flags: if settings.nodelay { flags::NODELAY } else { 0 },
             receive_limit: settings.window_bytes,
             mtu: settings.mtu,
+            policy: 0,
         })));
     }
 }

@@ -235,6 +235,7 @@ impl Intruder {
                 flags: self.number() as u32,
                 receive_limit: self.number(),
                 mtu: self.number() as u32,
+                policy: self.number() as u32 % 5,
             }),
             6 => Message::Unlisten(Unlisten { listener: self.id() }),
             7 => Message::Taken(Taken { listener: self.id(), taken: self.number() }),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use toe_abi::Mac;
-use toe_firmware::{CongestionControl, EcnPolicy, Limits, Policy, Profile, Tcp};
+use toe_firmware::{CongestionControl, EcnPolicy, Limits, Policy, Profile, Quota, Tcp};
 use toe_impair::{Random, Rate, Share, Spec};
 
 use crate::app::{App, Close, Plan};
@@ -125,6 +125,7 @@ pub fn profile(random: &mut Random, flows_max: u32) -> Profile {
             context_addresses: 4,
             connections: 16,
             listeners: 8,
+            backlog: 64,
             half_open: 16,
             time_wait: 32,
             page_bytes: 1024 << random.below(3),
@@ -134,10 +135,13 @@ pub fn profile(random: &mut Random, flows_max: u32) -> Profile {
             connection_receive_pages: connection_pages,
             transmit_records: 64 << random.below(5),
             out_of_order_ranges: 1 << random.below(6),
+            segments: 256,
             replies: 256,
+            events: 16,
             receive_fifo_frames: 64,
         },
         policy: Policy::default(),
+        quota: Quota::default(),
         tcp: Tcp {
             congestion: match random.below(4) {
                 0 => CongestionControl::NewReno,

@@ -17,6 +17,7 @@ mod listener;
 mod messages;
 #[cfg(test)]
 pub(crate) mod mock_card;
+mod pressure;
 mod repeat;
 mod request;
 #[cfg(test)]
@@ -27,14 +28,15 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use toe_abi::{
-    Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, VERSION, Writer, option,
+    Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, ResourceEvent, VERSION,
+    Writer, option,
 };
 
 use connection::Connection;
 pub use connection::{Broken, Buffers};
 pub(crate) use connection::{Opening, Read, Write};
 use listener::Listener;
-pub(crate) use listener::ListenerState;
+pub(crate) use listener::{ListenWish, ListenerState};
 use repeat::{Repeat, earliest};
 use request::Request;
 pub use request::{LimitRow, StatRow};
@@ -129,6 +131,8 @@ pub struct ChannelCounters {
     pub messages_impossible: u64,
     /// ERROR messages from the card.
     pub errors: u64,
+    /// Times that the card said that a pool is nearly full, full, or well below again.
+    pub resource_events: u64,
     /// Received bytes dropped because they were ahead of their turn or beyond the limit.
     pub bytes_out_of_order: u64,
     /// How often the context was lost and everything with it.
@@ -176,6 +180,7 @@ pub(crate) struct Engine {
     speakers: VecDeque<Speaker>,
     changes: Vec<Change>,
     counters: ChannelCounters,
+    pressure: pressure::Pressure,
 }
 
 impl Engine {
@@ -210,6 +215,7 @@ impl Engine {
             speakers: VecDeque::new(),
             changes: Vec::new(),
             counters: ChannelCounters::default(),
+            pressure: pressure::Pressure::default(),
         }
     }
 
@@ -231,6 +237,11 @@ impl Engine {
 
     pub(crate) fn counters(&self) -> ChannelCounters {
         self.counters
+    }
+
+    /// What the card said of its pools since this was last asked.
+    pub(crate) fn take_resource_events(&mut self) -> Vec<ResourceEvent> {
+        self.pressure.take()
     }
 
     fn new_key(&mut self) -> u64 {
@@ -311,7 +322,7 @@ impl Engine {
         &mut self,
         now: Instant,
         local: Endpoint,
-        (backlog, flags): (u32, u32),
+        wish: ListenWish,
         mtu: u32,
         addresses: Vec<IpAddr>,
     ) -> ListenerKey {
@@ -320,7 +331,7 @@ impl Engine {
         let cookie = self.new_key();
         let key = ListenerKey(cookie);
         let receive_limit = self.config.buffers.receive_bytes as u64;
-        self.listeners.insert(key, Listener::new(now, cookie, local, backlog, flags, mtu, receive_limit));
+        self.listeners.insert(key, Listener::new(now, cookie, local, wish, mtu, receive_limit));
         self.settle_listener(key);
         key
     }

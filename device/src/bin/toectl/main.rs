@@ -4,6 +4,7 @@ mod ask;
 mod capture;
 mod tables;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ enum Command {
     Version,
     /// Pools and counters for Prometheus (OpenMetrics text); `--json` is refused
     Metrics,
+    /// Follow pools that fill and empty: a line of JSON for each event, from now on
+    Events,
     /// What passes through the card, as pcapng: `toectl … capture | wireshark -k -i -`
     Capture(capture::Arguments),
     /// Print completions for a shell
@@ -90,6 +93,10 @@ fn run(options: &Options, socket: &std::path::Path) -> Result<String, String> {
             format!("{name} {version}, channel version {channel}, epoch {epoch:#010x}\n")
         })?,
         Command::Metrics => ask("/metrics")?,
+        Command::Events => {
+            runtime.block_on(follow(socket))?;
+            String::new()
+        }
         Command::Capture(arguments) => {
             runtime.block_on(capture::run(socket, arguments))?;
             String::new()
@@ -97,6 +104,20 @@ fn run(options: &Options, socket: &std::path::Path) -> Result<String, String> {
         // Answered before.
         Command::Completions { .. } | Command::Man { .. } => String::new(),
     })
+}
+
+/// Prints lines as they come, until who reads has gone or the card ends.
+async fn follow(socket: &std::path::Path) -> Result<(), String> {
+    let mut answer = ask::Answer::to(socket, hyper::Request::get("/events"), hyper::body::Bytes::new()).await?;
+    while let Some(lines) = answer.next().await? {
+        let mut out = std::io::stdout();
+        match out.write_all(&lines).and_then(|()| out.flush()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
+            Err(error) => return Err(format!("standard output: {error}")),
+        }
+    }
+    Ok(())
 }
 
 /// The answer as it is, or as text for people.
