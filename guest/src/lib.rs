@@ -37,6 +37,8 @@ mod sock_diag;
 mod station;
 mod stream;
 mod surroundings;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod transport;
 
 #[cfg(test)]
