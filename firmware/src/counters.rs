@@ -145,6 +145,14 @@ counters! {
     TcpHalfOpenTimedOut = "tcp-half-open-timed-out",
     /// Half-open entries that a RST ended.
     TcpHalfOpenReset = "tcp-half-open-reset",
+    /// SYNs answered with a cookie.
+    TcpSynCookiesSent = "tcp-syn-cookies-sent",
+    /// Connections that began with the echo of a cookie.
+    TcpSynCookiesTaken = "tcp-syn-cookies-taken",
+    /// Segments for a listener that could have been the echo of a cookie and were not: passed on to the guest.
+    TcpSynCookiesWrong = "tcp-syn-cookies-wrong",
+    /// Right cookies that found no connection free or the backlog full.
+    TcpSynCookiesRefused = "tcp-syn-cookies-refused",
     /// Completed handshakes refused because no connection was free.
     TcpHandshakeRefused = "tcp-handshake-refused",
     /// TIME-WAIT entries that gave way to newer ones.

@@ -32,7 +32,7 @@ mod work;
 
 pub use engine::{Call, Checksum, Event, Firmware, Verdict, Work};
 pub use pool::{Kind, Pool};
-pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Refusal, Tcp};
+pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Refusal, SynCookies, Tcp};
 pub use store::gauge::Level;
 pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};

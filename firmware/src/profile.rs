@@ -149,6 +149,19 @@ pub enum CongestionControl {
     Bbr,
 }
 
+/// When a SYN is answered with a cookie (RFC 4987, 3.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum SynCookies {
+    /// Never: when there is no place for a half-open entry, the pool's policy decides.
+    Off,
+    /// When there is no place for a half-open entry, before the pool's policy is asked.
+    WhenFull,
+    /// Always: no half-open entry is ever made.
+    Always,
+}
+
 /// TCP's parameters.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -180,6 +193,8 @@ pub struct Tcp {
     pub repeat_fin: bool,
     /// How often a SYN-ACK is sent again.
     pub syn_ack_retries: u32,
+    /// When a SYN is answered with a cookie instead of a half-open entry (RFC 4987, 3.6).
+    pub syn_cookies: SynCookies,
     /// Fast Open (RFC 7413) is there for programs that ask for it.
     pub fast_open: bool,
     /// Connections of one listener that may be open by Fast Open alone, their handshakes not complete.
@@ -212,6 +227,7 @@ impl Default for Tcp {
             give_up_syn_ms: 180_000,
             repeat_fin: false,
             syn_ack_retries: 5,
+            syn_cookies: SynCookies::WhenFull,
             fast_open: false,
             fast_open_pending: 16,
             fast_open_servers: 256,
@@ -415,6 +431,7 @@ impl Profile {
             give_up_syn_ms,
             repeat_fin: _,
             syn_ack_retries,
+            syn_cookies: _,
             fast_open: _,
             fast_open_pending,
             fast_open_servers,

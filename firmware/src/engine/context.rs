@@ -184,7 +184,7 @@ impl Firmware {
             }
             if self.listeners.in_use(listener) && self.listeners[listener].context == slot {
                 self.contexts[slot].listeners -= 1;
-                self.close_listener(listener);
+                self.close_listener(listener, now);
             }
         }
         for connection in 0..self.connections.capacity() {

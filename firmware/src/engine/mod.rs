@@ -15,6 +15,7 @@ mod listener;
 mod pressure;
 mod requests;
 mod sockets;
+mod syn_cookie;
 mod timers;
 mod wire;
 mod work;
@@ -209,7 +210,7 @@ impl Firmware {
             contexts: Slab::new(gauge(Pool::Contexts), limits.contexts, |_| Context::vacant(limits.context_addresses)),
             listeners: Slab::new(gauge(Pool::Listeners), limits.listeners, |_| Listener::vacant()),
             connections: Slab::new(gauge(Pool::Connections), limits.connections, tcb),
-            half_open: Slab::new(gauge(Pool::HalfOpen), limits.half_open, |_| HalfOpen::vacant(no_tuple)),
+            half_open: Slab::new(gauge(Pool::HalfOpen), limits.half_open, |_| HalfOpen::vacant()),
             time_wait: Slab::new(gauge(Pool::TimeWait), limits.time_wait, |_| {
                 TimeWait::vacant(no_tuple, &config.settings)
             }),
@@ -289,7 +290,7 @@ impl Firmware {
                 *tuple
                     == match Owner::from_u32(value) {
                         Owner::Connection(slot) => self.connections[slot].tuple,
-                        Owner::HalfOpen(slot) => self.half_open[slot].tuple,
+                        Owner::HalfOpen(slot) => self.half_open_tuple(slot),
                         Owner::TimeWait(slot) => self.time_wait[slot].tuple,
                     }
             })
@@ -391,20 +392,37 @@ impl Firmware {
         entry.parked = true;
         let tuple = entry.tuple;
         self.disown(&tuple, Owner::TimeWait(slot));
+        // It neither runs out nor gives way meanwhile: the half-open entry knows its place.
+        self.time_wait_order.remove(&mut self.time_wait_links, slot);
+        self.wheel.disarm(self.timers.time_wait(slot));
     }
 
-    fn forget_half_open(&mut self, slot: Slot) {
-        let HalfOpen { tuple, listener, time_wait, .. } = self.half_open[slot];
-        if let Some(before) = self.time_wait.find(time_wait) {
-            // The SYN was an old duplicate: back to TIME-WAIT (RFC 9293, 3.6.1, MAY-2, condition 2).
-            self.time_wait[before].parked = false;
-            self.own(&tuple, Owner::TimeWait(before));
-        }
+    /// The SYN was an old duplicate: back to TIME-WAIT, whose time begins anew (RFC 9293, 3.6.1, MAY-2, condition 2).
+    fn unpark_time_wait(&mut self, slot: Slot, now: Instant) {
+        let entry = &mut self.time_wait[slot];
+        entry.parked = false;
+        let tuple = entry.tuple;
+        self.own(&tuple, Owner::TimeWait(slot));
+        self.time_wait_order.push(&mut self.time_wait_links, slot);
+        self.wheel.arm(self.timers.time_wait(slot), now + self.store.config.time_wait);
+    }
+
+    /// Frees an entry; gives the TIME-WAIT entry that it would have taken over, still parked.
+    fn free_half_open(&mut self, slot: Slot) -> Option<Slot> {
+        let tuple = self.half_open_tuple(slot);
+        let entry = self.half_open[slot];
         self.disown(&tuple, Owner::HalfOpen(slot));
-        self.listeners[listener].half_open -= 1;
-        self.backlog_gauge.give(1);
+        self.listeners[entry.listener()].half_open -= 1;
         self.wheel.disarm(self.timers.half_open(slot));
         self.half_open.give(slot);
+        entry.time_wait()
+    }
+
+    /// An entry comes to nothing.
+    fn forget_half_open(&mut self, slot: Slot, now: Instant) {
+        if let Some(before) = self.free_half_open(slot) {
+            self.unpark_time_wait(before, now);
+        }
     }
 
     /// Queues a segment that no block sends.

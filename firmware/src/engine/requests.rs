@@ -22,6 +22,7 @@ use crate::store::slab::Slot;
 use crate::tcp::calls::Sent;
 use crate::tcp::ecn::EcnPolicy;
 use crate::tcp::fast_open::FastOpen;
+use crate::tcp::half_open::clock;
 use crate::tcp::tcb::{Due, Guest, Link, Tuple};
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Ethernet;
@@ -156,7 +157,7 @@ impl Firmware {
             Message::Unlisten(m) => {
                 if let Some(slot) = self.listener_of(context, m.listener) {
                     self.contexts[context].listeners -= 1;
-                    self.close_listener(slot);
+                    self.close_listener(slot, now);
                 }
                 self.reply(from, Message::Unlistened(Unlistened { listener: m.listener }));
             }
@@ -368,7 +369,7 @@ impl Firmware {
         if m.next_hop.is_group() || m.next_hop == Mac::default() {
             return Err(Reason::NextHopInvalid);
         }
-        let mut iss = Position::initial(self.initial_sequence_number(&tuple, now));
+        let mut iss = Position::initial(self.initial_sequence_number(&tuple, clock(now)));
         match self.owner(&tuple) {
             Some(Owner::Connection(slot)) => {
                 let guest = &self.connections[slot].guest;

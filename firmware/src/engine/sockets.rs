@@ -95,7 +95,7 @@ impl Firmware {
         let context = match place {
             Place::Listener(slot) => Some(self.listeners[slot].context),
             Place::Connection(slot) => self.connections[slot].guest.context,
-            Place::HalfOpen(slot) => Some(self.listeners[self.half_open[slot].listener].context),
+            Place::HalfOpen(slot) => Some(self.listeners[self.half_open[slot].listener()].context),
             Place::TimeWait(_) => None,
         };
         context.map_or(Process::UNKNOWN, |slot| self.contexts[slot].process)
@@ -128,7 +128,7 @@ impl Firmware {
                 entry.send_queue = listener.backlog.into();
             }
             Place::HalfOpen(slot) => {
-                let tuple = self.half_open[slot].tuple;
+                let tuple = self.half_open_tuple(slot);
                 ends(tuple.local, tuple.remote, SYN_RECEIVED, self.half_open.id(slot));
             }
             Place::TimeWait(slot) => {

@@ -101,25 +101,20 @@ impl Firmware {
     }
 
     fn half_open_timeout(&mut self, slot: Slot, now: Instant) {
-        if self.half_open[slot].transmissions > self.store.config.syn_ack_retries {
+        if self.half_open[slot].retries() >= self.store.config.syn_ack_retries {
             self.store.counters.add(Counter::TcpHalfOpenTimedOut);
-            self.forget_half_open(slot);
+            self.forget_half_open(slot, now);
         } else {
+            self.store.counters.add(Counter::TcpRetransmits);
+            self.half_open[slot].send_again();
             self.send_syn_ack(slot, now);
         }
     }
 
     /// Sends a SYN-ACK, the first or again, and waits twice as long as the last time.
     pub(super) fn send_syn_ack(&mut self, slot: Slot, now: Instant) {
-        let entry = &mut self.half_open[slot];
-        if entry.transmissions == 0 {
-            entry.sent_at = now;
-        } else {
-            self.store.counters.add(Counter::TcpRetransmits);
-        }
-        let wait = SYN_ACK_TIMEOUT.backed_off(entry.transmissions, self.store.config.rto_max);
-        entry.transmissions += 1;
-        let headers = entry.syn_ack(&self.store.config, now);
+        let wait = SYN_ACK_TIMEOUT.backed_off(self.half_open[slot].retries(), self.store.config.rto_max);
+        let headers = self.opening(slot, now).syn_ack(&self.store.config, now);
         self.wheel.arm(self.timers.half_open(slot), now + wait);
         self.send_segment(headers);
     }

@@ -10,7 +10,7 @@ use crate::tcp::receive::{AckNeed, Receiver};
 use crate::tcp::records::RecordSlot;
 use crate::tcp::tcb::{Due, State, Store, Tcb, initial_window};
 use crate::time::Instant;
-use crate::wire::options::{Options, SACK_BLOCKS_MAX, SackBlocks, Timestamps};
+use crate::wire::options::{Options, SackBlocks, Timestamps};
 use crate::wire::segment::Flags;
 use crate::work::Steps;
 
@@ -200,8 +200,7 @@ fn acknowledging(t: &mut Tcb, store: &mut Store, segment: Outgoing) -> Outgoing 
 fn data_options(t: &Tcb, steps: &Steps, now: Instant) -> Options {
     let timestamps =
         t.agreed.timestamps.then(|| Timestamps { value: t.timestamp_value(now), echo: t.receive.timestamp });
-    steps.add(t.receive.ranges() * SACK_BLOCKS_MAX as u64);
-    let sack = if t.agreed.sack { t.receive.sack_blocks() } else { SackBlocks::default() };
+    let sack = if t.agreed.sack { t.receive.sack_blocks(steps) } else { SackBlocks::default() };
     Options { timestamps, sack, ..Options::default() }
 }
 
@@ -288,7 +287,7 @@ fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if t.recovery.holds_retransmissions() {
         return None;
     }
-    let slot = t.recovery.first_lost(&t.send, &store.records)?;
+    let slot = t.send.records.first_lost()?;
     if !t.may_go(now) {
         return None;
     }
@@ -334,7 +333,7 @@ fn again(t: &mut Tcb, store: &mut Store, now: Instant, slot: RecordSlot) -> Outg
     store.counters.add(Counter::TcpRetransmits);
     t.figures.retransmits += 1;
     let timestamp = t.timestamp_value(now);
-    t.recovery.retransmitted(&mut store.records, slot, now, timestamp);
+    t.recovery.retransmitted(&mut t.send, &mut store.records, slot, now, timestamp);
     t.recovery.pacing.sent(t.recovery.pace(), end.since(record.start), now);
     data(t, store, now, record.start, end)
 }

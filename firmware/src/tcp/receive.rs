@@ -8,18 +8,11 @@ use crate::seq::Position;
 use crate::store::gauge::Gauge;
 use crate::store::pages::{Pages, Stream};
 use crate::tcp::ecn::Echo;
+use crate::tcp::ranges::{Noted, Ranges};
 use crate::tcp::urgent::ReceiveMark;
 use crate::time::{Duration, Instant};
-use crate::wire::options::SackBlocks;
-
-/// A stretch of data beyond a gap.
-#[derive(Clone, Copy, Debug, Default)]
-struct Range {
-    start: Position,
-    end: Position,
-    /// Larger is younger: RFC 2018 wants the youngest first.
-    age: u32,
-}
+use crate::wire::options::{SACK_BLOCKS_MAX, SackBlocks};
+use crate::work::Steps;
 
 /// Whether and how urgently the peer is to be acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,11 +76,9 @@ pub struct Receiver {
     round_began: Instant,
     /// Where it ends.
     round_end: Position,
-    ranges: Box<[Range]>,
-    range_count: usize,
+    ranges: Ranges,
     /// Of these, in the gauge.
-    ranges_counted: usize,
-    age: u32,
+    ranges_counted: u64,
     /// Marks to be echoed (RFC 3168).
     pub echo: Echo,
     /// Octets of the segment last received that were there already: to be reported once (RFC 2883).
@@ -119,10 +110,8 @@ impl Receiver {
             buffer: 0,
             round_began: Instant::default(),
             round_end: Position::default(),
-            ranges: vec![Range::default(); ranges as usize].into(),
-            range_count: 0,
+            ranges: Ranges::new(ranges),
             ranges_counted: 0,
-            age: 0,
             twice: None,
             echo: Echo::default(),
         }
@@ -155,8 +144,7 @@ impl Receiver {
         self.buffer = first.min(self.buffer_max);
         self.round_began = now;
         self.round_end = nxt + self.buffer / 2;
-        self.range_count = 0;
-        self.age = 0;
+        self.ranges.clear();
         self.twice = None;
         self.echo = Echo::default();
     }
@@ -198,7 +186,7 @@ impl Receiver {
 
     /// Takes the text of an acceptable segment.
     pub fn text(&mut self, pages: &mut Pages, seq: Position, text: &[u8]) -> Arrival {
-        self.note_twice(seq, seq + text.len() as u64);
+        self.note_twice(seq, seq + text.len() as u64, &pages.steps);
         let start = seq.max(self.nxt);
         let mut end = (seq + text.len() as u64).min(self.edge);
         if let Some(fin) = self.fin {
@@ -213,13 +201,15 @@ impl Receiver {
             self.nxt = end;
             self.join();
             Arrival::InOrder
-        } else if let Some(arrival) = self.note(start, end) {
-            if arrival == Arrival::OutOfOrder {
-                self.stream.write(pages, start, text);
-            }
-            arrival
         } else {
-            Arrival::NoRange
+            match self.ranges.note(start, end, &pages.steps) {
+                Noted::New => {
+                    self.stream.write(pages, start, text);
+                    Arrival::OutOfOrder
+                }
+                Noted::Known => Arrival::Duplicate,
+                Noted::NoPlace => Arrival::NoRange,
+            }
         }
     }
 
@@ -227,7 +217,7 @@ impl Receiver {
     pub fn hold(&mut self, pages: &mut Pages, text: &[u8]) {
         self.edge = self.next_edge(pages);
         let end = (self.nxt + text.len() as u64).min(self.edge);
-        if end > self.nxt && self.note(self.nxt, end).is_some() {
+        if end > self.nxt && self.ranges.note(self.nxt, end, &pages.steps) != Noted::NoPlace {
             self.stream.write(pages, self.nxt, &text[..end.since(self.nxt) as usize]);
             self.segment_bytes = text.len() as u32;
         }
@@ -242,7 +232,7 @@ impl Receiver {
 
     /// Takes a FIN at `position`; `nxt` goes over it when it is reached. A second one elsewhere is not believed.
     pub fn finish(&mut self, position: Position) {
-        let beyond = self.ranges[..self.range_count].iter().any(|r| r.end > position);
+        let beyond = self.ranges.end().is_some_and(|end| end > position);
         if self.fin.is_none() && position >= self.nxt && !beyond {
             self.fin = Some(position);
         }
@@ -254,83 +244,37 @@ impl Receiver {
     }
 
     /// RFC 2883, section 4: notes "the first contiguous sequence" of a segment's octets that were received before.
-    pub fn note_twice(&mut self, start: Position, end: Position) {
-        let ranges = self.ranges[..self.range_count].iter().map(|r| (r.start, r.end));
-        let received = std::iter::once((start.min(self.nxt), self.nxt)).chain(ranges);
-        let mut overlaps = received.map(|(from, to)| (from.max(start), to.min(end))).filter(|(from, to)| from < to);
-        self.twice = overlaps.next().or(self.twice);
+    pub fn note_twice(&mut self, start: Position, end: Position, steps: &Steps) {
+        let before = (start < self.nxt && start < end).then(|| (start, self.nxt.min(end)));
+        self.twice = before.or_else(|| self.ranges.overlap(start, end, steps)).or(self.twice);
     }
 
     /// Moves `nxt` over the ranges that it has reached.
     fn join(&mut self) {
-        let mut joined = 0;
-        for range in &self.ranges[..self.range_count] {
-            if range.start > self.nxt {
-                break;
-            }
-            self.nxt = self.nxt.max(range.end);
-            joined += 1;
-        }
-        self.ranges.copy_within(joined..self.range_count, 0);
-        self.range_count -= joined;
-    }
-
-    /// Notes data beyond a gap; `None` if there is no range left for it.
-    //= docs/specs/rfc9293.txt#section-3.10.7.4
-    //# Segments with higher beginning sequence numbers SHOULD be held for later processing (SHLD-31).
-    fn note(&mut self, start: Position, end: Position) -> Option<Arrival> {
-        let ranges = &self.ranges[..self.range_count];
-        // Those from `first` to before `last` touch the new one.
-        let first = ranges.iter().position(|r| r.end >= start).unwrap_or(ranges.len());
-        let last = ranges.iter().position(|r| r.start > end).unwrap_or(ranges.len());
-        self.age += 1;
-        let mut merged = Range { start, end, age: self.age };
-        let mut arrival = Arrival::OutOfOrder;
-        if first < last {
-            if ranges[first].start <= start && ranges[first].end >= end {
-                arrival = Arrival::Duplicate;
-            }
-            merged.start = merged.start.min(ranges[first].start);
-            merged.end = merged.end.max(ranges[last - 1].end);
-            self.ranges[first] = merged;
-            self.ranges.copy_within(last..self.range_count, first + 1);
-            self.range_count -= last - first - 1;
-        } else {
-            if self.range_count == self.ranges.len() {
-                return None;
-            }
-            self.ranges.copy_within(first..self.range_count, first + 1);
-            self.ranges[first] = merged;
-            self.range_count += 1;
-        }
-        Some(arrival)
+        self.nxt = self.ranges.join(self.nxt);
     }
 
     /// Brings the gauge of all ranges up to date with this connection's part of it.
     pub fn count_ranges(&mut self, gauge: &mut Gauge) {
-        if self.ranges_counted != self.range_count {
-            gauge.give(self.ranges_counted as u64);
-            let taken = gauge.take(self.range_count as u64);
+        let now = self.ranges.len();
+        if self.ranges_counted != now {
+            gauge.give(self.ranges_counted);
+            let taken = gauge.take(now);
             debug_assert!(taken, "each connection's part is its own");
-            self.ranges_counted = self.range_count;
+            self.ranges_counted = now;
         }
     }
 
     /// At the end of a life: forgets what lies beyond gaps, and gives the pages back.
     pub fn close(&mut self, pages: &mut Pages, ranges: &mut Gauge) {
-        self.range_count = 0;
+        self.ranges.clear();
         self.count_ranges(ranges);
         self.stream.close(pages);
     }
 
-    /// How many stretches of data lie beyond a gap.
-    pub fn ranges(&self) -> u64 {
-        self.range_count as u64
-    }
-
     /// Whether data lies beyond a gap.
     pub fn has_gap(&self) -> bool {
-        self.range_count > 0
+        !self.ranges.is_empty()
     }
 
     /// The blocks to report: what came twice (RFC 2883, section 4), and (RFC 2018, section 4) the range of the segment
@@ -339,18 +283,15 @@ impl Receiver {
     //# The first SACK block (i.e., the one immediately following the kind and length fields in the option) MUST
     //# specify the contiguous block of data containing the segment which triggered this ACK, unless that segment
     //# advanced the Acknowledgment Number field in the header.
-    pub fn sack_blocks(&self) -> SackBlocks {
+    pub fn sack_blocks(&self, steps: &Steps) -> SackBlocks {
         let mut blocks = SackBlocks::default();
         if let Some((start, end)) = self.twice {
             blocks.push(start.seq(), end.seq());
         }
-        let mut before = u32::MAX;
-        for _ in 0..crate::wire::options::SACK_BLOCKS_MAX {
-            // What a SYN brought lies at `nxt` until the handshake is complete, and behind no gap.
-            let ranges = self.ranges[..self.range_count].iter().filter(|r| r.start > self.nxt);
-            let Some(range) = ranges.filter(|r| r.age < before).max_by_key(|r| r.age) else { break };
+        // What a SYN brought lies at `nxt` until the handshake is complete, and behind no gap.
+        for range in self.ranges.by_age().filter(|r| r.start > self.nxt).take(SACK_BLOCKS_MAX) {
+            steps.one();
             blocks.push(range.start.seq(), range.end.seq());
-            before = range.age;
         }
         blocks
     }
@@ -483,8 +424,12 @@ mod tests {
             assert_eq!(r.text(&mut pages, n + at, &[1; 50]), Arrival::OutOfOrder);
         }
         assert_eq!(r.text(&mut pages, n + 350, &[1; 50]), Arrival::OutOfOrder);
-        let blocks: Vec<_> =
-            r.sack_blocks().as_slice().iter().map(|(a, b)| (a.distance(n.seq()), b.distance(n.seq()))).collect();
+        let blocks: Vec<_> = r
+            .sack_blocks(&Steps::default())
+            .as_slice()
+            .iter()
+            .map(|(a, b)| (a.distance(n.seq()), b.distance(n.seq())))
+            .collect();
         assert_eq!(blocks, [(300, 400), (900, 950), (700, 750), (500, 550)]);
         assert_eq!(r.text(&mut pages, n + 310, &[1; 20]), Arrival::Duplicate);
     }
@@ -590,7 +535,7 @@ mod tests {
             for (at, length) in pieces {
                 r.text(&mut pages, n + at as u64, &whole[at..at + length]);
                 r.twice = None;
-                let blocks = r.sack_blocks();
+                let blocks = r.sack_blocks(&Steps::default());
                 for (left, right) in blocks.as_slice() {
                     prop_assert!(left.near(r.nxt) > r.nxt && right.near(r.nxt) > left.near(r.nxt));
                 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use toe_abi::{Endpoint, Mac, Reason, state};
 
 use crate::counters::{Counter, Counters};
-use crate::profile::{CongestionControl, Tcp};
+use crate::profile::{CongestionControl, SynCookies, Tcp};
 use crate::seq::Position;
 use crate::store::gauge::Gauge;
 use crate::store::pages::Pages;
@@ -205,6 +205,8 @@ pub struct Config {
     pub initial_window: u32,
     /// When FINs cross, the acknowledgement of the peer's repeats ours.
     pub repeat_fin: bool,
+    /// When a SYN is answered with a cookie.
+    pub syn_cookies: SynCookies,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
     /// Fast Open is allowed, and of a listener so many may be pending.
@@ -232,6 +234,7 @@ impl Config {
             rto_max: ms(tcp.rto_max_ms),
             initial_window: tcp.initial_window_segments,
             repeat_fin: tcp.repeat_fin,
+            syn_cookies: tcp.syn_cookies,
             syn_ack_retries: tcp.syn_ack_retries,
             fast_open: tcp.fast_open.then_some(tcp.fast_open_pending),
             settings: Settings::new(tcp.congestion, tcp.ecn),

@@ -6,14 +6,14 @@ use toe_impair::{Random, Spec};
 
 use crate::app::{App, Close, Outcome, Plan};
 use crate::card::{CardEnd, Channel};
-use crate::end::{End, Pair};
-use crate::frames::segment;
+use crate::end::{Pair, Status, Streams};
+use crate::frames::{ACK, FIN, RST, SYN, segment};
 use crate::guest::Settings;
+use crate::parts::Family;
 use crate::pattern::Pattern;
-use crate::scenario::{self, DEADLINE_US, FLOWS_MAX, Family, Kind, card_end, plain_settings, run_and_check, smol_end};
-use crate::seeds::for_seeds;
-use crate::smol::SmolEnd;
-use crate::world::{Opening, World};
+use crate::tests::scenario::{self, DEADLINE_US, FLOWS_MAX, Kind, card_end, plain_settings, run_and_check, smol_end};
+use crate::tests::seeds::for_seeds;
+use crate::world::{Node, Opening, World};
 
 /// Seeds in the ordinary run of each test.
 const SEEDS: u64 = 50;
@@ -22,14 +22,14 @@ const SEEDS: u64 = 50;
 /// forgotten peer, and then some.
 const REST_US: u64 = 200_000_000;
 
-fn card_world(seed: u64, kind: &Kind) -> World<CardEnd, CardEnd> {
+fn card_world(seed: u64, kind: &Kind) -> World {
     let mut random = Random::new(seed);
     // Two connections can have all pages; three contend for them.
     let (a, b) = (card_end(&mut random, kind, 0, 2), card_end(&mut random, kind, 1, 2));
     scenario::world(&mut random, kind, a, b, kind.is_simultaneous)
 }
 
-fn mixed_world(seed: u64, kind: &Kind) -> World<CardEnd, SmolEnd> {
+fn mixed_world(seed: u64, kind: &Kind) -> World {
     let mut random = Random::new(seed);
     // Pages for all: smoltcp does not probe a window that was drawn back to nothing while it had data in flight.
     let a = card_end(&mut random, kind, 0, FLOWS_MAX + 1);
@@ -41,15 +41,15 @@ fn cards(seed: u64, kind: &Kind) {
     let mut world = card_world(seed, kind);
     run_and_check(&mut world, kind);
     world.wait(REST_US);
-    world.a.check_rest(kind);
-    world.b.check_rest(kind);
+    world.card(0).check_rest(kind.bad_channel);
+    world.card(1).check_rest(kind.bad_channel);
 }
 
 fn card_and_smoltcp(seed: u64, kind: &Kind) {
     let mut world = mixed_world(seed, kind);
     run_and_check(&mut world, kind);
     world.wait(REST_US);
-    world.a.check_rest(kind);
+    world.card(0).check_rest(kind.bad_channel);
 }
 
 /// Both roles in turn.
@@ -143,14 +143,14 @@ fn a_seed_replays_identically() {
 
 const LINE_US: u64 = 1_000;
 
-fn plain_card(name: &'static str, end: usize, change: impl FnOnce(&mut Settings)) -> CardEnd {
+fn plain_card(name: &'static str, end: usize, change: impl FnOnce(&mut Settings)) -> Node {
     let mut settings = plain_settings(Family::V4, end);
     change(&mut settings);
     let channel = Channel { to_guest: Spec::default(), to_card: Spec::default(), guest_buffers: 64 };
-    CardEnd::new(name, &scenario::plain_profile(), settings, &channel, end as u64)
+    Node::Card(Box::new(CardEnd::new(name, &scenario::plain_profile(), settings, &channel, end as u64)))
 }
 
-fn plain_world() -> World<CardEnd, CardEnd> {
+fn plain_world() -> World {
     let line = Spec { delay_us: LINE_US, ..Spec::default() };
     World::new(plain_card("a", 0, |_| ()), plain_card("b", 1, |_| ()), [line; 2], [1, 2])
 }
@@ -161,19 +161,18 @@ fn pair() -> Pair {
 }
 
 fn opening(is_simultaneous: bool) -> Opening {
-    Opening { at_us: 1_000_000, active: 0, is_simultaneous, pair: pair(), any: None }
+    Opening { accept_us: 0, at_us: 1_000_000, active: 0, is_simultaneous, pair: pair(), any: None }
 }
 
 fn programs(bytes: [u64; 2], closes: [Close; 2]) -> [App; 2] {
     [0, 1].map(|i| {
         let plan = Plan {
-            out: Pattern::new(i as u64),
             out_bytes: bytes[i],
-            inward: Pattern::new(1 - i as u64),
             close: closes[i],
             write_bytes: 10_000,
             read_bytes: 10_000,
             read_pause_us: 0,
+            idle_us: 0,
             lingers: true,
             patience_us: None,
         };
@@ -182,11 +181,11 @@ fn programs(bytes: [u64; 2], closes: [Close; 2]) -> [App; 2] {
 }
 
 /// The flags of every segment, `a` or `b` in front, in the order in which they were sent.
-fn flags<A: End, B: End>(world: &World<A, B>) -> Vec<String> {
+fn flags(world: &World) -> Vec<String> {
     let sightings = world.sightings.as_ref().expect("sightings were asked for");
     let flags = sightings.iter().map(|s| {
-        let t = segment(&s.frame).expect("a TCP segment").tcp;
-        let flags = [(t.syn(), 'S'), (t.fin(), 'F'), (t.rst(), 'R'), (t.ack(), 'A')];
+        let t = segment(&s.frame).expect("a TCP segment");
+        let flags = [(t.has(SYN), 'S'), (t.has(FIN), 'F'), (t.has(RST), 'R'), (t.has(ACK), 'A')];
         let mut text = String::from(["a", "b"][s.from]);
         text.extend(flags.iter().filter(|(set, _)| *set).map(|(_, c)| *c));
         text
@@ -217,10 +216,10 @@ fn simultaneous_close_is_two_fins_that_cross() {
     assert_eq!(fins.iter().map(|(_, f)| f.as_str()).collect::<Vec<_>>(), ["aFA", "bFA"]);
     assert_eq!(fins[1].0, fins[0].0 + 1, "no ACK of the one before the other: {flags:?}");
     let is_time_wait = |end: &mut CardEnd| end.card().in_use()["time-wait"] == 1;
-    assert!(is_time_wait(&mut world.a) && is_time_wait(&mut world.b), "both ends wait (RFC 9293, figure 13)");
+    assert!(is_time_wait(world.card(0)) && is_time_wait(world.card(1)), "both ends wait (RFC 9293, figure 13)");
     world.wait(REST_US);
-    world.a.check_rest(&Kind::ORDINARY);
-    world.b.check_rest(&Kind::ORDINARY);
+    world.card(0).check_rest(false);
+    world.card(1).check_rest(false);
 }
 
 #[test]
@@ -239,14 +238,15 @@ fn a_half_closed_connection_carries_data_the_other_way_in_both_orders() {
 fn a_connection_to_a_port_without_a_listener_is_refused() {
     let mut world = plain_world();
     // The other end's kernel answers with a RST.
-    world.a.connect(0, 0, pair());
+    let streams = Streams { out: Pattern::new(0), inward: Pattern::new(1) };
+    world.end(0).connect(0, 0, pair(), streams);
     world.wait(2_000_000);
-    assert_eq!(world.a.status(0), crate::end::Status::Broken("refused".into()));
-    assert_eq!(world.b.passed_to_guest, 1);
-    world.a.release(0);
+    assert_eq!(world.end(0).status(0), Status::Broken("refused"));
+    assert_eq!(world.card(1).passed_to_guest, 1);
+    world.end(0).release(0);
     world.wait(1_000_000);
-    assert!(world.a.all_released());
-    world.a.check_rest(&Kind::ORDINARY);
+    assert!(world.end(0).all_released());
+    world.card(0).check_rest(false);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn an_abort_resets_the_peer() {
     let mut world = plain_world();
     world.add(opening(false), programs([0, 150_000], [Close::Abort(20_000), Close::AfterPeer]));
     assert!(world.run(DEADLINE_US));
-    let broken = |reason: &str| Some(Outcome::Broken(reason.to_owned()));
+    let broken = |reason| Some(Outcome::Broken(reason));
     assert_eq!(world.outcomes(0).map(|o| o.cloned()), [broken("aborted by this program"), broken("reset")]);
 }
 
@@ -272,7 +272,7 @@ fn a_guest_that_stops_reading_closes_the_window_and_opens_it_again() {
     assert!(world.run(DEADLINE_US));
     crate::world::check_flow(&world, 0, true);
     let sightings = world.sightings.as_ref().unwrap();
-    let mut windows = sightings.iter().filter(|s| s.from == 1).map(|s| segment(&s.frame).unwrap().tcp.window_len());
+    let mut windows = sightings.iter().filter(|s| s.from == 1).map(|s| segment(&s.frame).unwrap().window);
     assert!(windows.any(|w| w == 0), "the window was closed");
 }
 
@@ -285,7 +285,8 @@ fn a_guest_that_answers_late_is_not_told_off() {
         let mut settings = plain_settings(Family::V4, end);
         settings.receive_bytes_max = 20_000;
         let channel = Channel { to_guest: slow, to_card: slow, guest_buffers: 64 };
-        CardEnd::new(["a", "b"][end], &scenario::plain_profile(), settings, &channel, end as u64)
+        let card = CardEnd::new(["a", "b"][end], &scenario::plain_profile(), settings, &channel, end as u64);
+        Node::Card(Box::new(card))
     };
     let mut world = World::new(card(0), card(1), [line; 2], [1, 2]);
     world.add(opening(false), programs([300_000, 200_000], [Close::WhenWritten; 2]));
@@ -295,7 +296,6 @@ fn a_guest_that_answers_late_is_not_told_off() {
     assert!(world.now_us() < 7_000_000, "it took {} us", world.now_us());
     world.wait(REST_US);
     // What is said twice may come after RELEASE, as on a bad channel.
-    let kind = Kind { bad_channel: true, ..Kind::ORDINARY };
-    world.a.check_rest(&kind);
-    world.b.check_rest(&kind);
+    world.card(0).check_rest(true);
+    world.card(1).check_rest(true);
 }

@@ -14,12 +14,12 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{CongestionControl, RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint, TcpSeqNumber};
+use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint};
 use toe_abi::Mac;
 use toe_impair::Random;
 
-use crate::end::{End, Flow, Pair, Read, Status};
-use crate::frames::segment;
+use crate::end::{End, Flow, Pair, Read, Status, Streams};
+use crate::frames::{ACK, FIN, RST, SYN, segment};
 use crate::transcript::Transcript;
 
 thread_local! {
@@ -30,6 +30,9 @@ thread_local! {
 fn timestamp() -> u32 {
     TIMESTAMP.with(Cell::get)
 }
+
+/// The most bytes that are made or compared at once.
+const WRITE_BYTES_MAX: u64 = 65_536;
 
 /// What is fixed for such an end.
 #[derive(Clone, Debug)]
@@ -46,25 +49,32 @@ pub struct Settings {
     pub cubic: bool,
 }
 
-/// The wire as smoltcp sees it: IP packets.
+/// The wire as smoltcp sees it: IP packets. Buffers go round, so that packets need no allocation.
 struct Packets {
     mtu: usize,
     inward: VecDeque<Vec<u8>>,
+    /// Packets that smoltcp has read.
+    read: Vec<Vec<u8>>,
     outward: VecDeque<Vec<u8>>,
+    /// Packets that are on the wire.
+    sent: Vec<Vec<u8>>,
 }
 
-struct Receive(Vec<u8>);
-struct Transmit<'a>(&'a mut VecDeque<Vec<u8>>);
+struct Receive<'a>(Vec<u8>, &'a mut Vec<Vec<u8>>);
+struct Transmit<'a>(&'a mut VecDeque<Vec<u8>>, &'a mut Vec<Vec<u8>>);
 
-impl smoltcp::phy::RxToken for Receive {
+impl smoltcp::phy::RxToken for Receive<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
+        let result = f(&self.0);
+        self.1.push(self.0);
+        result
     }
 }
 
 impl smoltcp::phy::TxToken for Transmit<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
-        let mut packet = vec![0; length];
+        let mut packet = self.1.pop().unwrap_or_default();
+        packet.resize(length, 0);
         let result = f(&mut packet);
         self.0.push_back(packet);
         result
@@ -72,16 +82,16 @@ impl smoltcp::phy::TxToken for Transmit<'_> {
 }
 
 impl Device for Packets {
-    type RxToken<'a> = Receive;
+    type RxToken<'a> = Receive<'a>;
     type TxToken<'a> = Transmit<'a>;
 
-    fn receive(&mut self, _: Instant) -> Option<(Receive, Transmit<'_>)> {
+    fn receive(&mut self, _: Instant) -> Option<(Receive<'_>, Transmit<'_>)> {
         let packet = self.inward.pop_front()?;
-        Some((Receive(packet), Transmit(&mut self.outward)))
+        Some((Receive(packet, &mut self.read), Transmit(&mut self.outward, &mut self.sent)))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Transmit<'_>> {
-        Some(Transmit(&mut self.outward))
+        Some(Transmit(&mut self.outward, &mut self.sent))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -95,13 +105,17 @@ impl Device for Packets {
 struct Sock {
     flow: Flow,
     handle: SocketHandle,
+    streams: Streams,
+    /// Bytes written and read.
+    written: u64,
+    read: u64,
     is_passive: bool,
     /// It left CLOSED or LISTEN once.
     was_open: bool,
     has_shut: bool,
     is_released: bool,
     /// The acknowledgement number of the last segment that it received.
-    last_ack: Option<TcpSeqNumber>,
+    last_ack: Option<u32>,
 }
 
 /// smoltcp with its sockets.
@@ -121,7 +135,13 @@ fn at(now_us: u64) -> Instant {
 
 impl SmolEnd {
     pub fn new(name: &'static str, settings: Settings, seed: u64) -> Self {
-        let mut packets = Packets { mtu: settings.mtu, inward: VecDeque::new(), outward: VecDeque::new() };
+        let mut packets = Packets {
+            mtu: settings.mtu,
+            inward: VecDeque::new(),
+            read: Vec::new(),
+            outward: VecDeque::new(),
+            sent: Vec::new(),
+        };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = Random::new(seed).bits();
         let mut interface = Interface::new(config, &mut packets, at(0));
@@ -142,7 +162,7 @@ impl SmolEnd {
         }
     }
 
-    fn add_socket(&mut self, flow: Flow, is_passive: bool) -> SocketHandle {
+    fn add_socket(&mut self, flow: Flow, is_passive: bool, streams: Streams) -> SocketHandle {
         let s = &self.settings;
         let mut socket = Socket::new(
             SocketBuffer::new(vec![0; s.receive_buffer_bytes]),
@@ -153,9 +173,18 @@ impl SmolEnd {
         socket.set_tsval_generator(s.timestamps.then_some(timestamp as fn() -> u32));
         socket.set_congestion_control(if s.cubic { CongestionControl::Cubic } else { CongestionControl::None });
         let handle = self.sockets.add(socket);
-        let sock =
-            Sock { flow, handle, is_passive, was_open: false, has_shut: false, is_released: false, last_ack: None };
-        self.socks.push(sock);
+        self.socks.push(Sock {
+            flow,
+            handle,
+            streams,
+            written: 0,
+            read: 0,
+            is_passive,
+            was_open: false,
+            has_shut: false,
+            is_released: false,
+            last_ack: None,
+        });
         handle
     }
 
@@ -168,11 +197,10 @@ impl SmolEnd {
     /// Whether a frame is an ACK that says nothing new, for a socket that has nothing but its FIN unacknowledged. To
     /// keep it back loses nothing: a FIN needs no window.
     fn would_kill_timer(&mut self, frame: &[u8]) -> bool {
-        let Some(s) = segment(frame).filter(|s| s.checksums_right) else {
+        let Some(s) = segment(frame).filter(|s| s.has(ACK)) else {
             return false;
         };
-        let t = &s.tcp;
-        let (to, from) = ((s.destination, t.dst_port()), (s.source, t.src_port()));
+        let (to, from) = ((s.destination, s.destination_port), (s.source, s.source_port));
         let is_this = |socket: &Socket<'_>| {
             let ends = [(socket.local_endpoint(), to), (socket.remote_endpoint(), from)];
             ends.into_iter().all(|(end, (ip, port))| end.is_some_and(|e| IpAddr::from(e.addr) == ip && e.port == port))
@@ -180,10 +208,12 @@ impl SmolEnd {
         let Some(sock) = self.socks.iter_mut().find(|k| is_this(self.sockets.get(k.handle))) else {
             return false;
         };
-        let is_pure = t.ack() && !t.syn() && !t.fin() && !t.rst() && t.payload().is_empty();
-        let ack = t.ack().then(|| t.ack_number());
-        let says_nothing = is_pure && sock.last_ack == ack;
-        sock.last_ack = ack;
+        let is_pure = !s.has(SYN | FIN | RST) && s.payload.is_empty();
+        let says_nothing = is_pure && sock.last_ack == Some(s.ack);
+        if !says_nothing && !s.checksums_right() {
+            return false;
+        }
+        sock.last_ack = Some(s.ack);
         let socket = self.sockets.get::<Socket<'_>>(sock.handle);
         let only_fin = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
         says_nothing && only_fin && socket.send_queue() == 0
@@ -197,19 +227,25 @@ impl SmolEnd {
 }
 
 impl End for SmolEnd {
-    fn handle_frame(&mut self, now_us: u64, frame: Vec<u8>) {
-        assert_eq!(frame[..6], self.settings.mac.0, "destination of an Ethernet frame");
-        assert!(matches!(frame[12..14], [0x08, 0x00] | [0x86, 0xdd]), "EtherType {:02x?}", &frame[12..14]);
-        if self.would_kill_timer(&frame) {
+    fn handle_frame(&mut self, now_us: u64, frame: &[u8]) {
+        if frame.len() < 14 || !matches!(frame[12..14], [0x08, 0x00] | [0x86, 0xdd]) {
+            // A stranger's.
+            return;
+        }
+        if self.would_kill_timer(frame) {
             self.transcript.note(now_us, "kept from smoltcp: a repeated ACK while its FIN is unacknowledged");
             return;
         }
-        self.packets.inward.push_back(frame[14..].to_vec());
+        let mut packet = self.packets.read.pop().unwrap_or_default();
+        packet.clear();
+        packet.extend_from_slice(&frame[14..]);
+        self.packets.inward.push_back(packet);
         self.poll(now_us);
     }
 
-    fn handle_timeout(&mut self, now_us: u64) {
+    fn handle_timeout(&mut self, now_us: u64) -> bool {
         self.poll(now_us);
+        false
     }
 
     fn next_us(&mut self) -> Option<u64> {
@@ -218,31 +254,33 @@ impl End for SmolEnd {
         u64::try_from(next.total_micros()).ok().filter(|&next_us| next_us > self.now_us)
     }
 
-    fn poll_frame(&mut self, now_us: u64) -> Option<Vec<u8>> {
+    fn poll_frame(&mut self, now_us: u64, frame: &mut Vec<u8>) -> bool {
         if self.packets.outward.is_empty() {
             self.poll(now_us);
         }
-        let packet = self.packets.outward.pop_front()?;
-        let ethertype = if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
-        let mac = &self.settings;
-        let frame = [&mac.next_hop.0[..], &mac.mac.0[..], &ethertype[..], &packet[..]].concat();
-        self.transcript.frame(now_us, "> wire", &frame);
-        Some(frame)
+        let Some(packet) = self.packets.outward.pop_front() else { return false };
+        frame.extend_from_slice(&self.settings.next_hop.0);
+        frame.extend_from_slice(&self.settings.mac.0);
+        frame.extend_from_slice(if packet[0] >> 4 == 4 { &[0x08, 0x00] } else { &[0x86, 0xdd] });
+        frame.extend_from_slice(&packet);
+        self.packets.sent.push(packet);
+        self.transcript.frame(now_us, "> wire", frame);
+        true
     }
 
     fn transcript(&self) -> u64 {
         self.transcript.hash()
     }
 
-    fn connect(&mut self, _: u64, flow: Flow, pair: Pair) {
-        let handle = self.add_socket(flow, false);
+    fn connect(&mut self, _: u64, flow: Flow, pair: Pair, streams: Streams) {
+        let handle = self.add_socket(flow, false, streams);
         let socket = self.sockets.get_mut::<Socket>(handle);
         socket.connect(self.interface.context(), pair.remote, pair.local).expect("a fresh socket connects");
     }
 
-    fn accept(&mut self, _: u64, flow: Flow, pair: Pair, any: Option<IpAddr>) {
+    fn accept(&mut self, _: u64, flow: Flow, pair: Pair, any: Option<IpAddr>, streams: Streams) {
         // smoltcp's sockets take whoever comes first; with several flows, each has a port of its own.
-        let handle = self.add_socket(flow, true);
+        let handle = self.add_socket(flow, true, streams);
         let addr = any.is_none().then(|| pair.local.ip().into());
         let endpoint = IpListenEndpoint { addr, port: pair.local.port() };
         self.sockets.get_mut::<Socket>(handle).listen(endpoint).expect("a fresh socket listens");
@@ -267,20 +305,42 @@ impl End for SmolEnd {
         match socket.peek(1) {
             Ok(data) if !data.is_empty() => Status::Open,
             Err(RecvError::Finished) if all_sent => Status::Open,
-            _ => Status::Broken("smoltcp's socket is closed".into()),
+            _ => Status::Broken("smoltcp's socket is closed"),
         }
     }
 
-    fn write(&mut self, flow: Flow, bytes: &[u8]) -> usize {
-        let (_, socket) = self.find(flow);
-        if socket.may_send() { socket.send_slice(bytes).expect("may_send was asked") } else { 0 }
+    fn write(&mut self, flow: Flow, most: u64) -> u64 {
+        let (sock, socket) = self.find(flow);
+        if !socket.may_send() {
+            return 0;
+        }
+        let (out, at) = (sock.streams.out, sock.written);
+        let fill = |room: &mut [u8]| {
+            let n = room.len().min(most.min(WRITE_BYTES_MAX) as usize);
+            out.fill(at, &mut room[..n]);
+            (n, n as u64)
+        };
+        let n = socket.send(fill).expect("may_send was asked");
+        sock.written += n;
+        n
     }
 
-    fn read(&mut self, flow: Flow, bytes: &mut [u8]) -> Read {
-        let (_, socket) = self.find(flow);
-        match socket.recv_slice(bytes) {
+    fn read(&mut self, flow: Flow, most: u64) -> Read {
+        let (sock, socket) = self.find(flow);
+        let (inward, at) = (sock.streams.inward, sock.read);
+        let check = |data: &mut [u8]| {
+            let n = data.len().min(most.min(WRITE_BYTES_MAX) as usize);
+            if let Some(at) = inward.first_difference(at, &data[..n]) {
+                panic!("flow {flow}: byte {at} is not the one that was sent");
+            }
+            (n, n as u64)
+        };
+        match socket.recv(check) {
             Ok(0) | Err(RecvError::InvalidState) => Read::Wait,
-            Ok(n) => Read::Bytes(n),
+            Ok(n) => {
+                sock.read += n;
+                Read::Bytes(n)
+            }
             Err(RecvError::Finished) => Read::End,
         }
     }

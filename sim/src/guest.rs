@@ -4,20 +4,27 @@
 //! Everything that the card has not confirmed is said again by one timer per connection and one per listener, from
 //! [`Settings::resend_us`] doubling up to [`RESEND_US_MAX`]; every word of the card about a connection sets its timer
 //! back. Every connection keeps its timer as long as it lives, because a raised receive limit is never confirmed.
+//!
+//! Its programs' streams are patterns: what they have written is a length, made into bytes where a SEND is written, and
+//! what they receive is compared where a RECEIVED is read.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
 use toe_abi::{
-    Abort, Accepted, Addresses, CARD_MAC, Caps, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message,
-    Notice, Noticed, Parsed, Reason, ReceiveCredit, Release, Send, SendCredit, Shutdown, State, Taken, Writer, flags,
-    state,
+    Abort, Accepted, Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, FRAME_BYTES_MAX, Hello, Listen, Mac, Message,
+    Notice, Noticed, Parsed, Reason, ReceiveCredit, Release, Send, SendCredit, SetOption, Shutdown, State, Taken,
+    Writer, flags, state,
 };
 use toe_impair::Random;
 
-use crate::end::{Flow, Pair, Read, Status};
+use crate::end::{Flow, Pair, Read, Status, Streams};
+use crate::pattern::Pattern;
 
 const RESEND_US_MAX: u64 = 1_000_000;
+
+/// Connections that were accepted have no cookie of a CONNECT; their requests are known by their id and this.
+const ACCEPTED_COOKIE: u64 = 1 << 63;
 
 /// Signs of life that must all be lost before the card gives the guest up.
 const SIGNS_PER_LEASE: u64 = 10;
@@ -39,19 +46,24 @@ pub struct Settings {
     /// How far ahead of what its program has read a connection can receive.
     pub window_bytes: u64,
     /// How much a connection keeps of what its program has written.
-    pub write_buffer_bytes: usize,
+    pub write_buffer_bytes: u64,
     /// How long the card may be silent before everything is said again.
     pub resend_us: u64,
     /// Whether Nagle's algorithm is off.
     pub nodelay: bool,
     /// Whether each message goes in a frame of its own.
     pub one_message_per_frame: bool,
+    /// Whether some SENDs are shorter than they need be.
+    pub short_sends: bool,
+    /// What every connection is set to: options and their values.
+    pub options: Vec<(u32, u64)>,
 }
 
 /// A message that waits for a frame.
 enum Out {
     Fixed(Message<'static>),
-    Send(Send, Vec<u8>),
+    /// So many bytes of a stream.
+    Send(Send, Streams, u32),
     Addresses(Vec<u8>),
 }
 
@@ -59,14 +71,19 @@ enum Out {
 struct Conn {
     flow: Flow,
     pair: Pair,
+    streams: Streams,
     cookie: u64,
+    /// Whether there is something to say.
+    is_dirty: bool,
+    /// Which of [`Settings::options`] are set, a bit each.
+    options_set: u64,
     id: Option<u64>,
     refused: Option<(Reason, u32)>,
     bits: u32,
     reason: u32,
     fin_offset: Option<u64>,
-    /// Written and not yet held by the card; the first byte stands at `held`.
-    out: VecDeque<u8>,
+    /// Behind the last byte that its program has written.
+    written: u64,
     held: u64,
     /// The next offset to be sent.
     next: u64,
@@ -74,11 +91,13 @@ struct Conn {
     sent: u64,
     limit: u64,
     shutdown: bool,
+    said_shutdown: bool,
     abort: bool,
     release: bool,
+    said_release: bool,
     released: bool,
-    /// Received and not yet read; the first byte stands at `read`.
-    inward: VecDeque<u8>,
+    /// Behind the last byte that arrived in order.
+    received: u64,
     read: u64,
     owes_credit: bool,
     /// `held` when the timer last ran: whether the card has taken anything since.
@@ -88,14 +107,6 @@ struct Conn {
 }
 
 impl Conn {
-    fn written(&self) -> u64 {
-        self.held + self.out.len() as u64
-    }
-
-    fn received(&self) -> u64 {
-        self.read + self.inward.len() as u64
-    }
-
     fn is_aborted(&self) -> bool {
         self.bits & state::ABORTED != 0
     }
@@ -127,11 +138,16 @@ pub struct Guest {
     conns: Vec<Conn>,
     listeners: Vec<Listener>,
     /// Flows that wait for a listener's connection from their remote end.
-    wanted: Vec<(Flow, Pair)>,
+    wanted: Vec<(Flow, Pair, Streams)>,
     /// Every connection id ever announced or given.
     known: BTreeSet<u64>,
     pending: VecDeque<Out>,
     next_cookie: u64,
+    /// Flows that ended with the driver that had them, and the keys of such drivers.
+    gone: BTreeSet<Flow>,
+    old_keys: Vec<u128>,
+    /// How long the next driver takes to start, if this one says BYE and ends.
+    leaves_for_us: Option<u64>,
     /// Where frames are written.
     buffer: Vec<u8>,
     /// ERROR messages: reason, message type.
@@ -154,6 +170,9 @@ impl Guest {
             known: BTreeSet::new(),
             pending: VecDeque::new(),
             next_cookie: 1,
+            gone: BTreeSet::new(),
+            old_keys: Vec::new(),
+            leaves_for_us: None,
             buffer: vec![0; FRAME_BYTES_MAX],
             errors: Vec::new(),
             firmware_events: 0,
@@ -166,15 +185,44 @@ impl Guest {
 
     // What programs do.
 
-    pub fn connect(&mut self, now_us: u64, flow: Flow, pair: Pair) {
+    pub fn connect(&mut self, now_us: u64, flow: Flow, pair: Pair, streams: Streams) {
         let cookie = self.cookie();
-        self.conns.push(Conn::new(flow, pair, cookie, now_us));
-        self.conns.last_mut().expect("just pushed").resend_at_us = now_us;
+        self.conns.push(Conn::new(flow, pair, streams, cookie, now_us));
+    }
+
+    /// The driver ends and another starts `pause_us` later, which knows nothing of it. With `says_bye` it takes its leave;
+    /// without, the card has to find out.
+    pub fn reset(&mut self, now_us: u64, pause_us: u64, says_bye: bool) {
+        if says_bye && matches!(self.context, Context::Open { .. }) {
+            self.pending.clear();
+            self.pending.push_back(Out::Fixed(Message::Bye(Bye { reserved: 0 })));
+            self.leaves_for_us = Some(pause_us);
+        } else {
+            self.begin_anew(now_us, pause_us);
+        }
+    }
+
+    fn begin_anew(&mut self, now_us: u64, pause_us: u64) {
+        self.old_keys.push(self.settings.key);
+        self.settings.key = u128::from(self.random.bits()) << 32 | u128::from(self.random.bits() >> 32);
+        self.context = Context::None;
+        self.hello_at_us = now_us + pause_us;
+        self.pending.clear();
+        self.leaves_for_us = None;
+        self.gone.extend(self.conns.drain(..).map(|c| c.flow).chain(self.wanted.drain(..).map(|w| w.0)));
+        // Its programs listen as they did.
+        for i in 0..self.listeners.len() {
+            let cookie = self.cookie();
+            let listener = &mut self.listeners[i];
+            (listener.cookie, listener.id, listener.taken) = (cookie, None, 0);
+            listener.waiting.clear();
+            (listener.resend_at_us, listener.backoff_us) = (now_us, self.settings.resend_us);
+        }
     }
 
     /// Waits for the connection from `pair.remote`; opens a listener for `local` unless there is one.
-    pub fn accept(&mut self, now_us: u64, flow: Flow, pair: Pair, local: IpAddr) {
-        self.wanted.push((flow, pair));
+    pub fn accept(&mut self, now_us: u64, flow: Flow, pair: Pair, local: IpAddr, streams: Streams) {
+        self.wanted.push((flow, pair, streams));
         let local = Endpoint::new(local, pair.local.port());
         if self.listeners.iter().any(|l| l.local == local) {
             return;
@@ -194,48 +242,43 @@ impl Guest {
 
     pub fn status(&self, flow: Flow) -> Status {
         let Some(conn) = self.conns.iter().find(|c| c.flow == flow) else {
-            return Status::Opening;
+            return if self.gone.contains(&flow) { Status::Broken("its driver is gone") } else { Status::Opening };
         };
         if let Some((reason, _)) = conn.refused {
-            return Status::Broken(format!("refused: {reason}"));
+            return Status::Broken(reason.as_str());
         }
         if conn.is_aborted() {
-            let reason = Reason::from_u32(conn.reason).map_or("unknown", Reason::as_str);
-            return Status::Broken(reason.to_owned());
+            return Status::Broken(Reason::from_u32(conn.reason).map_or("unknown", Reason::as_str));
         }
         if conn.bits & (state::ESTABLISHED | state::ACCEPTED) != 0 { Status::Open } else { Status::Opening }
     }
 
-    pub fn write(&mut self, flow: Flow, bytes: &[u8]) -> usize {
+    pub fn write(&mut self, flow: Flow, most: u64) -> u64 {
         let room = self.settings.write_buffer_bytes;
         let conn = self.conn(flow);
         assert!(!conn.shutdown, "flow {flow}: written after shutdown");
-        let n = bytes.len().min(room - conn.out.len());
-        conn.out.extend(&bytes[..n]);
+        let n = most.min(room.saturating_sub(conn.written - conn.held));
+        conn.written += n;
+        conn.is_dirty |= n > 0;
         n
     }
 
-    pub fn read(&mut self, flow: Flow, bytes: &mut [u8]) -> Read {
+    pub fn read(&mut self, flow: Flow, most: u64) -> Read {
         let conn = self.conn(flow);
-        let n = bytes.len().min(conn.inward.len());
+        let n = most.min(conn.received - conn.read);
         if n == 0 {
             return if conn.fin_offset == Some(conn.read) { Read::End } else { Read::Wait };
         }
-        let (front, back) = conn.inward.as_slices();
-        let split = n.min(front.len());
-        bytes[..split].copy_from_slice(&front[..split]);
-        bytes[split..n].copy_from_slice(&back[..n - split]);
-        conn.inward.drain(..n);
-        conn.read += n as u64;
+        conn.read += n;
         conn.owes_credit = true;
+        conn.is_dirty = true;
         Read::Bytes(n)
     }
 
     pub fn shutdown(&mut self, flow: Flow) {
         let conn = self.conn(flow);
         conn.shutdown = true;
-        let message = conn.id.map(|connection| Shutdown { connection, offset: conn.written() });
-        self.pending.extend(message.map(|m| Out::Fixed(Message::Shutdown(m))));
+        conn.is_dirty = true;
     }
 
     pub fn all_acknowledged(&self, flow: Flow) -> bool {
@@ -245,10 +288,11 @@ impl Guest {
     pub fn abort(&mut self, flow: Flow) {
         if let Some(conn) = self.conns.iter_mut().find(|c| c.flow == flow) {
             conn.abort = true;
+            conn.is_dirty = true;
             let message = conn.id.map(|connection| Out::Fixed(Message::Abort(Abort { connection })));
             self.pending.extend(message);
         } else {
-            self.wanted.retain(|(f, _)| *f != flow);
+            self.wanted.retain(|(f, ..)| *f != flow);
         }
     }
 
@@ -257,8 +301,10 @@ impl Guest {
             return;
         };
         conn.release = true;
+        conn.is_dirty = true;
         if conn.refused.is_some() {
-            conn.released = true;
+            self.conns.retain(|c| c.flow != flow);
+            return;
         }
         // What it wrote must be with the card before the card is told to forget the guest.
         conn.resend_at_us = 0;
@@ -268,15 +314,14 @@ impl Guest {
         self.wanted.is_empty() && self.conns.iter().all(|c| c.released)
     }
 
-    /// Forgets connections that are over, so that a long run does not grow.
-    pub fn forget_released(&mut self) {
-        self.conns.retain(|c| !c.released);
-    }
-
     // Frames and time.
 
     pub fn handle_frame(&mut self, now_us: u64, frame: &[u8]) {
         let parsed = Parsed::new(frame).expect("the card's frames are well-formed");
+        if self.old_keys.contains(&parsed.header.key) {
+            // For a driver that is no more.
+            return;
+        }
         assert_eq!(parsed.header.key, self.settings.key, "a frame of another context");
         assert_eq!(parsed.destination, self.settings.mac);
         assert!(frame.len() <= self.settings.frame_bytes_max as usize, "{} bytes in a channel frame", frame.len());
@@ -302,12 +347,17 @@ impl Guest {
                 } else {
                     conn.refused = Some((reason, m.action));
                     conn.released |= conn.release;
+                    self.conns.retain(|c| !c.released);
                 }
             }
             Message::ListenResult(m) => {
                 let resend_us = self.settings.resend_us;
                 if let Some(listener) = self.listeners.iter_mut().find(|l| l.cookie == m.cookie && l.id.is_none()) {
-                    assert_eq!(Reason::from_u32(m.reason), Some(Reason::None), "the listener was refused");
+                    if m.reason != Reason::None as u32 {
+                        // Until the card has noticed that the driver before this one is gone.
+                        assert!(!self.old_keys.is_empty(), "the listener was refused");
+                        return;
+                    }
                     listener.id = Some(m.listener);
                     listener.resend_at_us = now_us + resend_us;
                     listener.backoff_us = resend_us;
@@ -321,6 +371,14 @@ impl Guest {
                 if let Some(conn) = self.conns.iter_mut().find(|c| c.id == Some(m.connection)) {
                     assert!(conn.release, "RELEASED was not asked for");
                     conn.released = true;
+                }
+                self.conns.retain(|c| !c.released);
+            }
+            Message::OptionResult(m) => {
+                assert_eq!(m.reason, Reason::None as u32, "option {} was refused", m.option);
+                let at = self.settings.options.iter().position(|(o, _)| *o == m.option).expect("it was set");
+                if let Some(conn) = self.conns.iter_mut().find(|c| c.cookie == m.cookie) {
+                    conn.options_set |= 1 << at;
                 }
             }
             Message::Error(m) => {
@@ -352,7 +410,7 @@ impl Guest {
             // Said again: the answer to the first was lost, or the connection is over.
             let known = self.conns.iter_mut().find(|c| c.id == Some(m.connection) && !c.released);
             if let Some(conn) = known {
-                conn.owes_credit = true;
+                (conn.owes_credit, conn.is_dirty) = (true, true);
             }
             return;
         }
@@ -373,11 +431,15 @@ impl Guest {
         assert!(end <= limit, "flow {}: received up to {end}, beyond the limit {limit}", conn.flow);
         assert!(conn.fin_offset.is_none_or(|fin| end <= fin), "flow {}: data beyond the FIN", conn.flow);
         // What leaves a gap will come again in order.
-        let received = conn.received();
-        if offset <= received && end > received {
-            conn.inward.extend(&data[(received - offset) as usize..]);
+        // Nobody expects anything of a connection whose program is gone.
+        let wrong = if conn.flow == Flow::MAX { None } else { conn.streams.inward.first_difference(offset, data) };
+        if let Some(at) = wrong {
+            panic!("flow {}: byte {at} is not the one that was sent", conn.flow);
         }
-        conn.owes_credit = true;
+        if offset <= conn.received && end > conn.received {
+            conn.received = end;
+        }
+        (conn.owes_credit, conn.is_dirty) = (true, true);
     }
 
     fn handle_send_credit(&mut self, now_us: u64, m: &SendCredit) {
@@ -390,13 +452,14 @@ impl Guest {
         assert!(m.held <= m.limit, "flow {flow}: the limit is behind what is held: {m:?}");
         assert!(m.held <= conn.sent, "flow {flow}: the card holds what was never sent: {m:?}");
         if m.held > conn.held {
-            conn.out.drain(..(m.held - conn.held) as usize);
             conn.held = m.held;
+            conn.is_dirty = true;
             conn.heard(now_us, resend_us);
         }
         conn.next = conn.next.max(conn.held);
         if m.limit > conn.limit {
             conn.limit = m.limit;
+            conn.is_dirty = true;
             conn.heard(now_us, resend_us);
         }
     }
@@ -409,7 +472,7 @@ impl Guest {
         conn.heard(now_us, resend_us);
         if m.bits & state::PEER_CLOSED != 0 {
             assert!(conn.fin_offset.is_none_or(|fin| fin == m.fin_offset), "flow {}: the FIN moved", conn.flow);
-            assert!(conn.received() <= m.fin_offset, "flow {}: a FIN before data", conn.flow);
+            assert!(conn.received <= m.fin_offset, "flow {}: a FIN before data", conn.flow);
             conn.fin_offset = Some(m.fin_offset);
         }
         if m.bits & state::ALL_ACKNOWLEDGED != 0 {
@@ -419,7 +482,7 @@ impl Guest {
             conn.reason = m.reason;
         }
         conn.bits |= m.bits;
-        conn.owes_credit = true;
+        (conn.owes_credit, conn.is_dirty) = (true, true);
     }
 
     /// When something must be said again.
@@ -452,7 +515,10 @@ impl Guest {
         }
         self.match_accepted(now_us);
         for i in 0..self.conns.len() {
-            self.serve(now_us, i, frame_bytes_max);
+            let conn = &self.conns[i];
+            if conn.is_dirty || now_us >= conn.resend_at_us {
+                self.serve(now_us, i, frame_bytes_max);
+            }
         }
     }
 
@@ -462,18 +528,20 @@ impl Guest {
             let before = listener.taken;
             while let Some(m) = listener.waiting.pop_front() {
                 let remote = m.remote.into();
-                let at = self.wanted.iter().position(|(_, p)| p.remote == remote && p.local.port() == m.local.port);
+                let at = self.wanted.iter().position(|(_, p, _)| p.remote == remote && p.local.port() == m.local.port);
                 let Some(at) = at else {
                     // Its program has gone: it is taken and broken.
-                    let mut conn = Conn::accepted(Flow::MAX, &m, now_us);
+                    let nothing = Streams { out: Pattern::new(0), inward: Pattern::new(0) };
+                    let mut conn = Conn::accepted(Flow::MAX, nothing, &m, now_us);
                     (conn.abort, conn.release) = (true, true);
                     self.conns.push(conn);
                     listener.taken += 1;
                     continue;
                 };
-                let (flow, pair) = self.wanted.swap_remove(at);
+                let (flow, pair, streams) = self.wanted.swap_remove(at);
                 assert_eq!(pair.local, m.local.into(), "flow {flow}: the wrong local address");
-                self.conns.push(Conn::accepted(flow, &m, now_us));
+                let cookie = ACCEPTED_COOKIE | m.connection;
+                self.conns.push(Conn { cookie, ..Conn::accepted(flow, streams, &m, now_us) });
                 listener.taken += 1;
             }
             if listener.taken > before
@@ -490,6 +558,7 @@ impl Guest {
         if conn.released || conn.refused.is_some() {
             return;
         }
+        conn.is_dirty = false;
         let again = now_us >= conn.resend_at_us;
         if again {
             conn.resend_at_us = now_us + conn.backoff_us;
@@ -516,35 +585,45 @@ impl Guest {
             }
             conn.held_before = conn.held;
         }
-        let most = conn.written().min(conn.limit);
+        let most = conn.written.min(conn.limit);
+        if conn.options_set.count_ones() < self.settings.options.len() as u32 && (again || conn.next == 0) {
+            for (i, &(option, value)) in self.settings.options.iter().enumerate() {
+                if conn.options_set & 1 << i == 0 && !conn.is_aborted() && !conn.release {
+                    let message = SetOption { cookie: conn.cookie, object: connection, value, option };
+                    self.pending.push_back(Out::Fixed(Message::SetOption(message)));
+                }
+            }
+        }
         if conn.is_aborted() || conn.abort {
             // Nothing of the stream matters any more.
         } else if conn.next < most {
             // The headers of the frame and the message take 78 bytes, padding up to 7 more at either end.
             let fits = frame_bytes_max.min(self.settings.frame_bytes_max as usize) as u64 - 92;
             while conn.next < most {
-                let fits = if self.random.one_in(4) { self.random.between(1, fits) } else { fits };
+                let short = self.settings.short_sends && self.random.one_in(4);
+                let fits = if short { self.random.between(1, fits) } else { fits };
                 let bytes = fits.min(most - conn.next);
-                let from = (conn.next - conn.held) as usize;
-                let data = conn.out.make_contiguous()[from..from + bytes as usize].to_vec();
-                self.pending.push_back(Out::Send(Send { connection, offset: conn.next }, data));
+                let send = Send { connection, offset: conn.next };
+                self.pending.push_back(Out::Send(send, conn.streams, bytes as u32));
                 conn.next += bytes;
                 conn.sent = conn.sent.max(conn.next);
             }
-        } else if again && conn.written() > conn.limit {
-            self.pending.push_back(Out::Send(Send { connection, offset: conn.next }, Vec::new()));
+        } else if again && conn.written > conn.limit {
+            self.pending.push_back(Out::Send(Send { connection, offset: conn.next }, conn.streams, 0));
         }
         if conn.owes_credit || again {
             conn.owes_credit = false;
             self.pending.push_back(Out::Fixed(Message::ReceiveCredit(ReceiveCredit {
                 connection,
-                held: conn.received(),
+                held: conn.received,
                 limit: conn.read + self.settings.window_bytes,
                 seen: conn.bits,
             })));
         }
-        if again && conn.shutdown && conn.bits & state::SHUTDOWN == 0 && !conn.is_aborted() {
-            self.pending.push_back(Out::Fixed(Message::Shutdown(Shutdown { connection, offset: conn.written() })));
+        let all_said = conn.shutdown && conn.next == conn.written;
+        if all_said && (again || !conn.said_shutdown) && conn.bits & state::SHUTDOWN == 0 && !conn.is_aborted() {
+            conn.said_shutdown = true;
+            self.pending.push_back(Out::Fixed(Message::Shutdown(Shutdown { connection, offset: conn.written })));
         }
         if again && conn.abort && !conn.is_aborted() {
             self.pending.push_back(Out::Fixed(Message::Abort(Abort { connection })));
@@ -553,14 +632,15 @@ impl Guest {
         let over = state::SHUTDOWN | state::PEER_CLOSED | state::ALL_ACKNOWLEDGED;
         let may_release = conn.is_aborted()
             || conn.bits & over == over
-            || (!conn.abort && conn.out.is_empty() && conn.bits & state::SHUTDOWN != 0);
-        if again && conn.release && may_release {
+            || (!conn.abort && conn.held == conn.written && conn.bits & state::SHUTDOWN != 0);
+        if conn.release && may_release && (again || !conn.said_release) {
+            conn.said_release = true;
             self.pending.push_back(Out::Fixed(Message::Release(Release { connection })));
         }
     }
 
-    /// The next frame for the card.
-    pub fn poll_frame(&mut self, now_us: u64) -> Option<Vec<u8>> {
+    /// The next frame for the card, until the next call.
+    pub fn poll_frame(&mut self, now_us: u64) -> Option<&[u8]> {
         let is_open = matches!(self.context, Context::Open { .. });
         // Any frame is a sign of life.
         let owes_sign = is_open && now_us >= self.alive_at_us;
@@ -577,7 +657,10 @@ impl Guest {
         while let Some(out) = self.pending.front() {
             let fitted = match out {
                 Out::Fixed(message) => writer.push(message),
-                Out::Send(send, data) => writer.push(&Message::Send(*send, data)),
+                Out::Send(send, streams, bytes) => {
+                    let fill = |tail: &mut [u8]| streams.out.fill(send.offset, tail);
+                    writer.push_with(&Message::Send(*send, &[]), *bytes as usize, fill)
+                }
                 Out::Addresses(data) => writer.push(&Message::Addresses(Addresses { cookie: 0 }, data)),
             };
             if !fitted {
@@ -592,7 +675,10 @@ impl Guest {
         }
         self.alive_at_us = now_us + u64::from(self.settings.lease_ms) * 1000 / SIGNS_PER_LEASE;
         let length = writer.finish();
-        Some(self.buffer[..length].to_vec())
+        if let Some(pause_us) = self.leaves_for_us {
+            self.begin_anew(now_us, pause_us);
+        }
+        Some(&self.buffer[..length])
     }
 
     fn hello(&self) -> Hello {
@@ -617,26 +703,31 @@ impl Guest {
 }
 
 impl Conn {
-    fn new(flow: Flow, pair: Pair, cookie: u64, now_us: u64) -> Self {
+    fn new(flow: Flow, pair: Pair, streams: Streams, cookie: u64, now_us: u64) -> Self {
         Self {
             flow,
             pair,
+            streams,
             cookie,
+            is_dirty: true,
+            options_set: 0,
             id: None,
             refused: None,
             bits: 0,
             reason: 0,
             fin_offset: None,
-            out: VecDeque::new(),
+            written: 0,
             held: 0,
             next: 0,
             sent: 0,
             limit: 0,
             shutdown: false,
+            said_shutdown: false,
             abort: false,
             release: false,
+            said_release: false,
             released: false,
-            inward: VecDeque::new(),
+            received: 0,
             read: 0,
             owes_credit: false,
             held_before: 0,
@@ -645,9 +736,9 @@ impl Conn {
         }
     }
 
-    fn accepted(flow: Flow, m: &Accepted, now_us: u64) -> Self {
+    fn accepted(flow: Flow, streams: Streams, m: &Accepted, now_us: u64) -> Self {
         let pair = Pair { local: m.local.into(), remote: m.remote.into() };
-        let mut conn = Self::new(flow, pair, 0, now_us);
+        let mut conn = Self::new(flow, pair, streams, 0, now_us);
         conn.id = Some(m.connection);
         conn.limit = m.send_limit;
         conn.bits = state::ACCEPTED;

@@ -4,20 +4,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use toe_impair::{Random, Share, Spec};
 
-use crate::app::{App, Close, Plan};
-use crate::end::Pair;
+use crate::card::{CardEnd, Channel};
+use crate::end::{Pair, Streams};
+use crate::parts::Family;
 use crate::pattern::Pattern;
-use crate::scenario::{DEADLINE_US, Family, Kind, flows, run_and_check, smol_end, world};
-use crate::seeds::for_seeds;
-use crate::smol::SmolEnd;
-use crate::world::{Opening, World};
+use crate::tests::scenario::{Kind, flows, plain_profile, plain_settings, run_and_check, smol_end, world};
+use crate::tests::seeds::for_seeds;
+use crate::world::{Node, World};
 
 /// smoltcp's known faults do not let it take every scenario: with data both ways under loss two of it reject each
 /// other's repetitions for ever (it sends ACKs with a sequence number that went back), and a lost window probe of it
 /// leaves a gap that it never fills. So here one end sends, to another that has room for all.
 const KIND: Kind = Kind { bytes_max: 100_000, one_way: true, ..Kind::ORDINARY };
 
-fn smol_world(seed: u64, kind: &Kind) -> World<SmolEnd, SmolEnd> {
+fn smol_world(seed: u64, kind: &Kind) -> World {
     let mut random = Random::new(seed);
     let (a, b) = (smol_end(&mut random, kind, 0, 110_000), smol_end(&mut random, kind, 1, 110_000));
     world(&mut random, kind, a, b, true)
@@ -44,28 +44,37 @@ fn a_seed_replays_and_another_differs() {
     assert_ne!(hashes[0], hashes[2]);
 }
 
-/// The checks can fail: a program that is told to expect another stream notices at the first byte.
+/// The checks can fail: an end that expects another stream notices at the first byte.
 #[test]
 fn a_wrong_byte_is_noticed() {
-    let mut world = smol_world(3, &KIND);
-    let plan = |out_bytes, inward| Plan {
-        out: Pattern::new(1),
-        out_bytes,
-        inward: Pattern::new(inward),
-        close: Close::WhenWritten,
-        write_bytes: 1000,
-        read_bytes: 1000,
-        read_pause_us: 0,
-        lingers: true,
-        patience_us: None,
-    };
-    let flow = world.flows();
-    let pair = Pair { local: "192.0.2.1:50000".parse().unwrap(), remote: "192.0.2.2:8000".parse().unwrap() };
-    let opening = Opening { at_us: 0, active: 0, is_simultaneous: false, pair, any: None };
-    world.add(opening, [App::new(flow, plan(10, 0)), App::new(flow, plan(0, 2))]);
-    let error = catch_unwind(AssertUnwindSafe(|| world.run(DEADLINE_US))).unwrap_err();
-    let text = error.downcast_ref::<String>().unwrap();
-    assert_eq!(text, &format!("flow {flow}: byte 0 is not the one that was sent"));
+    for card in [false, true] {
+        let mut random = Random::new(1);
+        let plain = |end: usize| {
+            let channel = Channel { to_guest: Spec::default(), to_card: Spec::default(), guest_buffers: 64 };
+            Node::Card(Box::new(CardEnd::new("x", &plain_profile(), plain_settings(Family::V4, end), &channel, 1)))
+        };
+        let other = if card { plain(1) } else { smol_end(&mut random, &KIND, 1, 110_000) };
+        let mut world = World::new(plain(0), other, [Spec { delay_us: 10, ..Spec::default() }; 2], [1, 2]);
+        let pair = Pair { local: "192.0.2.1:50000".parse().unwrap(), remote: "192.0.2.2:8000".parse().unwrap() };
+        let streams = Streams { out: Pattern::new(1), inward: Pattern::new(2) };
+        world.end(1).accept(0, 0, pair.reversed(), None, streams);
+        world.end(0).connect(0, 0, pair, streams);
+        world.wait(1_000_000);
+        world.end(0).write(0, 1);
+        let text = failure(|| {
+            for _ in 0..100 {
+                world.wait(10_000);
+                world.end(1).read(0, 1);
+            }
+        });
+        assert_eq!(text, "flow 0: byte 0 is not the one that was sent");
+    }
+}
+
+/// What a panic says.
+fn failure(call: impl FnOnce()) -> String {
+    let error = catch_unwind(AssertUnwindSafe(call)).expect_err("it does not fail");
+    error.downcast_ref::<String>().cloned().unwrap_or_default()
 }
 
 /// On a wire that lets nothing through, a scenario does not end, and that is noticed.

@@ -1,5 +1,6 @@
 //! Runs a test under many seeds and says how to replay the one that failed.
 
+use crate::transcript::narrate;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How many failing seeds are looked for before giving up.
@@ -18,6 +19,7 @@ pub fn for_one_seed_in(part: u64, name: &str, ordinary: u64, test: impl Fn(u64))
         std::env::var(key).ok().map(|v| v.parse::<u64>().unwrap_or_else(|_| panic!("{key}={v}: expected a number")))
     };
     if let Some(seed) = number("TOE_SEED") {
+        narrate(Some(u64::MAX));
         return test(seed);
     }
     let count = number("TOE_SEEDS").map_or(ordinary, |n| n.div_ceil(part));
@@ -25,8 +27,8 @@ pub fn for_one_seed_in(part: u64, name: &str, ordinary: u64, test: impl Fn(u64))
     for seed in 0..count {
         if catch_unwind(AssertUnwindSafe(|| test(seed))).is_err() {
             println!(
-                "seed {seed} failed; to replay it: TOE_SEED={seed} cargo test -p toe-firmware --test simulation \
-                 {name} -- --exact --nocapture"
+                "seed {seed} failed; to replay it: TOE_SEED={seed} cargo test -p toe-sim --lib tests::{name} -- \
+                 --exact --nocapture"
             );
             failed.push(seed);
             if failed.len() == FAILURES_MAX {

@@ -11,9 +11,9 @@ use toe_impair::{Random, Share, Spec};
 use crate::app::{App, Close, Plan};
 use crate::card::{CardEnd, Channel, is_inside_firmware};
 use crate::end::Pair;
-use crate::pattern::Pattern;
-use crate::scenario::{DEADLINE_US, Family, plain_profile, plain_settings};
-use crate::world::{Opening, World, check_flow};
+use crate::parts::Family;
+use crate::tests::scenario::{DEADLINE_US, plain_profile, plain_settings};
+use crate::world::{Node, Opening, World, check_flow};
 
 const CONNECTIONS: u64 = 100_000;
 const AT_ONCE: u64 = 50;
@@ -75,7 +75,7 @@ fn none_over_100_000_connections() {
     let channel = Channel { to_guest: Spec::default(), to_card: Spec::default(), guest_buffers: 64 };
     let card = |end: usize| {
         let settings = plain_settings(Family::V4, end);
-        CardEnd::new(["a", "b"][end], &profile, settings, &channel, end as u64)
+        Node::Card(Box::new(CardEnd::new(["a", "b"][end], &profile, settings, &channel, end as u64)))
     };
     // Now and then a frame is lost or late, so that retransmission and reassembly take part.
     let line = Spec { delay_us: 100, loss: Share::from_ppm(2_000), reorder: Share::from_ppm(2_000), ..Spec::default() };
@@ -92,20 +92,19 @@ fn none_over_100_000_connections() {
             let sizes = [random.below(3_000), random.below(3_000)];
             let apps = [0, 1].map(|i| {
                 let plan = Plan {
-                    out: Pattern::new(i as u64),
                     out_bytes: sizes[i],
-                    inward: Pattern::new(1 - i as u64),
                     close: Close::WhenWritten,
                     write_bytes: 10_000,
                     read_bytes: 10_000,
                     read_pause_us: 0,
+                    idle_us: 0,
                     lingers: false,
                     patience_us: None,
                 };
                 App::new(flow as usize, plan)
             });
             let at_us = world.now_us() + 1_000;
-            world.add(Opening { at_us, active: 0, is_simultaneous: false, pair, any: None }, apps);
+            world.add(Opening { accept_us: 0, at_us, active: 0, is_simultaneous: false, pair, any: None }, apps);
         }
         assert!(world.run(world.now_us() + DEADLINE_US), "connection {opened} or one after it does not end");
         for flow in 0..flows as usize {
@@ -113,11 +112,9 @@ fn none_over_100_000_connections() {
         }
         opened += flows;
         world.forget_flows();
-        world.a.guest().forget_released();
-        world.b.guest().forget_released();
     }
-    for end in [&mut world.a, &mut world.b] {
-        let opened = end.card().high_water("connections");
+    for end in [0, 1] {
+        let opened = world.card(end).card().high_water("connections");
         assert!(opened > 1, "connections were on the card");
     }
     assert_eq!(COUNT.with(Cell::get), 0, "allocations in calls to the firmware after boot");

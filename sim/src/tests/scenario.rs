@@ -1,19 +1,18 @@
-//! A scenario from a seed: links, ends, flows and plans, each drawn so that extremes come often.
+//! Worlds for the tests: two ends of a kind, joined by bad links.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use toe_abi::Mac;
 use toe_firmware::{CongestionControl, EcnPolicy, Limits, Policy, Profile, Quota, Tcp};
-use toe_impair::{Random, Rate, Share, Spec};
+use toe_impair::{Random, Spec};
 
 use crate::app::{App, Close, Plan};
 use crate::card::{CardEnd, Channel};
-use crate::end::{End, Pair};
+use crate::end::Pair;
 use crate::guest;
 use crate::host::Host;
-use crate::pattern::Pattern;
+use crate::parts::{Family, MACS, bad_channel, bad_link};
 use crate::smol::{self, SmolEnd};
-use crate::world::{Opening, World, check_flow};
+use crate::world::{Node, Opening, World, check_flow};
 
 /// How long a scenario may last, in virtual time.
 pub const DEADLINE_US: u64 = 3_600_000_000;
@@ -21,38 +20,11 @@ pub const DEADLINE_US: u64 = 3_600_000_000;
 /// How long a program waits where its peer may break the connection.
 const PATIENCE_US: u64 = 120_000_000;
 
-const MACS: [Mac; 2] = [Mac([0x02, 0, 0, 0, 0, 0x0a]), Mac([0x02, 0, 0, 0, 0, 0x0b])];
 /// The most flows of a scenario.
 pub const FLOWS_MAX: u32 = 3;
 
 const PORT_PASSIVE: u16 = 7000;
 const PORT_ACTIVE: u16 = 40_000;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    /// The address of end 0 or 1.
-    pub fn address(self, end: usize) -> IpAddr {
-        let text = match (self, end) {
-            (Self::V4, 0) => "192.0.2.1",
-            (Self::V4, _) => "192.0.2.2",
-            (Self::V6, 0) => "2001:db8::1",
-            (Self::V6, _) => "2001:db8::2",
-        };
-        text.parse().expect("an address")
-    }
-
-    fn unspecified(self) -> IpAddr {
-        match self {
-            Self::V4 => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
-            Self::V6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-        }
-    }
-}
 
 /// What kind of scenario is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -82,36 +54,6 @@ impl Kind {
         bytes_max: 300_000,
         one_way: false,
     };
-}
-
-/// A share of up to 5 %, often none.
-fn share(random: &mut Random) -> Share {
-    if random.one_in(3) { Share::NONE } else { Share::from_ppm(random.between(1, 50_000) as u32) }
-}
-
-/// A bad link.
-pub fn bad_link(random: &mut Random) -> Spec {
-    let [loss, duplicate, reorder, corrupt] = [(); 4].map(|()| share(random));
-    let delay_us = [10, 100, 1_000, 10_000, 50_000][random.below(5) as usize];
-    let rate = random.one_in(3).then(|| Rate {
-        bits_per_s: random.between(1_000_000, 100_000_000),
-        queue_bytes: random.between(20_000, 256_000),
-    });
-    Spec { loss, duplicate, reorder, corrupt, delay_us, jitter_us: random.between(0, delay_us), rate }
-}
-
-/// A bad channel: it loses, repeats and reorders frames, but memory does not damage them.
-fn channel(random: &mut Random, is_bad: bool) -> Channel {
-    let mut one = || {
-        if !is_bad {
-            return Spec::default();
-        }
-        let [loss, duplicate, reorder] = [(); 3].map(|()| share(random));
-        let delay_us = random.between(1, 2_000);
-        Spec { loss, duplicate, reorder, corrupt: Share::NONE, delay_us, jitter_us: delay_us, rate: None }
-    };
-    let (to_guest, to_card) = (one(), one());
-    Channel { to_guest, to_card, guest_buffers: random.between(1, 64) }
 }
 
 /// A card that is small, so that its limits are met, and quick to boot. `flows_max`: so many connections can have all
@@ -172,10 +114,12 @@ fn guest_settings(random: &mut Random, family: Family, end: usize) -> guest::Set
         frame_bytes_max,
         receive_bytes_max: random.between(2_000, 500_000),
         window_bytes: if random.one_in(4) { random.between(1, 3_000) } else { random.between(3_000, 300_000) },
-        write_buffer_bytes: random.between(1, 200_000) as usize,
+        write_buffer_bytes: random.between(1, 200_000),
         resend_us: 50_000,
         nodelay: random.one_in(2),
         one_message_per_frame: random.one_in(4),
+        short_sends: random.one_in(2),
+        options: Vec::new(),
     }
 }
 
@@ -213,20 +157,28 @@ pub fn plain_settings(family: Family, end: usize) -> guest::Settings {
         resend_us: 50_000,
         nodelay: false,
         one_message_per_frame: false,
+        short_sends: false,
+        options: Vec::new(),
     }
 }
 
 /// A card with its guest as end `end`; see [`profile`] for `flows_max`.
-pub fn card_end(random: &mut Random, kind: &Kind, end: usize, flows_max: u32) -> CardEnd {
+pub fn card_end(random: &mut Random, kind: &Kind, end: usize, flows_max: u32) -> Node {
     let profile = profile(random, flows_max);
     let settings = guest_settings(random, kind.family, end);
-    let channel = channel(random, kind.bad_channel);
+    let channel = if kind.bad_channel {
+        bad_channel(random)
+    } else {
+        let perfect = Spec::default();
+        Channel { to_guest: perfect, to_card: perfect, guest_buffers: random.between(1, 64) }
+    };
     let host = Host::drawn(random);
-    CardEnd::new(["a", "b"][end], &profile, settings, &channel, random.bits()).with_host(host)
+    let card = CardEnd::new(["a", "b"][end], &profile, settings, &channel, random.bits());
+    Node::Card(Box::new(card.with_host(host)))
 }
 
 /// smoltcp as end `end`, with receive buffers of at least `buffer_bytes_min`.
-pub fn smol_end(random: &mut Random, kind: &Kind, end: usize, buffer_bytes_min: u64) -> SmolEnd {
+pub fn smol_end(random: &mut Random, kind: &Kind, end: usize, buffer_bytes_min: u64) -> Node {
     let mut buffer = || random.between(buffer_bytes_min, 150_000) as usize;
     let (receive_buffer_bytes, send_buffer_bytes) = (buffer(), buffer());
     let settings = smol::Settings {
@@ -241,7 +193,7 @@ pub fn smol_end(random: &mut Random, kind: &Kind, end: usize, buffer_bytes_min: 
         ack_delay_ms: [None, Some(10), Some(100)][random.below(3) as usize],
         cubic: random.one_in(2),
     };
-    SmolEnd::new(["a", "b"][end], settings, random.bits())
+    Node::Smol(Box::new(SmolEnd::new(["a", "b"][end], settings, random.bits())))
 }
 
 fn size(random: &mut Random, most: u64) -> u64 {
@@ -254,7 +206,6 @@ fn size(random: &mut Random, most: u64) -> u64 {
 }
 
 fn plans(random: &mut Random, kind: &Kind) -> [Plan; 2] {
-    let streams = [random.bits(), random.bits()];
     let mut sizes = [size(random, kind.bytes_max), size(random, kind.bytes_max)];
     if kind.one_way {
         sizes[random.below(2) as usize] = 0;
@@ -266,20 +217,19 @@ fn plans(random: &mut Random, kind: &Kind) -> [Plan; 2] {
         _ => [Close::WhenWritten, Close::WhenWritten],
     };
     let mut plans = [0, 1].map(|i| Plan {
-        out: Pattern::new(streams[i]),
         out_bytes: sizes[i],
-        inward: Pattern::new(streams[1 - i]),
         close: closes[i],
-        write_bytes: random.between(1, 20_000) as usize,
-        read_bytes: random.between(1, 50_000) as usize,
+        write_bytes: random.between(1, 20_000),
+        read_bytes: random.between(1, 50_000),
         read_pause_us: if random.one_in(3) { random.between(1, 20_000) } else { 0 },
+        idle_us: 0,
         lingers: random.one_in(2),
         patience_us: kind.aborts.then_some(PATIENCE_US),
     });
     for plan in &mut plans {
         // Small steps through a long stream would take hours.
-        plan.write_bytes = plan.write_bytes.max(kind.bytes_max as usize / 500);
-        plan.read_bytes = plan.read_bytes.max(kind.bytes_max as usize / 500);
+        plan.write_bytes = plan.write_bytes.max(kind.bytes_max / 500);
+        plan.read_bytes = plan.read_bytes.max(kind.bytes_max / 500);
     }
     if kind.aborts {
         let who = random.below(2) as usize;
@@ -289,14 +239,14 @@ fn plans(random: &mut Random, kind: &Kind) -> [Plan; 2] {
 }
 
 /// Joins two ends by bad links and gives them one to [`FLOWS_MAX`] flows. `port_each`: every flow goes to a port of its own.
-pub fn world<A: End, B: End>(random: &mut Random, kind: &Kind, a: A, b: B, port_each: bool) -> World<A, B> {
+pub fn world(random: &mut Random, kind: &Kind, a: Node, b: Node, port_each: bool) -> World {
     let specs = [bad_link(random), bad_link(random)];
     let world = World::new(a, b, specs, [random.bits(), random.bits()]);
     flows(random, kind, world, port_each)
 }
 
 /// Gives a world one to [`FLOWS_MAX`] flows.
-pub fn flows<A: End, B: End>(random: &mut Random, kind: &Kind, mut world: World<A, B>, port_each: bool) -> World<A, B> {
+pub fn flows(random: &mut Random, kind: &Kind, mut world: World, port_each: bool) -> World {
     for flow in 0..random.between(1, FLOWS_MAX.into()) as u16 {
         let (active, passive) = (kind.active, 1 - kind.active);
         let local = SocketAddr::new(kind.family.address(active), PORT_ACTIVE + flow);
@@ -306,6 +256,7 @@ pub fn flows<A: End, B: End>(random: &mut Random, kind: &Kind, mut world: World<
         let [a, b] = plans.map(|plan| App::new(flow.into(), plan));
         let opening = Opening {
             // Later flows meet a channel and connections that are in use. A listener gets the time it needs.
+            accept_us: 0,
             at_us: 1_000_000 + random.below(2) * random.below(2_000_000),
             active,
             is_simultaneous: kind.is_simultaneous,
@@ -318,7 +269,7 @@ pub fn flows<A: End, B: End>(random: &mut Random, kind: &Kind, mut world: World<
 }
 
 /// Runs a world to its end and checks the property for every flow.
-pub fn run_and_check<A: End, B: End>(world: &mut World<A, B>, kind: &Kind) {
+pub fn run_and_check(world: &mut World, kind: &Kind) {
     let in_time = world.run(DEADLINE_US);
     if !in_time {
         for flow in 0..world.flows() {
