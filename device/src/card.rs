@@ -244,6 +244,11 @@ impl Card {
         self.inner.lock().path.capture(request)
     }
 
+    /// Ends all captures: who watches gets what waits, and then the end.
+    pub fn end_captures(&self) {
+        self.inner.lock().path.end_captures();
+    }
+
     /// Lets somebody hear of pools that fill; `None` if too many do.
     pub fn follow(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
         self.inner.lock().path.follow()

@@ -129,6 +129,11 @@ impl DataPath {
         Ok(watch)
     }
 
+    /// Ends all captures.
+    pub fn end_captures(&mut self) {
+        self.taps.end_all();
+    }
+
     /// Somebody wants to hear of pools that fill; `None` if too many do.
     pub fn follow(&mut self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
         self.events.follow()

@@ -453,6 +453,32 @@ fn a_capture_shows_the_way_of_a_frame_and_why_it_ended() {
 }
 
 #[test]
+fn a_card_can_capture_from_its_beginning_to_its_end() {
+    let (path, file) = (fresh_path("o.sock"), fresh_path("o.pcapng"));
+    let args = ["--socket-path", path.to_str().unwrap(), "--wire", "loop", "--capture", file.to_str().unwrap()];
+    let mut running = Running::start(nic(&args).args(["--capture-filter", "arp", "--capture-snaplen", "30"]));
+    let mut driver = Nic::connect(&path, Shape::default());
+    let mut frame = [4; 60];
+    for kind in [[0x08, 0x00], [0x08, 0x06]] {
+        frame[12..14].copy_from_slice(&kind);
+        driver.send(0, [0; 12], &frame, false);
+        driver.expect(0);
+    }
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+    let seen = frames_of(&std::fs::read(&file).unwrap());
+    std::fs::remove_file(&file).unwrap();
+    let ways: Vec<_> = seen.iter().map(|(name, direction, ..)| (name.as_str(), *direction)).collect();
+    assert_eq!(ways, [("guest", 1), ("wire", 2), ("wire", 1), ("guest", 2)]);
+    assert!(seen.iter().all(|(.., data)| data == &frame[..30]), "{seen:?}");
+    let nowhere = ["--socket-path", path.to_str().unwrap(), "--wire", "loop", "--capture", "/nowhere/x.pcapng"];
+    let (code, said) = refused(&mut nic(&nowhere));
+    assert!(code == 1 && said.lines().count() == 1 && said.contains("--capture /nowhere/x.pcapng"), "{said}");
+    let (code, said) = refused(nic(&args).args(["--capture-filter", "tcp prt"]));
+    assert!(code == 2 && said.lines().count() == 1 && said.contains("filter `tcp prt`"), "{said}");
+}
+
+#[test]
 fn a_capture_that_cannot_be_is_told_in_one_line() {
     let management = fresh_path("m.api");
     for (args, code, expected) in [
