@@ -485,7 +485,7 @@ fn a_capture_that_cannot_be_is_told_in_one_line() {
         (&["--snaplen", "0"][..], 2, "1..=65549"),
         (&["--count", "0"], 2, "--count"),
         (&["--interface", "eth0"], 2, "`wire`, `guest` and `channel`"),
-        (&["tcp", "prt", "80"], 1, "filter `tcp prt 80`"),
+        (&["tcp", "prt", "80"], 2, "filter `tcp prt 80`"),
         (&["-w", "x"], 1, "--management-socket"),
     ] {
         let output = toectl(&management, &[&["capture"], args].concat());

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use toe_command_line::Shell;
+use toe_device::capture::filter::Instruction;
 use toe_device::management::Version;
 
 /// Ask a running toe-nic
@@ -77,11 +78,21 @@ fn main() -> ExitCode {
         eprintln!("toectl: --socket PATH is needed, the one that toe-nic was given as --management-socket");
         return ExitCode::from(2);
     };
-    let result = run(&options, socket).map_err(|error| format!("{}: {error}", socket.display()));
+    let filter = match &options.command {
+        Command::Capture(arguments) => match capture::compiled(arguments) {
+            Ok(filter) => filter,
+            Err(error) => {
+                eprintln!("toectl: {error}");
+                return ExitCode::from(2);
+            }
+        },
+        _ => None,
+    };
+    let result = run(&options, socket, filter).map_err(|error| format!("{}: {error}", socket.display()));
     toe_command_line::finish("toectl", result)
 }
 
-fn run(options: &Options, socket: &std::path::Path) -> Result<String, String> {
+fn run(options: &Options, socket: &std::path::Path, filter: Option<Vec<Instruction>>) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let ask = |path| runtime.block_on(ask::ask(socket, path));
@@ -98,7 +109,7 @@ fn run(options: &Options, socket: &std::path::Path) -> Result<String, String> {
             String::new()
         }
         Command::Capture(arguments) => {
-            runtime.block_on(capture::run(socket, arguments))?;
+            runtime.block_on(capture::run(socket, arguments, filter))?;
             String::new()
         }
         // Answered before.

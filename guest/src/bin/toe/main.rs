@@ -54,6 +54,12 @@ fn main() -> ExitCode {
     let arguments: Arguments = toe_command_line::parse();
     let log = env_logger::Env::new().filter_or("TOE_LOG", "warn");
     env_logger::Builder::from_env(log).init();
+    if let Command::Ss(a) = &arguments.command
+        && let Err(error) = a.wanted()
+    {
+        eprintln!("toe: {error}");
+        return ExitCode::from(2);
+    }
     let nothing = |()| String::new();
     let result = match &arguments.command {
         Command::Nc(a) => nc::run(a).map(nothing),

@@ -90,12 +90,22 @@ struct Row {
     info: Option<KernelInfo>,
 }
 
+impl Arguments {
+    /// Which lines are wanted.
+    ///
+    /// # Errors
+    /// One line about what makes no sense.
+    pub fn wanted(&self) -> Result<Filter, String> {
+        Filter::parse(&self.filter.join(" "), self.all, self.listening)
+    }
+}
+
 /// Runs it.
 ///
 /// # Errors
 /// What a person should be told.
 pub fn run(a: &Arguments) -> Result<String, String> {
-    let filter = Filter::parse(&a.filter.join(" "), a.all, a.listening)?;
+    let filter = a.wanted()?;
     let card = match tables::context_on(a.interface.as_deref()) {
         Ok(context) => context.sockets().map_err(|e| format!("cannot ask for the card's connections: {e}"))?,
         Err(reason) => {
