@@ -7,6 +7,7 @@ use toe_abi::{Endpoint, Reason};
 use crate::counters::Counter;
 use crate::engine::admission::Metered;
 use crate::engine::{Firmware, Owner, Verdict};
+use crate::pool::Pool;
 use crate::profile::Refusal;
 use crate::seq::{Position, Seq};
 use crate::store::slab::Slot;
@@ -105,9 +106,15 @@ impl Firmware {
         self.local_ends.find(self.local_hash(local), |slot| self.listeners[slot].local == *local)
     }
 
+    /// Whether there is a place for a listener at that end: always, unless somebody knows the card's key.
+    pub(super) fn has_place_to_listen(&self, local: &Endpoint) -> bool {
+        self.local_ends.has_place(self.local_hash(local))
+    }
+
     pub(super) fn add_listener(&mut self, slot: Slot) {
         let hash = self.local_hash(&self.listeners[slot].local);
-        self.local_ends.insert(hash, slot);
+        let inserted = self.local_ends.insert(hash, slot);
+        debug_assert!(inserted, "a listener without a place");
     }
 
     /// Closes a listener; its half-open entries go with it.
@@ -174,8 +181,12 @@ impl Firmware {
             self.store.counters.add(Counter::WirePassedAddress);
             return self.pass_from_wire();
         }
-        let full = self.full_for_syn(&listener, now);
-        if self.answers_with_cookie(&listener, full.map(|(pool, _)| pool)) {
+        // Who finds its 4-tuple in TIME-WAIT has a place.
+        let crowded = before.is_none() && !self.has_place(&tuple);
+        let full =
+            if crowded { Some((Pool::Tuples, Pool::Tuples.reason())) } else { self.full_for_syn(&listener, now) };
+        // A cookie would come back to find no place either.
+        if !crowded && self.answers_with_cookie(&listener, full.map(|(pool, _)| pool)) {
             return self.send_cookie(slot, ethernet, tuple, segment, before, now);
         }
         if let Some((pool, reason)) = full

@@ -6,6 +6,7 @@
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
 mod admission;
+mod budget;
 mod context;
 mod events;
 mod evict;
@@ -49,6 +50,7 @@ use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
 use admission::{Competition, Holdings, Metered};
+use budget::Processor;
 use context::Context;
 use events::Reply;
 use evict::Orders;
@@ -76,6 +78,9 @@ pub enum Verdict {
     PassOn,
     /// The firmware took it (or dropped and counted it).
     Taken,
+    /// From the wire only: the card's processor is busy. The caller keeps it, behind all others for which it was told so, and
+    /// hands the oldest in again with [`Firmware::handle_waiting`] when [`Firmware::poll_timeout`] says.
+    Wait,
 }
 
 /// Who has a 4-tuple; as a number in the table.
@@ -163,6 +168,7 @@ pub struct Firmware {
     /// The same, with received data.
     data_links: Links,
     work: Work,
+    processor: Processor,
 }
 
 impl Firmware {
@@ -265,6 +271,7 @@ impl Firmware {
             news_links: Links::new(limits.connections),
             data_links: Links::new(limits.connections),
             work: Work::default(),
+            processor: Processor::new(limits.work_units_per_us, gauge(Pool::WireFifo)),
         })
     }
 
@@ -298,6 +305,7 @@ impl Firmware {
             Pool::Events => &self.pressure.gauge,
             Pool::FastOpenServers => &self.cookies.gauge,
             Pool::FastOpenPending => &self.fast_open_gauge,
+            Pool::WireFifo => &self.processor.waiting,
         }
     }
 
@@ -309,6 +317,11 @@ impl Firmware {
     /// The name of every counter, and what it counts.
     pub fn counter_texts() -> impl Iterator<Item = (&'static str, &'static str)> {
         Counters::texts()
+    }
+
+    /// The hash of a 4-tuple under this card's key, which nobody can know: for tests of what the card does if somebody does.
+    pub fn tuple_hash(&self, local: Endpoint, remote: Endpoint) -> u64 {
+        self.keys.table.hash(&Tuple { local, remote }.words())
     }
 
     fn owner(&self, tuple: &Tuple) -> Option<Owner> {
@@ -325,8 +338,15 @@ impl Firmware {
             .map(Owner::from_u32)
     }
 
+    /// Gives the 4-tuple to an owner. There must be a place: see [`Self::has_place`]. Who had it until now leaves one.
     fn own(&mut self, tuple: &Tuple, owner: Owner) {
-        self.tuples.insert(self.keys.table.hash(&tuple.words()), owner.to_u32());
+        let owned = self.tuples.insert(self.keys.table.hash(&tuple.words()), owner.to_u32());
+        debug_assert!(owned, "a 4-tuple without a place");
+    }
+
+    /// Whether the table has a place for a 4-tuple that nobody has: always, unless somebody knows the card's key.
+    fn has_place(&self, tuple: &Tuple) -> bool {
+        self.tuples.has_place(self.keys.table.hash(&tuple.words()))
     }
 
     fn disown(&mut self, tuple: &Tuple, owner: Owner) {

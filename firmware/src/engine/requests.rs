@@ -46,7 +46,7 @@ impl Firmware {
     /// Takes a frame from the guest, Ethernet header first.
     pub fn handle_guest(&mut self, now: Instant, frame: &[u8]) -> Verdict {
         let verdict = self.guest_frame(now, frame);
-        self.worked(Call::HandleGuest);
+        self.worked(Call::HandleGuest, true, now);
         verdict
     }
 
@@ -386,7 +386,11 @@ impl Firmware {
             // The kernel that chose the port does not know of our TIME-WAIT. A sequence number beyond the old ones makes
             // it safe (RFC 9293, 3.4.3).
             Some(Owner::TimeWait(slot)) => Some(slot),
-            None => None,
+            None if self.has_place(&tuple) => None,
+            None => {
+                self.tuples.gauge.refuse(Reason::Connections);
+                return Err(Reason::Connections);
+            }
         };
         let id = self.take_connection(context, None, now)?;
         if let Some(slot) = before {
@@ -462,6 +466,10 @@ impl Firmware {
             let listener = &self.listeners[slot];
             let again = listener.context == context && listener.cookie == m.cookie;
             return if again { Ok(self.listeners.id(slot)) } else { Err(Reason::AddressInUse) };
+        }
+        if !self.has_place_to_listen(&m.local) {
+            self.listeners.gauge.refuse(Reason::Listeners);
+            return Err(Reason::Listeners);
         }
         let id = self.take_listener(context, now)?;
         self.listeners[id.slot] = Listener {

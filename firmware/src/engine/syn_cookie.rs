@@ -80,6 +80,12 @@ impl Firmware {
             self.store.counters.add(Counter::TcpSynCookiesWrong);
             return None;
         };
+        let crowded = self.owner(tuple).is_none() && !self.has_place(tuple);
+        if crowded {
+            self.tuples.gauge.refuse(Reason::Connections);
+            self.store.counters.add(Counter::TcpSynCookiesRefused);
+            return Some(self.drop_from_wire(Counter::WireDropRefused));
+        }
         let Some(connection) = self.establish(slot, &opening, Handshake::Complete(None), now) else {
             // Dropped whatever the policy says: the guest knows nothing of it and would reset it. The peer's next segment
             // tries again, for as long as the cookie is good.

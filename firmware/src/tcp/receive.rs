@@ -184,6 +184,12 @@ impl Receiver {
         }
     }
 
+    /// Whether a segment outside the window can be the peer's: text that was sent before and is sent again lies within the
+    /// widest window that it was ever offered, and what it sends too early begins no farther beyond the edge.
+    pub fn may_be_late_or_early(&self, seq: Position, length: u64) -> bool {
+        seq + length + self.buffer_max >= self.nxt && seq <= self.edge + self.buffer_max
+    }
+
     /// Takes the text of an acceptable segment.
     pub fn text(&mut self, pages: &mut Pages, seq: Position, text: &[u8]) -> Arrival {
         self.note_twice(seq, seq + text.len() as u64, &pages.steps);
