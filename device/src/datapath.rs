@@ -16,6 +16,8 @@
 //!
 //! Without a guest (no receive ring runs) wire, timers and firmware go on, and what is not the firmware's is dropped.
 
+use std::collections::VecDeque;
+
 use toe_abi::{ETHERNET_HEADER_BYTES, StatEntry};
 use toe_firmware::{Firmware, Instant, Verdict};
 use vhost_user_backend::{VringMutex, VringT};
@@ -63,6 +65,8 @@ pub struct DataPath {
     wire: Box<dyn Wire>,
     guest: Option<Guest>,
     fifo: Fifo,
+    /// Frames from the wire that wait for the firmware's processor; it says how many may.
+    busy: VecDeque<Packet>,
     flow: FlowHash,
     /// Bit by bit, the pairs whose receive ring runs.
     active: u64,
@@ -98,6 +102,7 @@ impl DataPath {
             wire,
             guest: None,
             fifo: Fifo::new(fifo_frames, pairs),
+            busy: VecDeque::new(),
             flow: FlowHash::default(),
             active: 0,
             running: 0,
@@ -181,6 +186,7 @@ impl DataPath {
         if self.firmware.poll_timeout().is_some_and(|due| due <= now) {
             self.firmware.handle_timeout(now);
         }
+        self.waiting_to_firmware(now);
         self.wire.advance(now);
         self.refresh_active();
         let mut more = false;
@@ -310,7 +316,7 @@ impl DataPath {
                     let verdict = self.firmware.handle_guest(now, frame);
                     self.taps.end_with(&self.firmware, &mut self.counters, None);
                     match verdict {
-                        Verdict::Taken => self.counters.frames_from_guest_taken += 1,
+                        Verdict::Taken | Verdict::Wait => self.counters.frames_from_guest_taken += 1,
                         Verdict::PassOn => {
                             if !self.send_outgoing(now, Origin::Guest) {
                                 more = false;
@@ -345,21 +351,51 @@ impl DataPath {
         true
     }
 
+    /// Hands in again what waits for the firmware's processor.
+    fn waiting_to_firmware(&mut self, now: Instant) {
+        while let Some(packet) = self.busy.pop_front() {
+            self.taps.begin(Point::Wire, Direction::In, packet.frame());
+            self.taps.before(&self.firmware);
+            match self.firmware.handle_waiting(now, packet.frame(), packet.header().checksum()) {
+                Verdict::Wait => {
+                    self.taps.forget();
+                    return self.busy.push_front(packet);
+                }
+                verdict => self.sorted(verdict, packet),
+            }
+        }
+    }
+
     /// Decides where a packet from the wire goes.
-    fn sort(&mut self, now: Instant, mut packet: Packet) {
+    fn sort(&mut self, now: Instant, packet: Packet) {
         let frame = packet.frame();
         self.counters.frames_from_wire += 1;
         self.counters.bytes_from_wire += frame.len() as u64;
         self.taps.begin(Point::Wire, Direction::In, frame);
         self.taps.before(&self.firmware);
-        let mut dropped = None;
+        let dropped;
         if packet.is_too_long() {
             self.counters.wire_frame_too_long += 1;
-            dropped = Some("wire-frame-too-long");
+            dropped = "wire-frame-too-long";
         } else if frame.len() < ETHERNET_HEADER_BYTES {
             self.counters.wire_frame_too_short += 1;
-            dropped = Some("wire-frame-too-short");
-        } else if self.firmware.handle_wire(now, frame, packet.header().checksum()) == Verdict::Taken {
+            dropped = "wire-frame-too-short";
+        } else {
+            let verdict = self.firmware.handle_wire(now, frame, packet.header().checksum());
+            return self.sorted(verdict, packet);
+        }
+        self.taps.end_with(&self.firmware, &mut self.counters, Some(dropped));
+        self.fifo.release(packet);
+    }
+
+    /// What the firmware says of a packet is done.
+    fn sorted(&mut self, verdict: Verdict, mut packet: Packet) {
+        if verdict == Verdict::Wait {
+            self.taps.forget();
+            return self.busy.push_back(packet);
+        }
+        let mut dropped = None;
+        if verdict == Verdict::Taken {
             self.counters.frames_from_wire_taken += 1;
         } else if self.active == 0 {
             self.counters.no_guest += 1;

@@ -141,7 +141,8 @@ impl Device {
         let start = std::time::Instant::now();
         let firmware = Firmware::new(&profile, seed, epoch, Instant::from_us(0))?;
         let features = Features::offered(queue_pairs, wire.carries_offloads());
-        let fifo_frames = profile.limits.receive_fifo_frames as usize;
+        // Frames for the guest and frames for the firmware's processor wait in the same memory.
+        let fifo_frames = (profile.limits.receive_fifo_frames + profile.limits.wire_fifo_frames) as usize;
         let path = DataPath::new(firmware, wire, fifo_frames, usize::from(queue_pairs));
         let card = Arc::new(Card::new(path, start).map_err(system("event descriptors"))?);
         let stop = Arc::new(Stop::new().map_err(system("event descriptors"))?);

@@ -49,6 +49,8 @@ counters! {
     WireDropChecksum = "wire-drop-checksum",
     /// A fragment with a card connection's ports.
     WireDropFragment = "wire-drop-fragment",
+    /// Frames beyond those that may wait for the card's processor.
+    WireDropFifoFull = "wire-drop-fifo-full",
     /// A SYN that a full pool refused under the policy `deny`.
     WireDropRefused = "wire-drop-refused",
     /// Frames sent to the wire.

@@ -57,7 +57,7 @@ impl Firmware {
         if length.is_some() {
             self.store.counters.add(Counter::GuestOut);
         }
-        self.worked(Call::PollGuest);
+        self.worked(Call::PollGuest, length.is_some(), now);
         length
     }
 

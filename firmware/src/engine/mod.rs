@@ -6,6 +6,7 @@
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
 mod admission;
+mod budget;
 mod context;
 mod events;
 mod icmp;
@@ -43,6 +44,7 @@ use crate::tcp::timeout::{self, Kind};
 use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
+use budget::Processor;
 use context::Context;
 use events::Reply;
 use listener::Listener;
@@ -69,6 +71,9 @@ pub enum Verdict {
     PassOn,
     /// The firmware took it (or dropped and counted it).
     Taken,
+    /// From the wire only: the card's processor is busy. The caller keeps it, behind all others for which it was told so, and
+    /// hands the oldest in again with [`Firmware::handle_waiting`] when [`Firmware::poll_timeout`] says.
+    Wait,
 }
 
 /// Who has a 4-tuple; as a number in the table.
@@ -147,6 +152,7 @@ pub struct Firmware {
     /// The same, with received data.
     data_links: Links,
     work: Work,
+    processor: Processor,
 }
 
 impl Firmware {
@@ -237,6 +243,7 @@ impl Firmware {
             news_links: Links::new(limits.connections),
             data_links: Links::new(limits.connections),
             work: Work::default(),
+            processor: Processor::new(limits.work_units_per_us, gauge(Pool::WireFifo)),
         })
     }
 
@@ -270,6 +277,7 @@ impl Firmware {
             Pool::Events => &self.pressure.gauge,
             Pool::FastOpenServers => &self.cookies.gauge,
             Pool::FastOpenPending => &self.fast_open_gauge,
+            Pool::WireFifo => &self.processor.waiting,
         }
     }
 

@@ -46,7 +46,7 @@ impl Firmware {
     /// Takes a frame from the guest, Ethernet header first.
     pub fn handle_guest(&mut self, now: Instant, frame: &[u8]) -> Verdict {
         let verdict = self.guest_frame(now, frame);
-        self.worked(Call::HandleGuest);
+        self.worked(Call::HandleGuest, true, now);
         verdict
     }
 

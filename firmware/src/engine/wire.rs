@@ -23,8 +23,15 @@ use toe_abi::Endpoint;
 impl Firmware {
     /// Takes a frame from the wire, Ethernet header first. It may be longer than an MTU (merged segments).
     pub fn handle_wire(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
+        match self.admit(now) {
+            Ok(()) => self.take_frame(now, frame, checksum),
+            Err(verdict) => verdict,
+        }
+    }
+
+    pub(super) fn take_frame(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
         let verdict = self.wire_frame(now, frame, checksum);
-        self.worked(Call::HandleWire);
+        self.worked(Call::HandleWire, true, now);
         verdict
     }
 
@@ -290,7 +297,7 @@ impl Firmware {
     /// frame (65,549 bytes); its length. To be called until `None`, or as long as the wire takes frames.
     pub fn poll_wire(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         let length = self.next_wire_frame(now, buffer);
-        self.worked(Call::PollWire);
+        self.worked(Call::PollWire, length.is_some(), now);
         length
     }
 

@@ -198,7 +198,7 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         return Check::Drop;
     }
     // What `is_acceptable` allows at the edge is for bare ACKs: a reset there is outside (RFC 5961, 3.2).
-    let beyond = reset && seq > t.receive.nxt && seq == t.receive.edge;
+    let beyond = reset && seq == t.receive.edge;
     if beyond || !t.receive.is_acceptable(seq, length) {
         // MUST-66: with a zero window, ACKs and RSTs at the edge are still valid; `is_acceptable` has that. A segment
         // with text at a closed window carries a valid ACK all the same: it must not go unheard while both ends' windows
@@ -209,9 +209,8 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         }
         store.counters.add(Counter::TcpOutOfWindow);
         if !reset {
-            let text_end = seq + segment.text.len() as u64;
-            if !segment.text.is_empty() && text_end <= t.receive.nxt && seq > t.receive.irs {
-                t.receive.note_twice(seq, text_end, &store.steps);
+            if seq > t.receive.irs {
+                t.receive.note_twice(seq, seq + segment.text.len() as u64, &store.steps);
             }
             answer_unacceptable(t, store, segment, seq, now);
         }
@@ -475,12 +474,11 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     if segment.text.is_empty() {
         return Reply::Nothing;
     }
-    let end = seq + segment.text.len() as u64;
     //= docs/specs/rfc9293.txt#section-3.6.1
     //# If such a host issues a CLOSE call while received data is still pending in the TCP connection, or if new
     //# data is received after CLOSE is called, its TCP implementation SHOULD send a RST to show that data was lost
     //# (SHLD-3).
-    if t.guest.context.is_none() && end > t.receive.nxt {
+    if t.guest.context.is_none() {
         // Nobody will ever read this; the peer is to know. Its own SEG.ACK is the number that it must believe (RFC 5961,
         // 3.2), whether it has our FIN or not.
         store.counters.add(Counter::TcpDataAfterClose);

@@ -549,6 +549,20 @@ mod tests {
     }
 
     #[test]
+    fn the_window_of_a_syn_ack_that_takes_text_is_not_scaled() {
+        let mut b = client();
+        b.connect(flags::FAST_OPEN | flags::NODELAY);
+        b.send(300);
+        b.expect("S 0:300");
+        b.peer("SA 0 ack 301 win 1000 <mss 1000, ws 7>");
+        b.expect("A 301:301");
+        assert_eq!((b.info().send_window, b.info().in_flight), (1000, 0));
+        b.send(5000);
+        b.expect("A 301:1301");
+        b.nothing();
+    }
+
+    #[test]
     fn text_that_the_server_does_not_take_is_sent_again_at_once() {
         let mut b = client();
         b.connect(flags::FAST_OPEN | flags::NODELAY);

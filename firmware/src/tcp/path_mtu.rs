@@ -391,6 +391,9 @@ impl Tcb {
 }
 
 #[cfg(test)]
+mod bounds;
+
+#[cfg(test)]
 mod tests {
     use toe_abi::flags;
 

@@ -12,6 +12,8 @@
 //! lost; a lost segment sent again is in flight again.
 
 mod rack;
+#[cfg(test)]
+mod tests;
 mod undoing;
 
 use rack::{Rack, Widened};
@@ -226,7 +228,7 @@ impl Recovery {
                 for &(left, right) in blocks {
                     a.records.steps.one();
                     let (left, right) = (left.near(a.sender.una), right.near(a.sender.una));
-                    if a.sender.una <= left && left < right && right <= a.sender.nxt {
+                    if a.sender.una <= left && right <= a.sender.nxt {
                         delivered += self.selective(a, left, right, &mut walk, now, &mut rtt_sample);
                     }
                 }

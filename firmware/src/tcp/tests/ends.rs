@@ -150,6 +150,24 @@ fn an_abandoned_fin_wait_2_ends() {
 }
 
 #[test]
+fn a_program_that_is_still_there_may_wait_in_fin_wait_2_for_ever() {
+    let mut b = Bench::established();
+    b.shutdown();
+    b.expect("FA 1:1");
+    b.peer("A 1 ack 2");
+    b.wait_ms(3_600_000);
+    assert_eq!(b.in_use("connections"), 1);
+    b.peer("PA 1:11 ack 2");
+    b.received(10);
+    // From when it leaves, the time runs.
+    b.release();
+    b.wait_ms(59_999);
+    assert_eq!(b.in_use("connections"), 1);
+    b.wait_ms(2);
+    assert_eq!(b.in_use("connections"), 0);
+}
+
+#[test]
 fn an_abort_sends_a_reset() {
     let mut b = Bench::established();
     b.send(100);
