@@ -426,7 +426,7 @@ fn cost_of_syn(policy: Refusal, entries: u32) -> u64 {
         let _ = b.deliver(&frame);
     };
     (0..entries).for_each(|_| syn(&mut b));
-    assert_eq!(b.in_use("half-open"), entries.into());
+    assert_eq!(b.in_use("half-open"), u64::from(entries));
     b.firmware.forget_most_work();
     syn(&mut b);
     assert_eq!(b.count("evicted-half-open"), u64::from(policy == Refusal::Evict));
