@@ -6,6 +6,7 @@
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
 mod admission;
+mod audit;
 mod budget;
 mod context;
 mod events;
@@ -50,6 +51,7 @@ use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
 use admission::{Competition, Holdings, Metered};
+pub use audit::Contradiction;
 use budget::Processor;
 use context::Context;
 use events::Reply;

@@ -23,7 +23,7 @@ use toe_abi::Endpoint;
 impl Firmware {
     /// Takes a frame from the wire, Ethernet header first. It may be longer than an MTU (merged segments).
     pub fn handle_wire(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
-        match self.admit(now) {
+        match self.admit_frame(now) {
             Ok(()) => self.take_frame(now, frame, checksum),
             Err(verdict) => verdict,
         }
