@@ -373,18 +373,18 @@ impl DataPath {
         self.counters.bytes_from_wire += frame.len() as u64;
         self.taps.begin(Point::Wire, Direction::In, frame);
         self.taps.before(&self.firmware);
-        let mut dropped = None;
+        let dropped;
         if packet.is_too_long() {
             self.counters.wire_frame_too_long += 1;
-            dropped = Some("wire-frame-too-long");
+            dropped = "wire-frame-too-long";
         } else if frame.len() < ETHERNET_HEADER_BYTES {
             self.counters.wire_frame_too_short += 1;
-            dropped = Some("wire-frame-too-short");
+            dropped = "wire-frame-too-short";
         } else {
             let verdict = self.firmware.handle_wire(now, frame, packet.header().checksum());
             return self.sorted(verdict, packet);
         }
-        self.taps.end_with(&self.firmware, &mut self.counters, dropped);
+        self.taps.end_with(&self.firmware, &mut self.counters, Some(dropped));
         self.fifo.release(packet);
     }
 
