@@ -69,7 +69,7 @@ reasons! {
     /// Too many segments that belong to no connection wait to be sent.
     Segments = 19, "segments-full";
     /// The card's processor is busy, and no more frames may wait for it.
-    ProcessorBusy = 39, "processor-busy";
+    ProcessorBusy = 30, "processor-busy";
 
     // Refusals: the request makes no sense here.
     /// The 4-tuple or the listener's address is in use by another.

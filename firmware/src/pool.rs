@@ -126,7 +126,7 @@ pools! {
     Connections = "connections", connections, Shared, [Fallback, Deny, Evict], Connections, "connections";
     /// Listeners.
     Listeners = "listeners", listeners, Shared, [Fallback, Deny], Listeners, "listeners";
-    /// Connections of listeners that no program has taken yet, half-open ones included.
+    /// Connections of listeners that no program has taken yet.
     Backlog = "backlog", backlog, Divided, [Fallback, Deny], Backlog, "listeners × backlog";
     /// Half-open entries: connections in SYN-RECEIVED that a listener began (the SYN cache).
     HalfOpen = "half-open", half_open, Shared, [Fallback, Deny, Evict], HalfOpen, "half_open";
@@ -153,14 +153,14 @@ pools! {
     Replies = "replies", replies, Shared, [Deny], Replies, "replies";
     /// Events that wait for the card's host.
     Events = "events", events, Shared, [Deny], Events, "events";
-    /// Frames from the wire that wait for the card's processor.
-    WireFifo = "wire-fifo", wire_fifo, Shared, [Deny], ProcessorBusy, "wire_fifo_frames";
     /// Servers whose Fast Open cookies the card remembers; the oldest gives way.
     FastOpenServers = "fast-open-servers", fast_open_servers, Shared, [Evict], FastOpenServers,
         "tcp.fast_open_servers, if tcp.fast_open";
     /// Connections of listeners that are open by Fast Open alone.
     FastOpenPending = "fast-open-pending", fast_open_pending, Divided, [Deny], FastOpenPending,
         "listeners × tcp.fast_open_pending, if tcp.fast_open";
+    /// Frames from the wire that wait while the card's processor is busy.
+    WireFifo = "wire-fifo", wire_fifo, Shared, [Deny], ProcessorBusy, "wire_fifo_frames";
 }
 
 impl Pool {
@@ -186,10 +186,10 @@ impl Pool {
             Self::Segments => n(l.segments),
             Self::Replies => n(l.replies),
             Self::Events => n(l.events),
-            Self::WireFifo => n(l.wire_fifo_frames),
             Self::FastOpenServers if profile.tcp.fast_open => n(profile.tcp.fast_open_servers),
             Self::FastOpenPending if profile.tcp.fast_open => n(l.listeners) * n(profile.tcp.fast_open_pending),
             Self::FastOpenServers | Self::FastOpenPending => 0,
+            Self::WireFifo => n(l.wire_fifo_frames),
         }
     }
 
@@ -214,9 +214,9 @@ impl Pool {
             | Self::Segments
             | Self::Replies
             | Self::Events
-            | Self::WireFifo
             | Self::FastOpenServers
-            | Self::FastOpenPending => 0,
+            | Self::FastOpenPending
+            | Self::WireFifo => 0,
         }
     }
 
