@@ -267,9 +267,10 @@ impl Oracle {
         if !seen.track.as_ref().is_some_and(goes_on)
             && let Some(other) = seen.others.iter().position(goes_on)
         {
-            seen.track = Some(seen.others.swap_remove(other));
+            let other = seen.others.swap_remove(other);
+            seen.others.extend(seen.track.replace(other));
         }
-        if !seen.others.is_empty() && s.length() > 0 {
+        if !seen.others.is_empty() && s.length() > 0 && self.peer_is_honest {
             seen.others.clear();
         }
         let Some(track) = &mut seen.track else { return };
@@ -306,7 +307,9 @@ impl Seen {
         must!(o.sacks == 0, frame, "SACK blocks in a SYN");
         let is_again = self.track.as_ref().is_some_and(|t| t.iss == s.seq);
         if !is_again {
-            let other = self.track.take().filter(|t| t.sent == 1 && t.peer.is_some() && s.has(ACK));
+            let is_answer = |t: &Track| t.sent == 1 && t.peer.is_some() && s.has(ACK);
+            // Where strangers forge SYNs, an answer to one stands beside what goes on all the while.
+            let other = self.track.take().filter(|t| is_answer(t) || !peer_is_honest);
             if self.others.len() == KEPT {
                 self.others.remove(0);
             }

@@ -110,6 +110,7 @@ fn one(seed: u64, order: &Order) -> (Counts, World) {
         world.arm(rules, seed.stream("faults").bits());
         // What a fault of the channel repeats or holds back may speak of a connection that is over.
         scene.may_be_late = true;
+        scene.is_clean &= !scene.is_crossing;
     }
     let in_time = world.run(scene.mended_us + CONVERGENCE_US);
     if !in_time {

@@ -56,6 +56,8 @@ pub struct Scene {
     pub mended_us: u64,
     /// Whether every connection must end in order at both ends.
     pub is_clean: bool,
+    /// Whether connections are opened from both ends: a fault can keep one of them back, and the other is refused.
+    pub is_crossing: bool,
     /// Whether programs of a flow may be those of different connections, as 4-tuples are used again.
     pub is_paired: bool,
     /// Whether the channel delays and repeats words.
@@ -237,7 +239,15 @@ impl Draw {
         let mut world = World::new(a, b, links, seeds);
         let mended_us = START_US + self.stream("mended").between(200_000, 20_000_000);
         world.at(mended_us, Action::Mend);
-        Scene { world, mended_us, is_clean: true, is_paired: true, may_be_late: false, rest_us: REST_US }
+        Scene {
+            world,
+            mended_us,
+            is_clean: true,
+            is_crossing: false,
+            is_paired: true,
+            may_be_late: false,
+            rest_us: REST_US,
+        }
     }
 
     /// Both directions of a line that does nothing worse than delay.
@@ -432,6 +442,7 @@ fn simultaneous_close(draw: &Draw) -> Scene {
     }
     let ends = draw.two(4, None, |_, _| ());
     let mut scene = draw.world(ends, links);
+    scene.is_crossing = true;
     for flow in 0..random.between(1, 4) {
         let bytes = random.below(2) * random.below(20_000);
         let plans = [0, 1].map(|_| Plan {
