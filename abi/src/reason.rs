@@ -68,6 +68,8 @@ reasons! {
     FairShare = 18, "fair-share";
     /// Too many segments that belong to no connection wait to be sent.
     Segments = 19, "segments-full";
+    /// The card's processor is busy, and no more frames may wait for it.
+    ProcessorBusy = 30, "processor-busy";
 
     // Refusals: the request makes no sense here.
     /// The 4-tuple or the listener's address is in use by another.

@@ -16,6 +16,8 @@
 //!
 //! Without a guest (no receive ring runs) wire, timers and firmware go on, and what is not the firmware's is dropped.
 
+use std::collections::VecDeque;
+
 use toe_abi::{ETHERNET_HEADER_BYTES, StatEntry};
 use toe_firmware::{Firmware, Instant, Verdict};
 use vhost_user_backend::{VringMutex, VringT};
@@ -24,6 +26,7 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::capture::{CaptureError, Direction, Point, Request, Taps, Watch};
 use crate::counters::Counters;
+use crate::events::{Events, Notice, Watermark};
 use crate::fifo::Fifo;
 use crate::flow::FlowHash;
 use crate::net::{Features, Offloads};
@@ -63,6 +66,8 @@ pub struct DataPath {
     wire: Box<dyn Wire>,
     guest: Option<Guest>,
     fifo: Fifo,
+    /// Frames from the wire that wait for the firmware's processor; it says how many may.
+    busy: VecDeque<Packet>,
     flow: FlowHash,
     /// Bit by bit, the pairs whose receive ring runs.
     active: u64,
@@ -81,6 +86,8 @@ pub struct DataPath {
     scratch: Scratch,
     counters: Counters,
     taps: Taps,
+    events: Events,
+    fifo_level: Watermark,
 }
 
 impl std::fmt::Debug for DataPath {
@@ -98,6 +105,7 @@ impl DataPath {
             wire,
             guest: None,
             fifo: Fifo::new(fifo_frames, pairs),
+            busy: VecDeque::new(),
             flow: FlowHash::default(),
             active: 0,
             running: 0,
@@ -111,6 +119,8 @@ impl DataPath {
             scratch: Scratch::default(),
             counters: Counters::default(),
             taps: Taps::default(),
+            events: Events::default(),
+            fifo_level: Watermark::default(),
         }
     }
 
@@ -122,6 +132,16 @@ impl DataPath {
         let watch = self.taps.add(request)?;
         self.counters.captures += 1;
         Ok(watch)
+    }
+
+    /// Ends all captures.
+    pub fn end_captures(&mut self) {
+        self.taps.end_all();
+    }
+
+    /// Somebody wants to hear of pools that fill; `None` if too many do.
+    pub fn follow(&mut self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
+        self.events.follow()
     }
 
     /// Replaces the guest, or takes it away. What waited for the old one is dropped.
@@ -181,6 +201,7 @@ impl DataPath {
         if self.firmware.poll_timeout().is_some_and(|due| due <= now) {
             self.firmware.handle_timeout(now);
         }
+        self.waiting_to_firmware(now);
         self.wire.advance(now);
         self.refresh_active();
         let mut more = false;
@@ -192,6 +213,9 @@ impl DataPath {
         more |= self.fifo_to_guest(now);
         // The wire was left alone for want of room; now there is some, and the wire will not say again what it has.
         more |= self.fifo_was_full && self.fifo.queued() < self.fifo.capacity();
+        while let Some(event) = self.firmware.poll_event() {
+            self.events.firmware(event);
+        }
         // A wire that this very round made room in (a loop) tells nobody of it.
         more | (self.waiting.is_some() && self.flush_outgoing(now))
     }
@@ -252,6 +276,14 @@ impl DataPath {
         self.waiting.is_none()
     }
 
+    /// Between what fills it and what empties it.
+    fn watch_fifo(&mut self) {
+        let (queued, capacity) = (self.fifo.queued() as u64, self.fifo.capacity() as u64);
+        if let Some(level) = self.fifo_level.look(queued, capacity) {
+            self.events.pool("receive-fifo", level, queued, capacity);
+        }
+    }
+
     fn flush_outgoing(&mut self, now: Instant) -> bool {
         self.waiting.is_none_or(|origin| self.send_outgoing(now, origin))
     }
@@ -310,7 +342,7 @@ impl DataPath {
                     let verdict = self.firmware.handle_guest(now, frame);
                     self.taps.end_with(&self.firmware, &mut self.counters, None);
                     match verdict {
-                        Verdict::Taken => self.counters.frames_from_guest_taken += 1,
+                        Verdict::Taken | Verdict::Wait => self.counters.frames_from_guest_taken += 1,
                         Verdict::PassOn => {
                             if !self.send_outgoing(now, Origin::Guest) {
                                 more = false;
@@ -330,6 +362,7 @@ impl DataPath {
     /// Wire to firmware or FIFO.
     fn wire_to_fifo(&mut self, now: Instant) -> bool {
         for _ in 0..BATCH {
+            self.watch_fifo();
             let Some(mut packet) = self.fifo.take() else {
                 // Counted once for each time it fills, not for each look at it.
                 self.counters.receive_fifo_full += u64::from(!std::mem::replace(&mut self.fifo_was_full, true));
@@ -345,21 +378,51 @@ impl DataPath {
         true
     }
 
+    /// Hands in again what waits for the firmware's processor.
+    fn waiting_to_firmware(&mut self, now: Instant) {
+        while let Some(packet) = self.busy.pop_front() {
+            self.taps.begin(Point::Wire, Direction::In, packet.frame());
+            self.taps.before(&self.firmware);
+            match self.firmware.handle_waiting(now, packet.frame(), packet.header().checksum()) {
+                Verdict::Wait => {
+                    self.taps.forget();
+                    return self.busy.push_front(packet);
+                }
+                verdict => self.sorted(verdict, packet),
+            }
+        }
+    }
+
     /// Decides where a packet from the wire goes.
-    fn sort(&mut self, now: Instant, mut packet: Packet) {
+    fn sort(&mut self, now: Instant, packet: Packet) {
         let frame = packet.frame();
         self.counters.frames_from_wire += 1;
         self.counters.bytes_from_wire += frame.len() as u64;
         self.taps.begin(Point::Wire, Direction::In, frame);
         self.taps.before(&self.firmware);
-        let mut dropped = None;
+        let dropped;
         if packet.is_too_long() {
             self.counters.wire_frame_too_long += 1;
-            dropped = Some("wire-frame-too-long");
+            dropped = "wire-frame-too-long";
         } else if frame.len() < ETHERNET_HEADER_BYTES {
             self.counters.wire_frame_too_short += 1;
-            dropped = Some("wire-frame-too-short");
-        } else if self.firmware.handle_wire(now, frame, packet.header().checksum()) == Verdict::Taken {
+            dropped = "wire-frame-too-short";
+        } else {
+            let verdict = self.firmware.handle_wire(now, frame, packet.header().checksum());
+            return self.sorted(verdict, packet);
+        }
+        self.taps.end_with(&self.firmware, &mut self.counters, Some(dropped));
+        self.fifo.release(packet);
+    }
+
+    /// What the firmware says of a packet is done.
+    fn sorted(&mut self, verdict: Verdict, mut packet: Packet) {
+        if verdict == Verdict::Wait {
+            self.taps.forget();
+            return self.busy.push_back(packet);
+        }
+        let mut dropped = None;
+        if verdict == Verdict::Taken {
             self.counters.frames_from_wire_taken += 1;
         } else if self.active == 0 {
             self.counters.no_guest += 1;

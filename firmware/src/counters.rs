@@ -49,6 +49,8 @@ counters! {
     WireDropChecksum = "wire-drop-checksum",
     /// A fragment with a card connection's ports.
     WireDropFragment = "wire-drop-fragment",
+    /// Frames beyond those that may wait for the card's processor.
+    WireDropFifoFull = "wire-drop-fifo-full",
     /// A SYN that a full pool refused under the policy `deny`.
     WireDropRefused = "wire-drop-refused",
     /// Frames sent to the wire.
@@ -159,6 +161,12 @@ counters! {
     TcpTimeWaitEvicted = "tcp-time-wait-evicted",
     /// TIME-WAIT entries that a new connection took over.
     TcpTimeWaitReused = "tcp-time-wait-reused",
+    /// Half-open entries that gave way to newer ones.
+    EvictedHalfOpen = "evicted-half-open",
+    /// Connections that lost their data beyond a gap to those who wanted pages.
+    EvictedOutOfOrder = "evicted-out-of-order",
+    /// Connections that were reset because they made no progress and others wanted what they held.
+    EvictedStalled = "evicted-stalled",
     /// Segments received for card connections.
     TcpSegmentsIn = "tcp-segments-in",
     /// Segments sent.

@@ -126,7 +126,7 @@ pools! {
     Connections = "connections", connections, Shared, [Fallback, Deny, Evict], Connections, "connections";
     /// Listeners.
     Listeners = "listeners", listeners, Shared, [Fallback, Deny], Listeners, "listeners";
-    /// Connections of listeners that no program has taken yet, half-open ones included.
+    /// Connections of listeners that no program has taken yet.
     Backlog = "backlog", backlog, Divided, [Fallback, Deny], Backlog, "listeners × backlog";
     /// Half-open entries: connections in SYN-RECEIVED that a listener began (the SYN cache).
     HalfOpen = "half-open", half_open, Shared, [Fallback, Deny, Evict], HalfOpen, "half_open";
@@ -159,6 +159,8 @@ pools! {
     /// Connections of listeners that are open by Fast Open alone.
     FastOpenPending = "fast-open-pending", fast_open_pending, Divided, [Deny], FastOpenPending,
         "listeners × tcp.fast_open_pending, if tcp.fast_open";
+    /// Frames from the wire that wait while the card's processor is busy.
+    WireFifo = "wire-fifo", wire_fifo, Shared, [Deny], ProcessorBusy, "wire_fifo_frames";
 }
 
 impl Pool {
@@ -187,6 +189,7 @@ impl Pool {
             Self::FastOpenServers if profile.tcp.fast_open => n(profile.tcp.fast_open_servers),
             Self::FastOpenPending if profile.tcp.fast_open => n(l.listeners) * n(profile.tcp.fast_open_pending),
             Self::FastOpenServers | Self::FastOpenPending => 0,
+            Self::WireFifo => n(l.wire_fifo_frames),
         }
     }
 
@@ -212,7 +215,8 @@ impl Pool {
             | Self::Replies
             | Self::Events
             | Self::FastOpenServers
-            | Self::FastOpenPending => 0,
+            | Self::FastOpenPending
+            | Self::WireFifo => 0,
         }
     }
 

@@ -65,6 +65,10 @@ pub struct Limits {
     pub events: u32,
     /// Frames that wait for the guest's receive buffers before the card stops reading the wire.
     pub receive_fifo_frames: u32,
+    /// What the card's processor can do: steps of work in a microsecond (see `docs/work.md`). Zero: as much as the machine.
+    pub work_units_per_us: u32,
+    /// Frames from the wire that wait while the processor is busy; those beyond are dropped.
+    pub wire_fifo_frames: u32,
 }
 
 impl Default for Limits {
@@ -88,6 +92,8 @@ impl Default for Limits {
             replies: 1024,
             events: 64,
             receive_fifo_frames: 1024,
+            work_units_per_us: 0,
+            wire_fifo_frames: 1024,
         }
     }
 }
@@ -282,6 +288,8 @@ impl Profile {
                     replies: 64,
                     events: 16,
                     receive_fifo_frames: 64,
+                    work_units_per_us: 0,
+                    wire_fifo_frames: 64,
                 },
                 ..Self::default()
             }),
@@ -295,6 +303,8 @@ impl Profile {
                     receive_pages: 65_536,
                     transmit_records: 262_144,
                     receive_fifo_frames: 4096,
+                    work_units_per_us: 0,
+                    wire_fifo_frames: 4096,
                     ..Limits::default()
                 },
                 ..Self::default()
@@ -319,6 +329,8 @@ impl Profile {
                     replies: 16,
                     events: 16,
                     receive_fifo_frames: 8,
+                    work_units_per_us: 0,
+                    wire_fifo_frames: 8,
                 },
                 policy: Policy {
                     contexts: Refusal::Deny,
@@ -372,6 +384,8 @@ impl Profile {
             replies,
             events,
             receive_fifo_frames,
+            work_units_per_us,
+            wire_fifo_frames,
         } = self.limits;
         range("limits.contexts", contexts, 1, 65_536)?;
         range("limits.context_addresses", context_addresses, 1, 256)?;
@@ -394,7 +408,9 @@ impl Profile {
         range("limits.segments", segments, 16, 1 << 20)?;
         range("limits.replies", replies, 16, 1 << 20)?;
         range("limits.events", events, 16, 65_536)?;
-        range("limits.receive_fifo_frames", receive_fifo_frames, 1, 65_536)
+        range("limits.receive_fifo_frames", receive_fifo_frames, 1, 65_536)?;
+        range("limits.work_units_per_us", work_units_per_us, 0, 1_000_000)?;
+        range("limits.wire_fifo_frames", wire_fifo_frames, 1, 65_536)
     }
 
     /// A quota is no larger than its pool, and pages enough for the connections that it allows.

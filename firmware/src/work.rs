@@ -3,7 +3,7 @@
 //! A step is one pass through a loop whose number of passes depends on what has arrived or on what the card holds: an
 //! option read, a block of a SACK, a place of a hash table looked at, a record of a segment in flight walked over, a page
 //! of payload touched, a range of out-of-order data looked at, a timer moved or run, a turn in a queue, a message of a
-//! channel frame. Every call costs one step for itself. Loops of a fixed number of passes (the six timers of a connection,
+//! channel frame. A frame taken or given is a step. Loops of a fixed number of passes (the six timers of a connection,
 //! the levels of the wheel, the rounds of the hash) are part of the step around them, and bytes that are summed or copied
 //! are not steps: the pages that they lie in are.
 //!

@@ -12,6 +12,7 @@ use toe_faults::{Action, Injector, Look, Rules, Site};
 use toe_firmware::{Call, Checksum, Contradiction, Firmware, Instant, Profile, Verdict};
 use toe_impair::{Link, Random, Spec};
 
+use crate::costs::Costs;
 use crate::end::{End, Flow, Pair, Read, Status, Streams};
 use crate::frames::segment;
 use crate::guest::{Guest, Settings};
@@ -53,6 +54,10 @@ struct Handed {
 
 impl Handed {
     fn count(&mut self, verdict: Verdict) {
+        if verdict == Verdict::Wait {
+            // It is counted when it is taken.
+            return;
+        }
         self.frames += 1;
         self.passed += u64::from(verdict == Verdict::PassOn);
     }
@@ -66,6 +71,8 @@ pub struct Boxed {
     from_guest: Handed,
     to_wire: u64,
     to_guest: u64,
+    /// What frames from the wire and to it have cost.
+    costs: [Costs; 2],
 }
 
 impl Boxed {
@@ -74,7 +81,15 @@ impl Boxed {
         Random::new(seed).fill(&mut bytes);
         let firmware = Firmware::new(profile, bytes, epoch, Instant::from_us(now_us)).expect("a valid profile");
         let (from_wire, from_guest) = (Handed::default(), Handed::default());
-        Self { firmware, buffer: vec![0; FRAME_BYTES_MAX], from_wire, from_guest, to_wire: 0, to_guest: 0 }
+        Self {
+            firmware,
+            buffer: vec![0; FRAME_BYTES_MAX],
+            from_wire,
+            from_guest,
+            to_wire: 0,
+            to_guest: 0,
+            costs: Default::default(),
+        }
     }
 
     fn inside<R>(&mut self, call: impl FnOnce(&mut Firmware, &mut [u8]) -> R) -> R {
@@ -84,7 +99,22 @@ impl Boxed {
     pub fn handle_wire(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
         let verdict = self.inside(|f, _| f.handle_wire(Instant::from_us(now_us), frame, Checksum::Unverified));
         self.from_wire.count(verdict);
+        self.costs[0].add(self.firmware.work().last);
         verdict
+    }
+
+    /// Hands in the oldest frame that waits for the processor.
+    pub fn handle_waiting(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
+        let verdict = self.inside(|f, _| f.handle_waiting(Instant::from_us(now_us), frame, Checksum::Unverified));
+        self.from_wire.count(verdict);
+        self.costs[0].add(self.firmware.work().last);
+        verdict
+    }
+
+    /// What frames from the wire and to it have cost, in steps.
+    #[cfg(test)]
+    pub fn costs(&self) -> &[Costs; 2] {
+        &self.costs
     }
 
     pub fn handle_guest(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
@@ -105,6 +135,7 @@ impl Boxed {
     pub fn poll_wire(&mut self, now_us: u64) -> Option<&[u8]> {
         let length = self.inside(|f, b| f.poll_wire(Instant::from_us(now_us), b))?;
         self.to_wire += 1;
+        self.costs[1].add(self.firmware.work().last);
         Some(&self.buffer[..length])
     }
 
@@ -144,6 +175,7 @@ impl Boxed {
     }
 
     /// The most of a pool that were in use at once.
+    #[cfg(test)]
     pub fn high_water(&self, pool: &str) -> u64 {
         self.firmware.limits().find(|l| l.name == pool).map_or(0, |l| l.high_water)
     }
@@ -260,6 +292,8 @@ pub struct CardEnd {
     slots: Slots,
     /// A frame from the wire that the next may be merged with, if there is one; its buffer stays.
     unmerged: Vec<u8>,
+    /// Frames that wait for the card's processor.
+    busy: VecDeque<Vec<u8>>,
     guest: Guest,
     /// The channel's two directions; none where it is perfect, and frames pass without a copy.
     channel: Option<[Link; 2]>,
@@ -302,6 +336,7 @@ impl CardEnd {
             host: Host::IDEAL,
             slots: Slots::default(),
             unmerged: Vec::new(),
+            busy: VecDeque::new(),
             guest: Guest::new(settings, random.bits()),
             channel: (!is_perfect).then_some(links),
             guest_buffers: channel.guest_buffers,
@@ -323,10 +358,12 @@ impl CardEnd {
         Self { host, ..self }
     }
 
+    #[cfg(test)]
     pub fn card(&mut self) -> &mut Boxed {
         &mut self.card
     }
 
+    #[cfg(test)]
     pub fn guest(&mut self) -> &mut Guest {
         &mut self.guest
     }
@@ -386,9 +423,26 @@ impl CardEnd {
 
     /// A frame reaches the card.
     fn hand_in(&mut self, now_us: u64, frame: &[u8]) {
-        if self.card.handle_wire(now_us, frame) == Verdict::Taken {
-            return;
+        match self.card.handle_wire(now_us, frame) {
+            Verdict::Taken => {}
+            Verdict::Wait => self.busy.push_back(frame.to_vec()),
+            Verdict::PassOn => self.passed_on(now_us, frame),
         }
+    }
+
+    /// Hands in again what waits for the card's processor.
+    fn hand_in_waiting(&mut self, now_us: u64) {
+        while let Some(frame) = self.busy.pop_front() {
+            match self.card.handle_waiting(now_us, &frame) {
+                Verdict::Taken => {}
+                Verdict::Wait => return self.busy.push_front(frame),
+                Verdict::PassOn => self.passed_on(now_us, &frame),
+            }
+        }
+    }
+
+    /// The guest's kernel gets a frame.
+    fn passed_on(&mut self, now_us: u64, frame: &[u8]) {
         self.passed_to_guest += 1;
         let Some(s) = segment(frame) else { return };
         // A host answers to nobody's but its own.
@@ -521,6 +575,7 @@ impl CardEnd {
                 if strike == Some(Action::Duplicate) {
                     self.card.handle_timeout(now_us);
                 }
+                self.hand_in_waiting(now_us);
             }
         }
     }

@@ -235,7 +235,7 @@ impl Oracle {
             must!(frame[6..12] == settings.mac.0, frame, "the wrong source station");
             must!(frame.len() <= settings.mtu as usize + ETHERNET_HEADER_BYTES, frame, "longer than the MTU");
         }
-        let contradicts = [SYN | FIN, SYN | RST, FIN | RST].iter().any(|&both| s.flags & both == both);
+        let contradicts = (s.flags & (SYN | FIN | RST)).count_ones() > 1;
         must!(!contradicts, frame, "flags that contradict each other");
         must!(s.has(SYN | RST | ACK), frame, "none of SYN, RST and ACK");
         must!(s.has(URG) || s.urgent == 0, frame, "an urgent pointer without URG");

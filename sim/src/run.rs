@@ -114,21 +114,12 @@ fn one(seed: u64, order: &Order) -> (Counts, World) {
     }
     let in_time = world.run(scene.mended_us + CONVERGENCE_US);
     if !in_time {
-        for flow in (0..world.flows()).filter(|&f| world.outcomes(f).contains(&None)) {
-            let [a, b] = world.apps(flow);
-            panic!(
-                "no end: at {} us flow {flow} stands: a wrote {} read {}, b wrote {} read {}, outcomes {:?}, plans {:?} {:?}",
-                world.now_us(),
-                a.written,
-                a.read,
-                b.written,
-                b.read,
-                world.outcomes(flow),
-                a.plan(),
-                b.plan()
-            );
+        let at_us = world.now_us();
+        if let Some(flow) = (0..world.flows()).find(|&f| world.outcomes(f).contains(&None)) {
+            let ends = world.apps(flow).each_ref().map(|app| (app.written, app.read, &app.outcome, app.plan()));
+            panic!("no end: at {at_us} us flow {flow} stands; wrote, read, outcome and plan: {ends:?}");
         }
-        panic!("no end: at {} us a connection is not released", world.now_us());
+        panic!("no end: at {at_us} us a connection is not released");
     }
     let lifecycles = world.flows();
     for flow in (0..lifecycles).filter(|_| scene.is_paired) {

@@ -154,6 +154,9 @@ impl Draw {
             out_of_order_ranges: 1 << random.below(6),
             replies: 256,
             receive_fifo_frames: 64,
+            // From a processor that is nearly always busy to one that never is.
+            work_units_per_us: [0, 0, 1, 20][random.below(4) as usize],
+            wire_fifo_frames: 4 << random.below(6),
             ..Limits::default()
         };
         let congestion =
@@ -542,9 +545,9 @@ fn keep_alive(draw: &Draw) -> Scene {
     if random.one_in(2) {
         let at_us = START_US + random.between(500_000, 10_000_000);
         let until_us = at_us + random.between(100_000, 60_000_000);
-        for i in 0..=random.below(2) as usize {
-            scene.world.at(at_us, Action::Link(i, cut(links[i])));
-            scene.world.at(until_us, Action::Link(i, links[i]));
+        for (i, &link) in links.iter().enumerate().take(1 + random.below(2) as usize) {
+            scene.world.at(at_us, Action::Link(i, cut(link)));
+            scene.world.at(until_us, Action::Link(i, link));
         }
         scene.mended_us = scene.mended_us.max(until_us);
         scene.is_clean = false;
@@ -706,9 +709,9 @@ fn partition(draw: &Draw) -> Scene {
     let mut scene = draw.world(ends, links);
     let at_us = START_US + random.below(1_000_000);
     let until_us = at_us + [10_000, 1_000_000, 20_000_000, 300_000_000][random.below(4) as usize];
-    for i in 0..=random.below(2) as usize {
-        scene.world.at(at_us, Action::Link(i, cut(links[i])));
-        scene.world.at(until_us, Action::Link(i, links[i]));
+    for (i, &link) in links.iter().enumerate().take(1 + random.below(2) as usize) {
+        scene.world.at(at_us, Action::Link(i, cut(link)));
+        scene.world.at(until_us, Action::Link(i, link));
     }
     scene.mended_us = scene.mended_us.max(until_us);
     // A SYN is given up after three minutes.

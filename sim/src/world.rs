@@ -55,6 +55,7 @@ pub enum Action {
 }
 
 /// A frame that an end put on the wire.
+#[cfg(test)]
 pub struct Sighting {
     pub from: usize,
     pub frame: Vec<u8>,
@@ -102,6 +103,7 @@ pub struct World {
     /// Strangers on the wire: what else arrives at an end (0 or 1) before a frame does.
     pub strangers: Option<Strangers>,
     /// Every frame put on the wire, if a test wants to look at them.
+    #[cfg(test)]
     pub sightings: Option<Vec<Sighting>>,
     /// Frames put on the wire by both ends.
     pub segments: u64,
@@ -131,6 +133,7 @@ impl World {
             oracles,
             held: Vec::new(),
             strangers: None,
+            #[cfg(test)]
             sightings: None,
             segments: 0,
         }
@@ -165,6 +168,7 @@ impl World {
         self.apps.push(apps);
     }
 
+    #[cfg(test)]
     /// Forgets all flows, which have ended, so that their numbers can be used again.
     pub fn forget_flows(&mut self) {
         assert!(self.to_open == 0 && self.live.iter().all(Vec::is_empty));
@@ -444,6 +448,7 @@ impl World {
         if let (Some(oracle), Node::Card(card)) = (&mut self.oracles[i], &self.ends[i]) {
             oracle.sent(&frame, card.settings());
         }
+        #[cfg(test)]
         if let Some(sightings) = &mut self.sightings {
             sightings.push(Sighting { from: i, frame: frame.clone() });
         }

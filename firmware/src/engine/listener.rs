@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use toe_abi::{Endpoint, Reason};
 
 use crate::counters::Counter;
+use crate::engine::admission::Metered;
 use crate::engine::{Firmware, Owner, Verdict};
+use crate::pool::Pool;
 use crate::profile::Refusal;
 use crate::seq::{Position, Seq};
 use crate::store::slab::Slot;
@@ -104,9 +106,15 @@ impl Firmware {
         self.local_ends.find(self.local_hash(local), |slot| self.listeners[slot].local == *local)
     }
 
+    /// Whether there is a place for a listener at that end: always, unless somebody knows the card's key.
+    pub(super) fn has_place_to_listen(&self, local: &Endpoint) -> bool {
+        self.local_ends.has_place(self.local_hash(local))
+    }
+
     pub(super) fn add_listener(&mut self, slot: Slot) {
         let hash = self.local_hash(&self.listeners[slot].local);
-        self.local_ends.insert(hash, slot);
+        let inserted = self.local_ends.insert(hash, slot);
+        debug_assert!(inserted, "a listener without a place");
     }
 
     /// Closes a listener; its half-open entries go with it.
@@ -122,6 +130,7 @@ impl Firmware {
             }
         }
         self.backlog_gauge.give(self.listeners[slot].waiting());
+        self.discharge(self.listeners[slot].context, Metered::Listeners);
         self.listeners.give(slot);
     }
 
@@ -172,12 +181,18 @@ impl Firmware {
             self.store.counters.add(Counter::WirePassedAddress);
             return self.pass_from_wire();
         }
-        let full = self.full_for_syn(&listener);
-        if self.answers_with_cookie(&listener, full) {
+        // Who finds its 4-tuple in TIME-WAIT has a place.
+        let crowded = before.is_none() && !self.has_place(&tuple);
+        let full =
+            if crowded { Some((Pool::Tuples, Pool::Tuples.reason())) } else { self.full_for_syn(&listener, now) };
+        // A cookie would come back to find no place either.
+        if !crowded && self.answers_with_cookie(&listener, full.map(|(pool, _)| pool)) {
             return self.send_cookie(slot, ethernet, tuple, segment, before, now);
         }
-        if let Some(pool) = full {
-            return match self.refuse_syn(slot, pool) {
+        if let Some((pool, reason)) = full
+            && let Some(policy) = self.refuse_syn(&listener, pool, reason, now)
+        {
+            return match policy {
                 Refusal::Fallback => {
                     if let Some(before) = before {
                         // The kernel has the 4-tuple from now on.
@@ -212,6 +227,8 @@ impl Firmware {
         }
         self.half_open[id.slot] = HalfOpen::new(&opening, slot, before, now);
         self.listeners[slot].half_open += 1;
+        self.charge(listener.context, Metered::HalfOpen);
+        self.orders.half_open_began(id.slot);
         self.own(&tuple, Owner::HalfOpen(id.slot));
         self.send_syn_ack(id.slot, now);
         self.take_from_wire()
@@ -356,14 +373,13 @@ impl Firmware {
         now: Instant,
     ) -> Option<Slot> {
         // Handshakes that cookies complete may take the places that half-open entries counted on.
-        let listener = &self.listeners[listener_slot];
+        let listener = self.listeners[listener_slot];
         if listener.waiting() >= listener.backlog.into() {
             self.backlog_gauge.refuse(Reason::Backlog);
             self.store.counters.add(Counter::TcpHandshakeRefused);
             return None;
         }
-        let Some(id) = self.connections.take() else {
-            self.connections.gauge.refuse(Reason::Connections);
+        let Ok(id) = self.take_connection(listener.context, listener.policy, now) else {
             self.store.counters.add(Counter::TcpHandshakeRefused);
             return None;
         };

@@ -77,13 +77,13 @@ impl Timers {
 impl Firmware {
     /// When `handle_timeout` wants to be called next. May change with every other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wheel.next()
+        [self.wheel.next(), self.processor.next()].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.run_timers(now);
-        self.worked(Call::HandleTimeout);
+        self.worked(Call::HandleTimeout, false, now);
     }
 
     fn run_timers(&mut self, now: Instant) {

@@ -63,6 +63,12 @@ impl Queue {
         Some(slot)
     }
 
+    /// The one behind a slot that is in it.
+    pub fn behind(&self, links: &Links, slot: Slot) -> Option<Slot> {
+        let next = links.next[slot as usize];
+        (next != LAST && next != NONE).then_some(next)
+    }
+
     /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.head == NONE

@@ -194,7 +194,7 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         && now.since(t.receive.timestamp_at) < TIMESTAMP_LIFE
     {
         store.counters.add(Counter::TcpPaws);
-        answer_unacceptable(t, store, length, now);
+        answer_unacceptable(t, store, segment, seq, now);
         return Check::Drop;
     }
     // What `is_acceptable` allows at the edge is for bare ACKs: a reset there is outside (RFC 5961, 3.2).
@@ -212,7 +212,7 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
             if seq > t.receive.irs {
                 t.receive.note_twice(seq, seq + segment.text.len() as u64, &store.steps);
             }
-            answer_unacceptable(t, store, length, now);
+            answer_unacceptable(t, store, segment, seq, now);
         }
         return Check::Drop;
     }
@@ -230,13 +230,15 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
     Check::Go
 }
 
-/// An unacceptable segment gets an ACK; one that takes no sequence space may itself be the answer to one of ours, so
-/// it gets no more than the budget of challenges allows.
+/// An unacceptable segment gets an ACK. One that takes no sequence space may itself be the answer to one of ours, and a SYN,
+/// or text farther from the window than any window was wide, is not the peer's but of somebody who guesses: those get no
+/// more than the budget of challenges allows, or whoever knows the ends of a connection could fill its path with our answers.
 //= docs/specs/rfc9293.txt#section-3.10.7.4
 //# If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set,
 //# if so drop the segment and return):
-fn answer_unacceptable(t: &mut Tcb, store: &mut Store, length: u64, now: Instant) {
-    if length > 0 {
+fn answer_unacceptable(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) {
+    let length = u64::from(segment.sequence_length());
+    if length > 0 && !segment.flags.has(Flags::SYN) && t.receive.may_be_late_or_early(seq, length) {
         t.receive.ack = AckNeed::Now;
     } else {
         challenge(t, store, now);

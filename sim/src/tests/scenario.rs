@@ -81,6 +81,9 @@ pub fn profile(random: &mut Random, flows_max: u32) -> Profile {
             replies: 256,
             events: 16,
             receive_fifo_frames: 64,
+            // From a processor that is nearly always busy to one that never is.
+            work_units_per_us: [0, 0, 1, 20][random.below(4) as usize],
+            wire_fifo_frames: 4 << random.below(6),
         },
         policy: Policy::default(),
         quota: Quota::default(),

@@ -22,14 +22,14 @@ const SEEDS: u64 = 50;
 /// forgotten peer, and then some.
 const REST_US: u64 = 200_000_000;
 
-fn card_world(seed: u64, kind: &Kind) -> World {
+pub fn card_world(seed: u64, kind: &Kind) -> World {
     let mut random = Random::new(seed);
     // Two connections can have all pages; three contend for them.
     let (a, b) = (card_end(&mut random, kind, 0, 2), card_end(&mut random, kind, 1, 2));
     scenario::world(&mut random, kind, a, b, kind.is_simultaneous)
 }
 
-fn mixed_world(seed: u64, kind: &Kind) -> World {
+pub fn mixed_world(seed: u64, kind: &Kind) -> World {
     let mut random = Random::new(seed);
     // Pages for all: smoltcp does not probe a window that was drawn back to nothing while it had data in flight.
     let a = card_end(&mut random, kind, 0, FLOWS_MAX + 1);
