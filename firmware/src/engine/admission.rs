@@ -7,9 +7,9 @@
 //! while nobody claims anything everybody may have all of it. (Pages of memory are shared in the same manner, but by a
 //! queue of those who wait: `store/pages.rs`.)
 //!
-//! A SYN for a listener takes a half-open entry, and it is let in only while a connection is free and the listener's
-//! backlog has a place for it and for those before it, because a handshake that could not be completed would leave the
-//! peer with half a connection. What is done when one of them is missing, the pool's policy says, or the listener's own.
+//! A SYN for a listener takes a half-open entry, and it is let in only while more connections are free than handshakes are
+//! under way, and the listener's backlog has a place for it and for those before it, because a handshake that could not be
+//! completed would leave the peer with half a connection. What is done when one of them is missing, the pool's policy says, or the listener's own.
 
 use toe_abi::{LimitEntry, Reason};
 
@@ -212,7 +212,20 @@ impl Firmware {
         let barred = |firmware: &mut Self, what: Metered| {
             firmware.bar(listener.context, what, now).map(|reason| (what.pool(), reason))
         };
-        barred(self, Metered::Connections).or_else(|| barred(self, Metered::HalfOpen))
+        if let Some(full) = barred(self, Metered::Connections) {
+            return Some(full);
+        }
+        if self.others_want_the_last() {
+            return Some((Pool::Connections, Reason::Connections));
+        }
+        barred(self, Metered::HalfOpen)
+    }
+
+    /// Whether the handshakes under way will take all connections that are left. In a flood they will not, and what is left is
+    /// for whoever ends his first: half of the entries in use is taken for one.
+    fn others_want_the_last(&self) -> bool {
+        let half_open = &self.half_open.gauge;
+        self.connections.gauge.free() <= half_open.in_use() && half_open.in_use() < half_open.free()
     }
 
     /// Counts a SYN that found `pool` full; what is to be done with it, or `None` if another has given way.

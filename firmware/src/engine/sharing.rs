@@ -409,6 +409,10 @@ fn cost_of_connect(policy: Refusal, connections: u32) -> u64 {
 fn cost_of_syn(policy: Refusal, entries: u32) -> u64 {
     let mut b = Bench::with(|p| {
         (p.limits.half_open, p.limits.backlog) = (entries, 8192);
+        // A connection for each handshake, and one more.
+        p.limits.connections = entries + 1;
+        (p.limits.send_pages, p.limits.receive_pages) = (2 * entries + 2, 2 * entries + 2);
+        p.limits.transmit_records = 4 * entries + 4;
         p.policy.half_open = policy;
         p.tcp.syn_cookies = SynCookies::Off;
     });
