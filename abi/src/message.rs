@@ -581,6 +581,9 @@ layout! {
         reason: u32,
         /// The message's type; zero if the frame as a whole was refused.
         kind: u16,
+        /// Of a HELLO that a full pool refused: 1 if the program is to be told ([`Action::Deny`](crate::Action)), 0 if the
+        /// guest's own stack is to be used.
+        denied: u16,
     }
 }
 

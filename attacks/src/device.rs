@@ -121,10 +121,8 @@ impl Sender {
 
     /// Sends all of them; what the interface has no room for is not sent.
     fn send(&mut self, frames: &mut [Vec<u8>]) -> Result<()> {
-        let mut parts: Vec<libc::iovec> = frames
-            .iter_mut()
-            .map(|f| libc::iovec { iov_base: f.as_mut_ptr().cast(), iov_len: f.len() })
-            .collect();
+        let mut parts: Vec<libc::iovec> =
+            frames.iter_mut().map(|f| libc::iovec { iov_base: f.as_mut_ptr().cast(), iov_len: f.len() }).collect();
         let mut messages: Vec<libc::mmsghdr> = parts
             .iter_mut()
             .map(|part| {

@@ -46,6 +46,8 @@ pub fn text(attack: &Attack, report: &Report) -> String {
     s
 }
 
+const LIST_BEGIN: &str = "<!-- the attacks: begin -->";
+const LIST_END: &str = "<!-- the attacks: end -->";
 const BEGIN: &str = "<!-- the last run: begin -->";
 const END: &str = "<!-- the last run: end -->";
 
@@ -55,8 +57,8 @@ const END: &str = "<!-- the last run: end -->";
 /// The file cannot be read or written, or has not both marks.
 pub fn write_table(path: &Path, command: &str, attacks: &[Attack], reports: &[Report]) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let (head, rest) = text.split_once(BEGIN).with_context(|| format!("{} has no `{BEGIN}`", path.display()))?;
-    let (_, tail) = rest.split_once(END).with_context(|| format!("{} has no `{END}`", path.display()))?;
+    let list: String = attacks.iter().map(|a| format!("| {} | {} | {} |\n", a.name, a.sends, a.rule)).collect();
+    let text = replaced(&text, [LIST_BEGIN, LIST_END], &list)?;
     let mut w = String::new();
     let _ = writeln!(w, "\n    {command}\n");
     w.push_str("| attack | table | frames a second | honest connections (by the kernel) | handshake, ms | throughput | steps: mean, 99 %, most | verdict |\n");

@@ -161,6 +161,12 @@ counters! {
     TcpTimeWaitEvicted = "tcp-time-wait-evicted",
     /// TIME-WAIT entries that a new connection took over.
     TcpTimeWaitReused = "tcp-time-wait-reused",
+    /// Half-open entries that gave way to newer ones.
+    EvictedHalfOpen = "evicted-half-open",
+    /// Connections that lost their data beyond a gap to those who wanted pages.
+    EvictedOutOfOrder = "evicted-out-of-order",
+    /// Connections that were reset because they made no progress and others wanted what they held.
+    EvictedStalled = "evicted-stalled",
     /// Segments received for card connections.
     TcpSegmentsIn = "tcp-segments-in",
     /// Segments sent.

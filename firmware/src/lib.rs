@@ -30,7 +30,7 @@ mod time;
 mod wire;
 mod work;
 
-pub use engine::{Call, Checksum, Event, Firmware, Verdict, Work};
+pub use engine::{Call, Checksum, Contradiction, Event, Firmware, Verdict, Work};
 pub use pool::{Kind, Pool};
 pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Refusal, SynCookies, Tcp};
 pub use store::gauge::Level;

@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 use toe_abi::{
     Abort, Addresses, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, GetOption, Hello, Info, InfoResult, Listen, Mac,
-    Message, Notice, Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
+    Message, Notice, Noticed, Parsed, ReceiveCredit, Release, ResourceEvent, Send, SetOption, Shutdown, Writer, flags,
+    state,
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
@@ -68,8 +69,21 @@ pub struct Bench {
     pub notices: u32,
     /// The guest does not answer a NOTICE.
     pub deaf: bool,
+    /// What the card said of its pools.
+    pub resource_events: Vec<ResourceEvent>,
     /// Channel messages other than those that the bench deals with.
     pub messages: Vec<String>,
+}
+
+/// One of several connections of a bench.
+#[derive(Clone, Copy, Debug)]
+pub struct Which {
+    local: Endpoint,
+    remote: Endpoint,
+    iss: Option<Seq>,
+    /// Its id.
+    pub connection: u64,
+    sent: u64,
 }
 
 /// A segment as its text says it.
@@ -199,6 +213,7 @@ impl Bench {
             },
             notices: 0,
             deaf: false,
+            resource_events: Vec::new(),
             messages: Vec::new(),
         };
         bench.tell(&Message::Hello(Hello {
@@ -231,6 +246,18 @@ impl Bench {
         self.sent = 0;
         self.received.clear();
         (self.bits, self.reason) = (0, 0);
+    }
+
+    /// What tells one connection from another, to go back to it with [`Self::resume`].
+    pub fn which(&self) -> Which {
+        Which { local: self.local, remote: self.remote, iss: self.iss, connection: self.connection, sent: self.sent }
+    }
+
+    /// Goes on with a connection from before, that has received nothing yet.
+    pub fn resume(&mut self, which: Which) {
+        (self.local, self.remote, self.iss) = (which.local, which.remote, which.iss);
+        (self.connection, self.sent) = (which.connection, which.sent);
+        self.received.clear();
     }
 
     /// The same, from another port of the side that opens it.
@@ -314,8 +341,7 @@ impl Bench {
             Message::OptionResult(m) => self.option = (m.reason, m.value),
             Message::ListenResult(m) if m.reason == 0 => {}
             Message::SendCredit(_) | Message::Released(_) => {}
-            // Those of small pools come often; who wants them reads the card's own.
-            Message::ResourceEvent(_) => {}
+            Message::ResourceEvent(m) => self.resource_events.push(m),
             ref other => self.messages.push(format!("{other:?}")),
         }
     }

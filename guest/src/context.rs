@@ -182,8 +182,8 @@ impl Context {
         let inner = &self.handle.inner;
         let mut core = inner.lock();
         loop {
-            if let Some(reason) = core.engine.hello_refused() {
-                return Err(FallbackReason::Card(reason));
+            if let Some((reason, denied)) = core.engine.hello_refused() {
+                return Err(if denied { FallbackReason::Denied(reason) } else { FallbackReason::Card(reason) });
             }
             let Some(since) = core.engine.unanswered_since() else {
                 return Ok(());

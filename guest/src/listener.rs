@@ -199,10 +199,12 @@ impl TcpListener {
 /// Listens on the card.
 fn on_card(options: &Options, local: SocketAddr) -> Result<OnCard, (FallbackReason, Action)> {
     let surroundings = options.surroundings();
-    let context = surroundings
-        .interface_of(local.ip())
-        .and_then(|interface| surroundings.context(interface))
-        .map_err(|reason| (reason, Action::Fallback))?;
+    let context = surroundings.interface_of(local.ip()).and_then(|interface| surroundings.context(interface)).map_err(
+        |reason| match reason {
+            FallbackReason::Denied(reason) => (FallbackReason::Card(reason), Action::Deny),
+            other => (other, Action::Fallback),
+        },
+    )?;
     let mut addresses = vec![local.ip().to_canonical()];
     if matches!(local.ip(), IpAddr::V6(v6) if v6.is_unspecified()) {
         addresses.push(Ipv4Addr::UNSPECIFIED.into());

@@ -12,6 +12,7 @@ mod adversary;
 mod app;
 mod card;
 mod chance;
+mod costs;
 mod end;
 mod frames;
 mod guest;

@@ -268,7 +268,7 @@ impl Oracle {
         let Some(track) = &mut seen.track else { return };
         // Of several SYNs that strangers have sent on these ports, only the card knows whose it has taken.
         let is_forged = !self.peer_is_honest && seen.syns.len() > 1;
-        track.check_sent(&s, frame);
+        track.check_sent(&s, frame, is_forged);
         if !is_forged {
             track.check_answers(&s, &o, frame, self.peer_is_honest);
         }
@@ -303,6 +303,7 @@ impl Seen {
         }
         let Some(track) = &mut self.track else { return };
         track.my_flags = s.flags;
+        track.timestamp = o.timestamps.map(|(value, _)| value);
         if s.has(ACK) {
             let answered = self.syns.iter().rev().find(|syn| {
                 syn.seq.wrapping_add(1) == s.ack || {
@@ -378,7 +379,7 @@ impl Track {
     }
 
     /// What it sends: RFC 9293, 3.4 and 3.8.
-    fn check_sent(&mut self, s: &Segment<'_>, frame: &[u8]) {
+    fn check_sent(&mut self, s: &Segment<'_>, frame: &[u8], is_forged: bool) {
         must!(!self.is_reset, frame, "more after a RST");
         must!(self.peer.is_some(), frame, "a segment before the peer's SYN");
         let Some(peer) = self.peer else { return };
@@ -396,7 +397,8 @@ impl Track {
         must!(fits, frame, "text up to {text_end}, the peer's window ends at {limit}");
         let mss = peer.options.mss.map_or(if s.source.is_ipv4() { 536 } else { 1220 }, usize::from);
         let most = mss.max(MSS_MIN + 12);
-        must!(s.payload.len() + s.options.len() <= most, frame, "beyond the peer's MSS of {mss}");
+        let fits = s.payload.len() + s.options.len() <= most;
+        must!(fits || is_forged, frame, "beyond the peer's MSS of {mss}");
         if let Some(fin) = self.fin {
             must!(end <= fin + 1, frame, "beyond its FIN at {fin}");
             must!(!s.has(FIN) || text_end == fin, frame, "its FIN was at {fin}");

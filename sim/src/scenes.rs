@@ -152,6 +152,9 @@ impl Draw {
             out_of_order_ranges: 1 << random.below(6),
             replies: 256,
             receive_fifo_frames: 64,
+            // From a processor that is nearly always busy to one that never is.
+            work_units_per_us: [0, 0, 1, 20][random.below(4) as usize],
+            wire_fifo_frames: 4 << random.below(6),
             ..Limits::default()
         };
         let congestion =

@@ -63,7 +63,7 @@ impl Processor {
 
 impl Firmware {
     /// A frame from the wire that has just come: whether the processor takes it now. If not, what becomes of it.
-    pub(super) fn admit(&mut self, now: Instant) -> Result<(), Verdict> {
+    pub(super) fn admit_frame(&mut self, now: Instant) -> Result<(), Verdict> {
         if !self.processor.waits() && self.processor.has_time(now) {
             return Ok(());
         }

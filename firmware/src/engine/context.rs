@@ -6,6 +6,7 @@ use toe_abi::{Mac, PROCESS_NAME_BYTES_MAX, Reason};
 
 use crate::counters::Counter;
 use crate::engine::Firmware;
+use crate::engine::admission::Holdings;
 use crate::store::queue::Queue;
 use crate::store::slab::Slot;
 use crate::time::{Duration, Instant};
@@ -60,6 +61,10 @@ pub struct Context {
     pub news: Queue,
     /// Of its connections, those with received data for it. They wait here, untouched, while it can hold no more.
     pub data: Queue,
+    /// Its parts of what each context has a part of.
+    pub holds: Holdings,
+    /// All connections that count for it: those that it owns, and those that its programs have left.
+    pub members: Queue,
     /// Pools whose level has changed since it was told of them: a bit for each.
     pub pressure: u64,
     addresses: Box<[IpAddr]>,
@@ -68,7 +73,7 @@ pub struct Context {
 
 impl Context {
     /// One at rest, with room for `addresses` addresses.
-    pub fn vacant(addresses: u32) -> Self {
+    pub fn vacant(addresses: u32, holds: Holdings) -> Self {
         Self {
             key: 0,
             mac: Mac::default(),
@@ -83,6 +88,8 @@ impl Context {
             news: Queue::EMPTY,
             data: Queue::EMPTY,
             pressure: 0,
+            holds,
+            members: Queue::EMPTY,
             addresses: vec![IpAddr::from(Ipv4Addr::UNSPECIFIED); addresses as usize].into(),
             address_count: 0,
         }
@@ -98,6 +105,8 @@ impl Context {
         self.news = Queue::EMPTY;
         self.data = Queue::EMPTY;
         self.pressure = 0;
+        self.holds.begin();
+        self.members = Queue::EMPTY;
         self.address_count = 0;
     }
 
@@ -187,12 +196,11 @@ impl Firmware {
                 self.close_listener(listener, now);
             }
         }
-        for connection in 0..self.connections.capacity() {
+        while let Some(connection) = self.contexts[slot].members.first() {
             self.store.steps.one();
-            if self.contexts[slot].connections == 0 {
-                break;
-            }
-            if self.connections.in_use(connection) && self.connections[connection].guest.context == Some(slot) {
+            // What its programs have left before is closed in order, at nobody's expense.
+            self.discharge_connection(connection);
+            if self.connections[connection].guest.context == Some(slot) {
                 self.connections[connection].call_abort(&mut self.store, reason);
                 self.leave(connection, now);
             }

@@ -10,6 +10,7 @@ use toe_abi::{
 };
 
 use crate::counters::{Counter, Counters};
+use crate::engine::admission::OWN_ENTRIES;
 use crate::engine::{Call, Firmware};
 use crate::pool::Pool;
 use crate::store::slab::Slot;
@@ -69,7 +70,9 @@ impl Firmware {
         let mut w = Writer::new(&mut buffer[..room], CARD_MAC, mac, context, self.epoch, key)?;
         while let Some(&reply) = self.replies.first() {
             self.store.steps.one();
-            if (reply.key, reply.context, reply.mac) != (key, context, mac) || !self.answer(&mut w, &reply.body, now) {
+            if (reply.key, reply.context, reply.mac) != (key, context, mac)
+                || !self.answer(&mut w, context, &reply.body, now)
+            {
                 break;
             }
             self.replies.pop();
@@ -84,7 +87,7 @@ impl Firmware {
         Some(w.finish())
     }
 
-    fn answer(&self, w: &mut Writer<'_>, body: &Body, now: Instant) -> bool {
+    fn answer(&self, w: &mut Writer<'_>, context: u64, body: &Body, now: Instant) -> bool {
         match *body {
             Body::Message(message) => w.push(&message),
             Body::Info { cookie, slot, connection } => {
@@ -94,9 +97,13 @@ impl Firmware {
                 w.push(&Message::InfoResult(info(&self.connections[slot], cookie, connection)))
             }
             Body::Limits { cookie, first } => {
-                let m = LimitsResult { cookie, first, total: Pool::ALL.len() as u32 };
+                let context = self.contexts.find(context);
+                let own = if context.is_some() { OWN_ENTRIES } else { 0 };
+                let total = (Pool::ALL.len() + own) as u32;
+                let m = LimitsResult { cookie, first, total };
                 entries(w, &Message::LimitsResult(m, &[]), |e| {
-                    self.limits().skip(first as usize).map(|entry| self.one_step(entry)).all(|entry| e.limit(&entry));
+                    let all = self.limits().chain(context.into_iter().flat_map(|slot| self.limits_of(slot)));
+                    all.skip(first as usize).map(|entry| self.one_step(entry)).all(|entry| e.limit(&entry));
                 })
             }
             Body::Sockets { cookie, after } => self.sockets(w, cookie, after, now),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use toe_abi::{Endpoint, Reason};
 
 use crate::counters::Counter;
+use crate::engine::admission::Metered;
 use crate::engine::{Firmware, Owner, Verdict};
 use crate::pool::Pool;
 use crate::profile::Refusal;
@@ -129,6 +130,7 @@ impl Firmware {
             }
         }
         self.backlog_gauge.give(self.listeners[slot].waiting());
+        self.discharge(self.listeners[slot].context, Metered::Listeners);
         self.listeners.give(slot);
     }
 
@@ -181,13 +183,16 @@ impl Firmware {
         }
         // Who finds its 4-tuple in TIME-WAIT has a place.
         let crowded = before.is_none() && !self.has_place(&tuple);
-        let full = if crowded { Some(Pool::Tuples) } else { self.full_for_syn(&listener) };
+        let full =
+            if crowded { Some((Pool::Tuples, Pool::Tuples.reason())) } else { self.full_for_syn(&listener, now) };
         // A cookie would come back to find no place either.
-        if !crowded && self.answers_with_cookie(&listener, full) {
+        if !crowded && self.answers_with_cookie(&listener, full.map(|(pool, _)| pool)) {
             return self.send_cookie(slot, ethernet, tuple, segment, before, now);
         }
-        if let Some(pool) = full {
-            return match self.refuse_syn(slot, pool) {
+        if let Some((pool, reason)) = full
+            && let Some(policy) = self.refuse_syn(&listener, pool, reason, now)
+        {
+            return match policy {
                 Refusal::Fallback => {
                     if let Some(before) = before {
                         // The kernel has the 4-tuple from now on.
@@ -222,6 +227,8 @@ impl Firmware {
         }
         self.half_open[id.slot] = HalfOpen::new(&opening, slot, before, now);
         self.listeners[slot].half_open += 1;
+        self.charge(listener.context, Metered::HalfOpen);
+        self.orders.half_open_began(id.slot);
         self.own(&tuple, Owner::HalfOpen(id.slot));
         self.send_syn_ack(id.slot, now);
         self.take_from_wire()
@@ -366,14 +373,13 @@ impl Firmware {
         now: Instant,
     ) -> Option<Slot> {
         // Handshakes that cookies complete may take the places that half-open entries counted on.
-        let listener = &self.listeners[listener_slot];
+        let listener = self.listeners[listener_slot];
         if listener.waiting() >= listener.backlog.into() {
             self.backlog_gauge.refuse(Reason::Backlog);
             self.store.counters.add(Counter::TcpHandshakeRefused);
             return None;
         }
-        let Some(id) = self.connections.take() else {
-            self.connections.gauge.refuse(Reason::Connections);
+        let Ok(id) = self.take_connection(listener.context, listener.policy, now) else {
             self.store.counters.add(Counter::TcpHandshakeRefused);
             return None;
         };

@@ -6,18 +6,24 @@
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
 mod admission;
+mod audit;
 mod budget;
 mod context;
 mod events;
+mod evict;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
 mod listener;
 mod pressure;
 mod requests;
+#[cfg(test)]
+mod sharing;
 mod sockets;
 mod syn_cookie;
 mod timers;
+#[cfg(test)]
+mod truth;
 mod wire;
 mod work;
 
@@ -26,9 +32,9 @@ use toe_abi::{Endpoint, Reason};
 use crate::chance::Keys;
 use crate::counters::{Counter, Counters};
 use crate::pool::Pool;
-use crate::profile::{Policy, Profile, ProfileError, RECORDS_RESERVED};
+use crate::profile::{Policy, Profile, ProfileError, RECORDS_RESERVED, Refusal};
 use crate::store::gauge::{Bell, Gauge};
-use crate::store::pages::{Pages, Stream};
+use crate::store::pages::{AccountPlan, Pages, Stream};
 use crate::store::queue::{Links, Queue, Ring};
 use crate::store::slab::{Slab, Slot};
 use crate::store::table::Table;
@@ -44,9 +50,12 @@ use crate::tcp::timeout::{self, Kind};
 use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
+use admission::{Competition, Holdings, Metered};
+pub use audit::Contradiction;
 use budget::Processor;
 use context::Context;
 use events::Reply;
+use evict::Orders;
 use listener::Listener;
 pub use pressure::Event;
 use pressure::Pressure;
@@ -133,6 +142,15 @@ pub struct Firmware {
     backlog_max: u32,
     /// Connections of listeners that are open by Fast Open alone.
     fast_open_gauge: Gauge,
+    /// Who competes for connections, listeners and half-open entries.
+    competition: [Competition; 3],
+    /// Of each context, all connections that count for it.
+    member_links: Links,
+    /// Who gives way when a pool is full.
+    orders: Orders,
+    /// Whether anybody gives way to those who want pages.
+    evicts_send: bool,
+    evicts_receive: bool,
     /// Who is to be told of pools that are nearly full.
     pressure: Pressure,
     /// Connections that may have something to send.
@@ -174,19 +192,24 @@ impl Firmware {
         let whole = |pages: u32| u64::from(pages - 1) * page_bytes;
         let config =
             Config::new(&profile.tcp, whole(limits.connection_send_pages), whole(limits.connection_receive_pages));
+        let quota = &profile.quota;
+        let connections = if quota.connections == 0 { limits.connections } else { quota.connections };
+        let account = |name, pages| AccountPlan { count: limits.contexts, name, pages, connections };
         let send = Pages::new(
-            gauge(Pool::SendPages),
+            (gauge(Pool::SendPages), Pool::SendPages.reason()),
             limits.send_pages,
             limits.page_bytes,
             limits.connections,
             limits.connection_send_pages,
+            account("own-send-pages", quota.send_pages),
         );
         let receive = Pages::new(
-            gauge(Pool::ReceivePages),
+            (gauge(Pool::ReceivePages), Pool::ReceivePages.reason()),
             limits.receive_pages,
             limits.page_bytes,
             limits.connections,
             limits.connection_receive_pages,
+            account("own-receive-pages", quota.receive_pages),
         );
         let records = Records::new(gauge(Pool::TransmitRecords), limits.transmit_records, limits.connections);
         debug_assert!(limits.transmit_records >= limits.connections * RECORDS_RESERVED);
@@ -213,7 +236,9 @@ impl Firmware {
             keys: Keys::new(seed),
             policy: policy.clone(),
             store,
-            contexts: Slab::new(gauge(Pool::Contexts), limits.contexts, |_| Context::vacant(limits.context_addresses)),
+            contexts: Slab::new(gauge(Pool::Contexts), limits.contexts, |_| {
+                Context::vacant(limits.context_addresses, Holdings::new(limits, &profile.quota))
+            }),
             listeners: Slab::new(gauge(Pool::Listeners), limits.listeners, |_| Listener::vacant()),
             connections: Slab::new(gauge(Pool::Connections), limits.connections, tcb),
             half_open: Slab::new(gauge(Pool::HalfOpen), limits.half_open, |_| HalfOpen::vacant()),
@@ -231,6 +256,11 @@ impl Firmware {
             backlog_gauge: gauge(Pool::Backlog),
             backlog_max: limits.backlog,
             fast_open_gauge: gauge(Pool::FastOpenPending),
+            competition: [Competition::default(); 3],
+            member_links: Links::new(limits.connections),
+            orders: Orders::new(limits.connections, limits.half_open),
+            evicts_send: policy.send_pages == Refusal::Evict,
+            evicts_receive: policy.receive_pages == Refusal::Evict,
             pressure: Pressure::new(gauge(Pool::Events), limits.events, bell.clone()),
             wire_queue: Queue::EMPTY,
             wire_links: Links::new(limits.connections),
@@ -333,6 +363,8 @@ impl Firmware {
         self.account(slot);
         let t = &mut self.connections[slot];
         t.receive.count_ranges(&mut self.store.ranges);
+        self.note_progress(slot, now);
+        let t = &mut self.connections[slot];
         if let Some(learned) = t.fast_open.take_learned() {
             self.cookies.learn(&t.tuple, learned, now);
         }
@@ -349,6 +381,8 @@ impl Firmware {
         if t.is_over() {
             // It may still stand in a queue; whoever takes it from there finds nothing to do, or its successor's turn.
             t.free(&mut self.store);
+            self.discharge_connection(slot);
+            self.forget_progress(slot);
             for kind in Kind::ALL {
                 self.wheel.disarm(self.timers.connection(slot, kind));
             }
@@ -433,6 +467,8 @@ impl Firmware {
         let entry = self.half_open[slot];
         self.disown(&tuple, Owner::HalfOpen(slot));
         self.listeners[entry.listener()].half_open -= 1;
+        self.discharge(self.listeners[entry.listener()].context, Metered::HalfOpen);
+        self.orders.half_open_ended(slot);
         self.wheel.disarm(self.timers.half_open(slot));
         self.half_open.give(slot);
         entry.time_wait()

@@ -44,7 +44,8 @@ impl Pressure {
         Self { bell, events: Ring::new(events), gauge }
     }
 
-    fn push(&mut self, event: Event) {
+    /// Appends an event, or counts that there was no place for it.
+    pub(super) fn push(&mut self, event: Event) {
         if self.events.push(event) {
             let taken = self.gauge.take(1);
             debug_assert!(taken);
@@ -52,15 +53,20 @@ impl Pressure {
             self.gauge.refuse(Pool::Events.reason());
         }
     }
+
+    /// Takes the first.
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop()?;
+        self.gauge.give(1);
+        Some(event)
+    }
 }
 
 impl Firmware {
     /// The next event for the card's host; to be called until `None` whenever anything was handed to the firmware.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.answer_bell();
-        let event = self.pressure.events.pop()?;
-        self.pressure.gauge.give(1);
-        Some(event)
+        self.pressure.pop()
     }
 
     /// Notes for all whom it concerns which levels have changed.

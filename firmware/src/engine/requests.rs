@@ -153,7 +153,7 @@ impl Firmware {
             Message::Addresses(m, tail) => self.addresses(context, from, kind, &m, tail),
             Message::Process(m, name) => self.process(context, m, name),
             Message::Connect(m) => self.connect(context, from, &m, now),
-            Message::Listen(m) => self.listen(context, from, &m),
+            Message::Listen(m) => self.listen(context, from, &m, now),
             Message::Unlisten(m) => {
                 if let Some(slot) = self.listener_of(context, m.listener) {
                     self.contexts[context].listeners -= 1;
@@ -273,11 +273,15 @@ impl Firmware {
             None => match self.contexts.take() {
                 Some(id) => {
                     self.contexts[id.slot].open(from.key);
+                    self.store.send.begin_account(id.slot);
+                    self.store.receive.begin_account(id.slot);
                     id.slot
                 }
                 None => {
                     self.contexts.gauge.refuse(Reason::Contexts);
-                    return self.error(from, Message::Hello(*m).kind(), 0, 0, Reason::Contexts);
+                    let (kind, reason) = (Message::Hello(*m).kind(), Reason::Contexts as u32);
+                    let denied = u16::from(self.policy.contexts == Refusal::Deny);
+                    return self.reply(from, Message::Error(Error { cookie: 0, object: 0, reason, kind, denied }));
                 }
             },
         };
@@ -344,7 +348,9 @@ impl Firmware {
                     ..refused(Reason::None, Action::Deny)
                 }
             }
-            Err(reason @ Reason::Connections) => refused(reason, action(self.policy.connections)),
+            Err(reason @ (Reason::Connections | Reason::Quota | Reason::FairShare)) => {
+                refused(reason, action(self.policy.connections))
+            }
             Err(reason) => refused(reason, Action::Deny),
         };
         self.reply(from, Message::ConnectResult(result));
@@ -370,7 +376,7 @@ impl Firmware {
             return Err(Reason::NextHopInvalid);
         }
         let mut iss = Position::initial(self.initial_sequence_number(&tuple, clock(now)));
-        match self.owner(&tuple) {
+        let before = match self.owner(&tuple) {
             Some(Owner::Connection(slot)) => {
                 let guest = &self.connections[slot].guest;
                 let again = guest.context == Some(context) && guest.listener == 0 && guest.cookie == m.cookie;
@@ -379,26 +385,24 @@ impl Firmware {
             Some(Owner::HalfOpen(_)) => return Err(Reason::AddressInUse),
             // The kernel that chose the port does not know of our TIME-WAIT. A sequence number beyond the old ones makes
             // it safe (RFC 9293, 3.4.3).
-            Some(Owner::TimeWait(slot)) if self.connections.gauge.free() > 0 => {
-                //= docs/specs/rfc9293.txt#section-3.6.1
-                //# However, it MAY accept a new SYN from the remote TCP endpoint to reopen the connection directly
-                //# from TIME-WAIT state (MAY-2), if it: (1) assigns its initial sequence number for the new
-                //# connection to be larger than the largest sequence number it used on the previous connection
-                //# incarnation, and (2) returns to TIME-WAIT state if the SYN turns out to be an old duplicate.
-                iss = Position::initial(self.time_wait[slot].next_iss(iss.seq()));
-                self.store.counters.add(Counter::TcpTimeWaitReused);
-                self.forget_time_wait(slot);
+            Some(Owner::TimeWait(slot)) => Some(slot),
+            None if self.has_place(&tuple) => None,
+            None => {
+                self.tuples.gauge.refuse(Reason::Connections);
+                return Err(Reason::Connections);
             }
-            Some(Owner::TimeWait(_)) | None => {}
-        }
-        if !self.has_place(&tuple) {
-            self.tuples.gauge.refuse(Reason::Connections);
-            return Err(Reason::Connections);
-        }
-        let Some(id) = self.connections.take() else {
-            self.connections.gauge.refuse(Reason::Connections);
-            return Err(Reason::Connections);
         };
+        let id = self.take_connection(context, None, now)?;
+        if let Some(slot) = before {
+            //= docs/specs/rfc9293.txt#section-3.6.1
+            //# However, it MAY accept a new SYN from the remote TCP endpoint to reopen the connection directly
+            //# from TIME-WAIT state (MAY-2), if it: (1) assigns its initial sequence number for the new
+            //# connection to be larger than the largest sequence number it used on the previous connection
+            //# incarnation, and (2) returns to TIME-WAIT state if the SYN turns out to be an old duplicate.
+            iss = Position::initial(self.time_wait[slot].next_iss(iss.seq()));
+            self.store.counters.add(Counter::TcpTimeWaitReused);
+            self.forget_time_wait(slot);
+        }
         let link = Link { local: self.contexts[context].mac, remote: m.next_hop };
         let t = &mut self.connections[id.slot];
         t.begin(tuple, link, m.mtu, &self.store, now);
@@ -425,8 +429,8 @@ impl Firmware {
         Ok(id.slot)
     }
 
-    fn listen(&mut self, context: Slot, from: From, m: &Listen) {
-        let result = self.open_listener(context, m);
+    fn listen(&mut self, context: Slot, from: From, m: &Listen, now: Instant) {
+        let result = self.open_listener(context, m, now);
         let refused = |reason: Reason, action: Action| ListenResult {
             cookie: m.cookie,
             listener: 0,
@@ -435,7 +439,9 @@ impl Firmware {
         };
         let result = match result {
             Ok(listener) => ListenResult { listener, ..refused(Reason::None, Action::Deny) },
-            Err(reason @ Reason::Listeners) => refused(reason, action(self.policy.listeners)),
+            Err(reason @ (Reason::Listeners | Reason::Quota | Reason::FairShare)) => {
+                refused(reason, action(self.policy.listeners))
+            }
             Err(reason) => refused(reason, Action::Deny),
         };
         self.reply(from, Message::ListenResult(result));
@@ -449,7 +455,7 @@ impl Firmware {
     //= docs/specs/rfc9293.txt#section-3.9.1.1
     //# The optional "local IP address" parameter MUST be supported to allow the specification of the local IP
     //# address (MUST-43).
-    fn open_listener(&mut self, context: Slot, m: &Listen) -> Result<u64, Reason> {
+    fn open_listener(&mut self, context: Slot, m: &Listen, now: Instant) -> Result<u64, Reason> {
         if m.local.port == 0 || !(m.local.ip.is_unspecified() || ip::is_unicast(m.local.ip)) {
             return Err(Reason::AddressInvalid);
         }
@@ -465,10 +471,7 @@ impl Firmware {
             self.listeners.gauge.refuse(Reason::Listeners);
             return Err(Reason::Listeners);
         }
-        let Some(id) = self.listeners.take() else {
-            self.listeners.gauge.refuse(Reason::Listeners);
-            return Err(Reason::Listeners);
-        };
+        let id = self.take_listener(context, now)?;
         self.listeners[id.slot] = Listener {
             context,
             cookie: m.cookie,
@@ -549,7 +552,7 @@ impl Firmware {
     }
 
     fn error(&mut self, from: From, kind: u16, cookie: u64, object: u64, reason: Reason) {
-        self.reply(from, Message::Error(Error { cookie, object, reason: reason as u32, kind }));
+        self.reply(from, Message::Error(Error { cookie, object, reason: reason as u32, kind, denied: 0 }));
     }
 
     fn reply(&mut self, from: From, message: Message<'static>) {
@@ -558,7 +561,11 @@ impl Firmware {
 
     fn push_reply(&mut self, from: From, body: Body) {
         let From { mac, key, context } = from;
-        if self.replies.push(Reply { mac, key, context, body }) {
+        self.queue_reply(Reply { mac, key, context, body });
+    }
+
+    pub(super) fn queue_reply(&mut self, reply: Reply) {
+        if self.replies.push(reply) {
             let taken = self.replies_gauge.take(1);
             debug_assert!(taken);
         } else {

@@ -127,6 +127,13 @@ impl Gauge {
         }
     }
 
+    /// Begins anew for another owner, with nothing in use.
+    pub fn begin(&mut self) {
+        debug_assert!(self.in_use == 0);
+        self.high_water = 0;
+        self.refusals = [(Reason::None, 0); LIMIT_REASONS_MAX];
+    }
+
     /// How many are free.
     pub fn free(&self) -> u64 {
         self.capacity - self.in_use

@@ -20,7 +20,6 @@ impl Links {
     }
 
     /// Whether a slot is in a queue.
-    #[cfg(test)]
     pub fn is_queued(&self, slot: Slot) -> bool {
         self.next[slot as usize] != NONE
     }
@@ -62,6 +61,12 @@ impl Queue {
             links.previous[self.head as usize] = NONE;
         }
         Some(slot)
+    }
+
+    /// The one behind a slot that is in it.
+    pub fn behind(&self, links: &Links, slot: Slot) -> Option<Slot> {
+        let next = links.next[slot as usize];
+        (next != LAST && next != NONE).then_some(next)
     }
 
     /// Whether it is empty.

@@ -80,6 +80,11 @@ impl Wheel {
         self.place(timer);
     }
 
+    /// Whether a timer is armed.
+    pub fn is_armed(&self, timer: Timer) -> bool {
+        self.entries[timer as usize].list != UNARMED
+    }
+
     /// Disarms a timer, if it is armed.
     pub fn disarm(&mut self, timer: Timer) {
         if self.entries[timer as usize].list != UNARMED {

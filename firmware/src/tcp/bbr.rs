@@ -618,7 +618,7 @@ mod tests {
         assert_eq!(pace(Bbr { pace: before, full_rounds: 3, ..known(probing(2)) }), 990_000);
         assert_eq!(pace(Bbr { pace: Some(980_000), full_rounds: 2, ..known(probing(2)) }), 990_000);
         // And never is it less than a segment in a second.
-        assert_eq!(pace(Bbr { rates: [10, 0], ..known(probing(2)) }), MSS.into());
+        assert_eq!(pace(Bbr { rates: [10, 0], ..known(probing(2)) }), u64::from(MSS));
     }
 
     /// The window that follows one.

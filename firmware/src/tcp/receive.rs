@@ -200,6 +200,11 @@ impl Receiver {
         if end <= start {
             return Arrival::Duplicate;
         }
+        // Pages that were taken back ([`Self::prune`]): to the peer it is as if this was lost on the way.
+        end = end.min(self.stream.limit());
+        if end <= start {
+            return Arrival::NoRange;
+        }
         let text = &text[start.since(seq) as usize..end.since(seq) as usize];
         if start == self.nxt {
             self.stream.write(pages, start, text);
@@ -275,6 +280,33 @@ impl Receiver {
         self.ranges.clear();
         self.count_ranges(ranges);
         self.stream.close(pages);
+    }
+
+    /// Forgets all that lies beyond a gap and takes back the pages behind what is in order, but for the reserve. The peer
+    /// keeps what is not acknowledged (RFC 2018, section 8), and the window that it was given stays: what comes into it
+    /// and finds no page is dropped as if it was lost. How many pages were freed.
+    pub fn prune(&mut self, pages: &mut Pages) -> u64 {
+        let before = self.stream.shared(pages);
+        self.ranges.clear();
+        self.twice = None;
+        self.stream.withdraw(pages, self.nxt);
+        before - self.stream.shared(pages)
+    }
+
+    /// How far data beyond a gap reaches, in octets from what is in order: what it keeps pages for.
+    pub fn reach_beyond_gap(&self) -> u64 {
+        self.ranges.end().map_or(0, |end| end.since(self.nxt))
+    }
+
+    /// The window may open now that there are pages again; whether the peer is to be told. (One that was not told that
+    /// its window is closed asks by itself.)
+    pub fn fed(&mut self, pages: &mut Pages) -> bool {
+        let before = self.window();
+        let opens = !self.is_finished() && self.next_edge(pages).since(self.nxt) > before;
+        if opens {
+            self.ack = AckNeed::Now;
+        }
+        opens
     }
 
     /// Whether data lies beyond a gap.
@@ -387,14 +419,21 @@ impl Receiver {
 mod tests {
     use super::*;
     use crate::seq::Seq;
+    use crate::store::pages::AccountPlan;
     use proptest::prelude::*;
 
     fn start() -> Position {
         Position::initial(Seq(u32::MAX - 100))
     }
 
+    /// Pages for two connections.
+    fn pool(count: u32) -> Pages {
+        let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 2 };
+        Pages::new((Gauge::new("p", "deny", count.into()), toe_abi::Reason::ReceiveMemory), count, 512, 2, 64, plan)
+    }
+
     fn receiver(ranges: u32) -> (Pages, Receiver) {
-        let mut pages = Pages::new(Gauge::new("p", "deny", 64), 64, 512, 1, 64);
+        let mut pages = pool(64);
         let mut r = Receiver::new(Stream::new(0), ranges);
         r.open(&mut pages, start().back(1), 0, 1460, 16_384, Instant::default());
         r.advertise(&mut pages);
@@ -510,7 +549,7 @@ mod tests {
     #[test]
     fn on_an_exhausted_pool_a_drained_connection_still_has_a_window() {
         // Two connections with two pages of 512 bytes each, and no more.
-        let mut pages = Pages::new(Gauge::new("p", "deny", 4), 4, 512, 2, 64);
+        let mut pages = pool(4);
         let mut r = Receiver::new(Stream::new(0), 4);
         r.open(&mut pages, start().back(1), 0, 1460, 32_768, Instant::default());
         r.segment_bytes = 9_000;

@@ -195,6 +195,8 @@ pub struct Config {
     pub give_up_syn: Duration,
     /// Limit of an abandoned FIN-WAIT-2.
     pub fin_wait_2: Duration,
+    /// No progress for so long, and it may be evicted.
+    pub stalled: Duration,
     /// Twice the maximum segment lifetime.
     pub time_wait: Duration,
     /// Least part of the retransmission timeout.
@@ -229,6 +231,7 @@ impl Config {
             give_up: ms(tcp.give_up_ms),
             give_up_syn: ms(tcp.give_up_syn_ms),
             fin_wait_2: ms(tcp.fin_wait_2_ms),
+            stalled: ms(tcp.stalled_ms),
             time_wait: ms(2 * tcp.msl_ms),
             rto_floor: ms(tcp.rto_min_ms),
             rto_max: ms(tcp.rto_max_ms),
@@ -352,6 +355,21 @@ pub struct Tcb {
     pub syn_transmissions: u32,
     /// A RST with this number is to be sent; the connection is over.
     pub reset_due: bool,
+    /// The context for which its place and its memory count: its owner, and after RELEASE the one that it had.
+    pub charged: Option<Slot>,
+    /// Its place among those that may have to give way.
+    pub order: Order,
+}
+
+/// A connection's place in the orders of `engine::evict`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Order {
+    /// Its [`Tcb::progress_mark`] when it last moved on.
+    pub mark: u64,
+    /// When it was last put at the end.
+    pub moved_at: Instant,
+    /// The class of what it holds beyond a gap.
+    pub class: u8,
 }
 
 /// Challenge ACKs that a connection may send in [`CHALLENGE_PERIOD`] (RFC 5961, section 7; of each connection's own, so
@@ -434,6 +452,8 @@ impl Tcb {
             in_table: false,
             syn_transmissions: 0,
             reset_due: false,
+            charged: None,
+            order: Order::default(),
         }
     }
 
@@ -468,6 +488,8 @@ impl Tcb {
             in_table: _,
             syn_transmissions,
             reset_due,
+            charged: _,
+            order: _,
         } = self;
         (*my_tuple, *my_link, *my_mtu) = (tuple, link, mtu);
         *state = State::SynSent;
@@ -622,6 +644,17 @@ impl Tcb {
             return 0;
         }
         self.guest.furthest.since(self.receive.stream.start())
+    }
+
+    /// A number that changes with every progress: something was acknowledged by the peer, received in order, or taken by
+    /// the guest.
+    pub fn progress_mark(&self) -> u64 {
+        let received = if self.receive.stream.is_open() {
+            self.receive.nxt.raw().wrapping_add(self.receive.stream.start().raw())
+        } else {
+            0
+        };
+        self.send.una.raw().wrapping_add(received)
     }
 
     /// Octets of data that the guest does not have yet.

@@ -157,7 +157,8 @@ pub(crate) struct Engine {
     hello: Repeat,
     owes_hello: bool,
     hello_since: Instant,
-    hello_refused: Option<u32>,
+    /// The reason, and whether the kernel may not be used instead.
+    hello_refused: Option<(u32, bool)>,
     owes_bye: bool,
     ended: bool,
     /// When the card last showed that it knows this context.
@@ -225,8 +226,8 @@ impl Engine {
         self.open.is_some()
     }
 
-    /// Why the card refused HELLO, if it did.
-    pub(crate) fn hello_refused(&self) -> Option<u32> {
+    /// Why the card refused HELLO, if it did, and whether its operator wants the program to be told.
+    pub(crate) fn hello_refused(&self) -> Option<(u32, bool)> {
         self.hello_refused
     }
 
@@ -526,7 +527,7 @@ impl Engine {
                 Ok(Message::FirmwareEvent(_)) => self.say_hello(now),
                 Ok(Message::Error(e)) if !ours && self.hello.is_running() && e.kind == HELLO_KIND => {
                     self.counters.errors += 1;
-                    self.hello_refused = Some(e.reason);
+                    self.hello_refused = Some((e.reason, e.denied != 0));
                     if self.open.take().is_some() {
                         // A context that still existed would have been confirmed.
                         self.keepalive = None;

@@ -7,6 +7,9 @@
 mod allocations;
 mod harness_tests;
 mod hostile;
+mod oracle_tests;
+mod runs;
 mod scenario;
 mod seeds;
 mod two_stacks;
+mod work;

@@ -4,6 +4,7 @@
 
 mod hold;
 mod nc;
+mod ss;
 mod tables;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Limits(tables::Arguments),
     /// Show every counter of the card.
     Stat(tables::Arguments),
+    /// Show the connections of card and kernel in one table, as ss does.
+    Ss(ss::Arguments),
     /// Open many connections to an echo server at the same time, carry bytes through each and compare them.
     Hold(hold::Arguments),
     /// Print completions for a shell.
@@ -51,11 +54,18 @@ fn main() -> ExitCode {
     let arguments: Arguments = toe_command_line::parse();
     let log = env_logger::Env::new().filter_or("TOE_LOG", "warn");
     env_logger::Builder::from_env(log).init();
+    if let Command::Ss(a) = &arguments.command
+        && let Err(error) = a.wanted()
+    {
+        eprintln!("toe: {error}");
+        return ExitCode::from(2);
+    }
     let nothing = |()| String::new();
     let result = match &arguments.command {
         Command::Nc(a) => nc::run(a).map(nothing),
         Command::Limits(a) => tables::limits(a),
         Command::Stat(a) => tables::stat(a),
+        Command::Ss(a) => ss::run(a),
         Command::Hold(a) => hold::run(a).map(nothing),
         Command::Completions { shell } => Ok(toe_command_line::completions::<Arguments>(*shell)),
         Command::Man { command } => toe_command_line::man_page::<Arguments>(command.as_deref()),
