@@ -576,3 +576,9 @@ fn an_acknowledgement_sooner_than_any_round_trip_is_not_of_what_was_sent_again()
     let rack = p.r.rack.unwrap();
     assert_eq!((rack.sent_at.since(before).as_ms(), rack.rtt.as_ms(), rack.end), (100, 100, at(2001)));
 }
+
+#[test]
+fn a_duplicate_of_what_was_never_sent_widens_nothing() {
+    let after = |right| reordering_window(|p| p.hear(1, Some(&[]), Some((1, right)), false));
+    assert_eq!((after(8001), after(8002), after(9001)), (Some(50), Some(25), Some(25)));
+}
