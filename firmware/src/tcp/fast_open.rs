@@ -563,6 +563,41 @@ mod tests {
     }
 
     #[test]
+    fn a_server_without_cookies_is_asked_again_unless_the_syn_had_to_be_repeated() {
+        for repeated in [false, true] {
+            let mut b = Bench::with(|p| {
+                p.tcp.fast_open = true;
+                p.limits.connections = 1;
+            });
+            b.connect(flags::FAST_OPEN);
+            assert!(b.next().unwrap().contains("fo -"));
+            if repeated {
+                b.wait_for_segment();
+                b.expect("S 0");
+            }
+            b.peer("SA 0 ack 1 <mss 1000>");
+            b.expect("A 1:1");
+            b.abort();
+            b.expect("RA 1:1");
+            b.release();
+            b.another_port(true);
+            b.connect(flags::FAST_OPEN);
+            assert_eq!(b.next().unwrap().contains("fo -"), !repeated);
+        }
+    }
+
+    #[test]
+    fn only_the_syn_again_brings_the_syn_ack_again() {
+        let mut b = server();
+        let cookie = ask(&mut b);
+        b.peer(&format!("S 0:10 <mss 1000, fo {cookie}>"));
+        b.expect("SA 0:0 ack 11");
+        b.peer("PA 70000:70010 ack 1");
+        b.expect("A 1:1 ack 11");
+        b.nothing();
+    }
+
+    #[test]
     fn text_that_the_server_does_not_take_is_sent_again_at_once() {
         let mut b = client();
         b.connect(flags::FAST_OPEN | flags::NODELAY);

@@ -385,6 +385,12 @@ fn a_window_that_is_not_used_does_not_grow() {
         let mut p = Path::reno(3000, segments);
         p.r.window.threshold = 3000;
         p.sack(segments * 1000 + 1, &[]);
+        if segments == 2 {
+            // Together they would be a window.
+            p.send(2);
+            p.wait_ms(100);
+            p.sack(4001, &[]);
+        }
         assert_eq!(p.window().0, window);
     }
     // Each round trip by itself: what was in flight once says nothing of later.
@@ -575,4 +581,22 @@ fn an_acknowledgement_sooner_than_any_round_trip_is_not_of_what_was_sent_again()
     p.sack(5001, &[]);
     let rack = p.r.rack.unwrap();
     assert_eq!((rack.sent_at.since(before).as_ms(), rack.rtt.as_ms(), rack.end), (100, 100, at(2001)));
+}
+
+#[test]
+fn a_duplicate_of_what_was_never_sent_widens_nothing() {
+    let after = |right| reordering_window(|p| p.hear(1, Some(&[]), Some((1, right)), false));
+    assert_eq!((after(8001), after(8002), after(9001)), (Some(50), Some(25), Some(25)));
+}
+
+#[test]
+fn blocks_end_the_wait_for_a_spurious_timeout_and_their_absence_does_not() {
+    // RFC 5682, 3.1, step 2a.
+    let mut p = Path::reno(10_000, 5);
+    p.time_out();
+    assert_eq!(p.again(), Some(1));
+    p.sack(1, &[]);
+    assert_eq!(p.r.frto, Frto::Retransmitted);
+    p.sack(1, &[(2001, 3001)]);
+    assert_eq!(p.r.frto, Frto::Off);
 }
