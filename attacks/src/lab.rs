@@ -157,6 +157,13 @@ pub struct Pool {
 /// When the card boots: not at zero, so that the clock of the sequence numbers has gone a while.
 pub const START_US: u64 = 1_000_000_000;
 
+/// Who sent the card a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whose {
+    Honest,
+    Attackers,
+}
+
 /// Which way a frame goes.
 #[derive(Clone, Copy)]
 enum Way {
@@ -180,7 +187,7 @@ pub struct Lab {
     /// What the card sent to the attacker's addresses and nobody has read yet.
     pub inbox: Vec<Vec<u8>>,
     /// Frames that wait for the card's processor, the oldest first.
-    busy: VecDeque<Vec<u8>>,
+    busy: VecDeque<(Vec<u8>, Whose)>,
     /// What the card said to processes of the guest that are not the honest one.
     pub to_other_guests: Vec<Vec<u8>>,
     /// Frames that the attacker sent.
@@ -248,20 +255,20 @@ impl Lab {
     }
 
     /// A frame reaches the card from the wire.
-    fn at_card(&mut self, frame: &[u8]) -> Verdict {
+    fn at_card(&mut self, frame: &[u8], whose: Whose) {
         let verdict = self.card.firmware.handle_wire(self.now(), frame, Checksum::Unverified);
         if verdict == Verdict::Wait {
-            self.busy.push_back(frame.to_vec());
+            self.busy.push_back((frame.to_vec(), whose));
         } else {
-            self.dealt_with(frame, verdict);
+            self.dealt_with(frame, whose, verdict);
         }
-        verdict
     }
 
     /// The card has made up its mind about a frame from the wire.
-    fn dealt_with(&mut self, frame: &[u8], verdict: Verdict) {
+    fn dealt_with(&mut self, frame: &[u8], whose: Whose, verdict: Verdict) {
         self.steps.note(self.card.firmware.work().last);
         if verdict == Verdict::PassOn {
+            self.passed_on += u64::from(whose == Whose::Attackers);
             // The kernel is a firmware, too: what it does not know it would pass on, to nobody.
             let _ = self.kernel.firmware.handle_wire(self.now(), frame, Checksum::Unverified);
         }
@@ -270,13 +277,13 @@ impl Lab {
     /// Frames that waited for the card's processor, as many as it has time for.
     fn hand_in_busy(&mut self) -> bool {
         let mut moved = false;
-        while let Some(frame) = self.busy.pop_front() {
+        while let Some((frame, whose)) = self.busy.pop_front() {
             let verdict = self.card.firmware.handle_waiting(self.now(), &frame, Checksum::Unverified);
             if verdict == Verdict::Wait {
-                self.busy.push_front(frame);
+                self.busy.push_front((frame, whose));
                 break;
             }
-            self.dealt_with(&frame, verdict);
+            self.dealt_with(&frame, whose, verdict);
             moved = true;
         }
         moved
@@ -286,8 +293,7 @@ impl Lab {
     pub fn inject(&mut self, frame: &[u8]) {
         self.sent += 1;
         self.sent_bytes += frame.len() as u64;
-        let verdict = self.at_card(frame);
-        self.passed_on += u64::from(verdict == Verdict::PassOn);
+        self.at_card(frame, Whose::Attackers);
         self.fetch_from_card();
     }
 
@@ -346,7 +352,7 @@ impl Lab {
         while self.card.firmware.poll_event().is_some() {}
         for way in [Way::Bulk, Way::Clients] {
             while let Some(frame) = self.to_card[way as usize].pop(now_us) {
-                let _ = self.at_card(&frame);
+                self.at_card(&frame, Whose::Honest);
                 moved = true;
             }
             while let Some(frame) = self.to_world[way as usize].pop(now_us) {

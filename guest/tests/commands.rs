@@ -54,7 +54,7 @@ fn what_makes_no_sense_is_told_in_one_line_with_status_two() {
     for (args, expected) in [
         (&["ss", "state", "open"][..], "`established`"),
         (&["ss", "sport", "80"], "as in `sport = :80`"),
-        (&["ss", "-4", "-6"], "-6"),
+        (&["ss", "-4", "-6"], "--ipv6"),
         (&["ss", "--colour"], "--colour"),
         (&["lim"], "limits"),
         (&["hold", "host", "port"], "invalid value"),

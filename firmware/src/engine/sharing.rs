@@ -376,7 +376,8 @@ fn the_cost_of_a_policy_does_not_depend_on_the_size_of_the_pool() {
 
 fn told(what: &str, [small, large]: [u64; 2]) {
     println!("| {what} | {small} | {large} |");
-    // A hash table of another size, and of those who wait for pages a bounded number at a time.
+    // The buckets that a 4-tuple may lie in are nearly empty on the small card, and of those who wait for pages a bounded
+    // number is looked at in one call.
     assert!(large <= small + 32 && large <= 64, "{what}: {small}, {large}");
 }
 
@@ -426,7 +427,7 @@ fn cost_of_syn(policy: Refusal, entries: u32) -> u64 {
         let _ = b.deliver(&frame);
     };
     (0..entries).for_each(|_| syn(&mut b));
-    assert_eq!(b.in_use("half-open"), entries.into());
+    assert_eq!(b.in_use("half-open"), u64::from(entries));
     b.firmware.forget_most_work();
     syn(&mut b);
     assert_eq!(b.count("evicted-half-open"), u64::from(policy == Refusal::Evict));

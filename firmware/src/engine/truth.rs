@@ -608,24 +608,6 @@ fn levels_are_told() {
     assert_eq!(told(&mut b).last(), Some(&(Level::Normal, 0)));
 }
 
-/// Frames that come while the processor is busy.
-fn wire_fifo(policy: Refusal) {
-    let mut b = small(Pool::WireFifo, policy, |p| (p.limits.work_units_per_us, p.limits.wire_fifo_frames) = (1, 3));
-    listen(&mut b, 0, 0);
-    // What the guest has just asked for takes some microseconds.
-    let frame = b.frame("S 0 win 1000");
-    let take = |b: &mut Bench| match b.firmware.handle_wire(b.now, &frame, Checksum::Unverified) {
-        Verdict::Wait => Got::It,
-        Verdict::Taken => Got::Denied,
-        Verdict::PassOn => Got::PassedOn,
-    };
-    shown(&mut b, Pool::WireFifo, policy, take, |b| {
-        let due = b.firmware.poll_timeout().unwrap();
-        assert_eq!(b.firmware.handle_waiting(due, &frame, Checksum::Unverified), Verdict::Taken);
-    });
-    assert_eq!(b.count("wire-drop-fifo-full"), 1);
-}
-
 fn fast_open_servers(policy: Refusal) {
     let mut b = small(Pool::FastOpenServers, policy, |p| (p.tcp.fast_open, p.tcp.fast_open_servers) = (true, 3));
     let learned = Learned::Cookie(Cookie::new(&[1; 8]).unwrap(), 1000);
@@ -671,24 +653,4 @@ fn fast_open_pending(policy: Refusal) {
         b.peer("A 11 ack 1 win 1000");
         b.resume(newest);
     });
-}
-
-/// Frames that wait for a slow processor.
-fn wire_fifo(policy: Refusal) {
-    let mut b = small(Pool::WireFifo, policy, |p| {
-        (p.limits.work_units_per_us, p.limits.wire_fifo_frames) = (1, 3);
-    });
-    b.listen();
-    let frame = b.frame("S 0");
-    let take = |b: &mut Bench| match b.firmware.handle_wire(b.now, &frame, Checksum::Unverified) {
-        Verdict::Wait => Got::It,
-        Verdict::Taken => Got::Denied,
-        Verdict::PassOn => Got::PassedOn,
-    };
-    // The guest's LISTEN keeps the processor busy for microseconds; the bench's time stands.
-    shown(&mut b, Pool::WireFifo, policy, take, |b| {
-        b.now = b.firmware.poll_timeout().unwrap();
-        assert_eq!(b.firmware.handle_waiting(b.now, &frame, Checksum::Unverified), Verdict::Taken);
-    });
-    assert_eq!(b.count("wire-drop-fifo-full"), 1);
 }

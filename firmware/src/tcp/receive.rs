@@ -594,7 +594,7 @@ mod tests {
 
     /// Opened with a shift and room for a million octets.
     fn scaled(shift: u8) -> Receiver {
-        let mut pages = Pages::new(Gauge::new("p", "deny", 64), 64, 512, 1, 64);
+        let mut pages = pool(64);
         let mut r = Receiver::new(Stream::new(0), 4);
         r.open(&mut pages, start(), shift, 1460, 1_000_000, Instant::default());
         r

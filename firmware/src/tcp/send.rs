@@ -154,9 +154,10 @@ mod tests {
     use crate::store::gauge::Gauge;
     use crate::store::pages::AccountPlan;
 
-    fn pool() -> Pages {
+    fn pool(count: u32) -> Pages {
         let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 1 };
-        Pages::new((Gauge::new("p", "deny", 8), toe_abi::Reason::SendMemory), 8, 512, 1, 8, plan)
+        let gauge = Gauge::new("p", "deny", count.into());
+        Pages::new((gauge, toe_abi::Reason::SendMemory), count, 512, 1, count, plan)
     }
 
     //= docs/specs/rfc9293.txt#section-3.1
@@ -165,7 +166,7 @@ mod tests {
     //# the connection record and do all window computations with 32 bits (REC-1).
     #[test]
     fn the_largest_window_is_a_gigabyte_and_lies_ahead() {
-        let mut pages = pool();
+        let mut pages = pool(8);
         let mut s = Sender::new(Stream::new(0));
         s.open(&mut pages, Position::initial(Seq(u32::MAX)), 1000, 4096, false);
         s.shift = 14;
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_window_from_an_older_segment_is_not_believed() {
-        let mut pages = pool();
+        let mut pages = pool(8);
         let mut s = Sender::new(Stream::new(0));
         s.open(&mut pages, Position::initial(Seq(0)), 1000, 4096, false);
         let at = |n: u64| Position::initial(Seq(500)) + n;
@@ -221,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_guests_credit_is_twice_the_window_within_what_a_connection_may_have() {
-        let mut pages = Pages::new(Gauge::new("p", "deny", 1024), 1024, 512, 1, 1024);
+        let mut pages = pool(1024);
         let mut s = Sender::new(Stream::new(0));
         s.open(&mut pages, Position::initial(Seq(0)), 1000, 200_000, false);
         let credit = |s: &Sender| s.stream.limit().since(s.iss + 1);
