@@ -317,7 +317,6 @@ impl Seen {
             self.track = Some(Track { iss: s.seq, mine: o, my_flags: s.flags, sent: 1, out, ..Track::default() });
         }
         let Some(track) = &mut self.track else { return };
-        track.my_flags = s.flags;
         track.timestamp = o.timestamps.map(|(value, _)| value);
         if s.has(ACK) {
             let answered = self.syns.iter().rev().find(|syn| {
