@@ -33,6 +33,7 @@ mod netlink;
 mod options;
 mod readiness;
 mod route;
+pub mod run;
 mod station;
 mod stream;
 mod surroundings;

@@ -4,6 +4,7 @@
 
 mod hold;
 mod nc;
+mod run;
 mod tables;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Command {
     Limits(tables::Arguments),
     /// Show every counter of the card.
     Stat(tables::Arguments),
+    /// Run a program whose TCP connections the card carries where it can, and the kernel where it cannot.
+    Run(run::Arguments),
     /// Open many connections to an echo server at the same time, carry bytes through each and compare them.
     Hold(hold::Arguments),
 }
@@ -40,7 +43,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let log = env_logger::Env::new().filter_or("TOE_LOG", "warn");
     env_logger::Builder::from_env(log).init();
+    if let Command::Run(a) = &arguments.command {
+        // Before anything starts a thread.
+        return run::run(a);
+    }
     let result = match &arguments.command {
+        Command::Run(_) => Ok(()),
         Command::Nc(a) => nc::run(a),
         Command::Limits(a) => tables::limits(a),
         Command::Stat(a) => tables::stat(a),
