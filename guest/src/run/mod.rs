@@ -84,6 +84,7 @@ pub fn run(options: &Options) -> Result<u8, String> {
         return Ok(not_executed(program, &e));
     }
     let (ours, theirs) = UnixStream::pair().map_err(|e| format!("no socket pair: {e}"))?;
+    let last = notify::LastCall::new().map_err(|e| format!("no memory: {e}"))?;
     // The supervisor's children are ours if it dies. Where that cannot be, their status is lost with it.
     let _ = rustix::process::set_child_subreaper(Pid::from_raw(1));
     // SAFETY: there is one thread.
@@ -91,7 +92,7 @@ pub fn run(options: &Options) -> Result<u8, String> {
         -1 => Err(format!("cannot fork: {}", io::Error::last_os_error())),
         0 => {
             drop(ours);
-            let code = match supervise(options, theirs) {
+            let code = match supervise(options, theirs, last) {
                 Ok(()) => 0,
                 Err(e) => {
                     eprintln!("toe run: {e}");
@@ -103,7 +104,7 @@ pub fn run(options: &Options) -> Result<u8, String> {
         }
         _ => {
             drop(theirs);
-            attend(ours)
+            attend(ours, last)
         }
     }
 }
@@ -151,7 +152,7 @@ const ENDED: u8 = b'X';
 const MESSAGE_BYTES: usize = 5;
 
 /// Waits for the program's end.
-fn attend(mut supervisor: UnixStream) -> Result<u8, String> {
+fn attend(mut supervisor: UnixStream, last: notify::LastCall) -> Result<u8, String> {
     for signal in FORWARDED {
         // SAFETY: the handler calls kill and nothing else.
         unsafe { libc::signal(*signal, forward as *const () as libc::sighandler_t) };
@@ -173,17 +174,14 @@ fn attend(mut supervisor: UnixStream) -> Result<u8, String> {
     PROGRAM.store(program, Ordering::SeqCst);
     match supervisor.read_exact(&mut message) {
         Ok(()) => Ok(number(&message) as u8),
-        Err(_) => Ok(stand_in(&listener, program)),
+        Err(_) => Ok(stand_in(&notify::Listener::new(listener, last), program)),
     }
 }
 
 /// The supervisor has died: the kernel does from here on what programs ask for.
-fn stand_in(listener: &OwnedFd, program: i32) -> u8 {
+fn stand_in(listener: &notify::Listener, program: i32) -> u8 {
     eprintln!("toe run: the supervisor has died: the card's connections are reset, new ones are the kernel's");
-    let listener = notify::Listener::new(match listener.try_clone() {
-        Ok(fd) => fd,
-        Err(_) => return OUR_FAULT,
-    });
+    listener.proceed_all();
     let pid = Pid::from_raw(program);
     let pidfd = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
     loop {
@@ -236,7 +234,7 @@ fn receive_descriptor(from: &UnixStream, message: &mut [u8]) -> Option<OwnedFd> 
     })
 }
 
-fn supervise(options: &Options, mut first: UnixStream) -> Result<(), String> {
+fn supervise(options: &Options, mut first: UnixStream, last: notify::LastCall) -> Result<(), String> {
     let said = |e: io::Error| e.to_string();
     let Some((program, arguments)) = options.command.split_first() else { return Err("no program".into()) };
     // The program's terminal may end the program; the supervisor ends after it.
@@ -280,6 +278,7 @@ fn supervise(options: &Options, mut first: UnixStream) -> Result<(), String> {
     let listener = receive_descriptor(&ours, &mut byte).ok_or("the filter's descriptor did not come")?;
     send_descriptor(&first, &message(STARTED, child.id().cast_signed()), &listener).map_err(said)?;
 
+    let listener = notify::Listener::new(listener, last);
     let mut supervisor = Supervisor::new(listener, Kernel::shared(), options.policy.clone()).map_err(said)?;
     let status = Arc::new(Mutex::new(None));
     let (ended, wake) = (status.clone(), supervisor.waker());

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::{c_int, c_ulong};
 
@@ -88,15 +89,50 @@ pub(super) fn install(program: &[libc::sock_filter]) -> io::Result<c_int> {
     if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd as c_int) }
 }
 
+/// The last call that was received, in memory that two processes share. The kernel numbers calls one after the other,
+/// so that whoever takes over from a dead supervisor finds those that it had not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastCall(&'static AtomicU64);
+
+impl LastCall {
+    /// Shared with all processes that are forked from here on; never unmapped.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub(super) fn new() -> io::Result<Self> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping touches no other.
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<AtomicU64>(), protection, flags, -1, 0) };
+        if page == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the page is zeros, aligned, and there until the process ends.
+        Ok(Self(unsafe { &*page.cast::<AtomicU64>() }))
+    }
+}
+
+/// So many calls can have been left unanswered: as many as threads.
+const UNANSWERED_MAX: u64 = 65_536;
+
 /// Where the notifications come from.
 #[derive(Debug)]
 pub(super) struct Listener {
     fd: OwnedFd,
+    last: LastCall,
 }
 
 impl Listener {
-    pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+    pub(super) fn new(fd: OwnedFd, last: LastCall) -> Self {
+        Self { fd, last }
+    }
+
+    /// Has the kernel execute every call that another process has received and not answered.
+    pub(super) fn proceed_all(&self) {
+        // One that was received in the moment of its death has the next number.
+        let last = self.last.0.load(Ordering::SeqCst).wrapping_add(1);
+        for back in 0..UNANSWERED_MAX {
+            self.proceed(last.wrapping_sub(back));
+        }
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -116,7 +152,10 @@ impl Listener {
     pub(super) fn receive(&self) -> io::Result<Option<Call>> {
         let mut call = Call::default();
         match self.ioctl(RECEIVE, &mut call) {
-            Ok(_) => Ok(Some(call)),
+            Ok(_) => {
+                self.last.0.store(call.id, Ordering::SeqCst);
+                Ok(Some(call))
+            }
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
             Err(e) => Err(e),
         }

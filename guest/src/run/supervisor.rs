@@ -130,10 +130,9 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn new(notify: OwnedFd, surroundings: Arc<Kernel>, policy: Policy) -> io::Result<Self> {
+    pub(super) fn new(notify: Listener, surroundings: Arc<Kernel>, policy: Policy) -> io::Result<Self> {
         let watch = Arc::new(Watch::new()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let notify = Listener::new(notify);
         let add = |fd: BorrowedFd<'_>, token| {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
         };

@@ -35,6 +35,9 @@ impl Process {
     /// # Errors
     /// EBADF if it has none, EPERM if this process must not look into it.
     pub(super) fn descriptor(&self, fd: i32) -> io::Result<OwnedFd> {
+        if fd < 0 {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
         Ok(pidfd_getfd(&self.pidfd, fd, PidfdGetfdFlags::empty())?)
     }
 }

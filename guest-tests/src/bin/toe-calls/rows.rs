@@ -214,8 +214,14 @@ pub const ROWS: &[Row] = &[
         format!("{c} {} {}", connect(&fd, e.v4), connect(&fd, e.v4))
     }),
     ("connect: a bad pointer", |_| connect_raw(&tcp(), BAD, 16)),
-    ("connect: too short", |e| connect_raw(&tcp(), (&raw const raw(e.v4).0).cast(), 8)),
-    ("connect: a negative length", |e| connect_raw(&tcp(), (&raw const raw(e.v4).0).cast(), u32::MAX)),
+    ("connect: too short", |e| {
+        let (s, _) = raw(e.v4);
+        connect_raw(&tcp(), (&raw const s).cast(), 8)
+    }),
+    ("connect: a negative length", |e| {
+        let (s, _) = raw(e.v4);
+        connect_raw(&tcp(), (&raw const s).cast(), u32::MAX)
+    }),
     ("connect: an address of another family", |_| {
         let (mut s, n) = raw(any_v4(1));
         s.ss_family = libc::AF_UNIX as u16;
