@@ -76,7 +76,7 @@ pub(super) fn disconnect(fd: BorrowedFd<'_>) {
 }
 
 /// Why a socket with its options is not for the card, if so.
-pub(super) fn unsuitable(fd: BorrowedFd<'_>, is_ipv6: bool) -> Option<&'static str> {
+pub(super) fn unsuitable(fd: BorrowedFd<'_>) -> Option<&'static str> {
     let is_set = |level, name| int(fd, level, name).is_ok_and(|v| v != 0);
     let mut name = [0u8; 16];
     let mut length = name.len() as socklen_t;
@@ -99,20 +99,10 @@ pub(super) fn unsuitable(fd: BorrowedFd<'_>, is_ipv6: bool) -> Option<&'static s
     if is_set(libc::IPPROTO_IP, libc::IP_TRANSPARENT) {
         return Some("option-transparent");
     }
-    if is_set(libc::IPPROTO_TCP, libc::TCP_MAXSEG) && !default_maxseg(fd) {
-        return Some("option-maxseg");
-    }
     match congestion(fd) {
-        Some(name) if controller(&name).is_none() => return Some("option-congestion"),
-        _ => {}
+        Some(name) if controller(&name).is_none() => Some("option-congestion"),
+        _ => None,
     }
-    let _ = is_ipv6;
-    None
-}
-
-/// Before a connection TCP_MAXSEG tells 536, unless the program chose another.
-fn default_maxseg(fd: BorrowedFd<'_>) -> bool {
-    int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).is_ok_and(|v| v == 536)
 }
 
 /// The name of the socket's congestion controller.

@@ -38,6 +38,7 @@ const SET: &[(i32, &[i32])] = &[
             libc::TCP_USER_TIMEOUT,
             libc::TCP_CONGESTION,
             libc::TCP_MD5SIG,
+            libc::TCP_MAXSEG,
             libc::TCP_REPAIR,
         ],
     ),

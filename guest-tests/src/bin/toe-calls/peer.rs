@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use socket2::SockRef;
 
 /// Where it listens, over both families.
@@ -67,12 +68,16 @@ fn serve_one(mut s: TcpStream) -> io::Result<()> {
             let (mut all, mut urgent) = (Vec::new(), Vec::new());
             let mut buffer = [0; 64];
             loop {
-                let n = s.read(&mut buffer)?;
+                let mut fds = [PollFd::new(&s, PollFlags::IN | PollFlags::PRI)];
+                rustix::event::poll(&mut fds, None)?;
+                let is_urgent = fds[0].revents().contains(PollFlags::PRI);
                 let mut byte = [std::mem::MaybeUninit::<u8>::uninit(); 1];
-                if let Ok(1) = SockRef::from(&s).recv_out_of_band(&mut byte) {
+                if is_urgent && let Ok(1) = SockRef::from(&s).recv_out_of_band(&mut byte) {
                     // SAFETY: one byte was received into it.
                     urgent.push(unsafe { byte[0].assume_init() });
+                    continue;
                 }
+                let n = s.read(&mut buffer)?;
                 if n == 0 {
                     break;
                 }

@@ -91,16 +91,22 @@ impl Supervisor {
         let Some((_, socket)) = self.caller(call) else { return };
         let fd = socket.as_fd();
         let at = (call.int(1), call.int(2));
-        let is_beyond = matches!(at, (libc::IPPROTO_TCP, libc::TCP_MD5SIG | libc::TCP_REPAIR));
+        let beyond = match at {
+            (libc::IPPROTO_TCP, libc::TCP_MD5SIG) => Some("option-md5-signature"),
+            (libc::IPPROTO_TCP, libc::TCP_REPAIR) => Some("option-repair"),
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Some("option-maxseg"),
+            _ => None,
+        };
         let Ok(cookie) = cookie(fd) else {
             self.proceed(call);
             return;
         };
         let token = match self.sockets.get(&cookie) {
             Some(Known::Connection(token)) => *token,
-            None if is_beyond && descriptor::tcp_family(fd).is_some() => {
-                let reason = if at.1 == libc::TCP_REPAIR { "option-repair" } else { "option-md5-signature" };
-                self.sockets.insert(cookie, Known::Unsuitable(reason));
+            None => {
+                if let Some(reason) = beyond.filter(|_| descriptor::tcp_family(fd).is_some()) {
+                    self.sockets.insert(cookie, Known::Unsuitable(reason));
+                }
                 self.proceed(call);
                 return;
             }
@@ -109,7 +115,7 @@ impl Supervisor {
                 return;
             }
         };
-        if is_beyond {
+        if beyond.is_some() {
             self.fail(call, libc::EOPNOTSUPP);
             return;
         }

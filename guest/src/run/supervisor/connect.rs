@@ -118,7 +118,7 @@ impl Supervisor {
         let reason = if ip.is_loopback() || ip.is_unspecified() {
             Some(FallbackReason::Local.to_string())
         } else {
-            self.policy.refuses(&subject).or_else(|| descriptor::unsuitable(fd, is_ipv6).map(str::to_owned))
+            self.policy.refuses(&subject).or_else(|| descriptor::unsuitable(fd).map(str::to_owned))
         };
         if let Some(reason) = reason {
             self.counters.kernel(&reason);
