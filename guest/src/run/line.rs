@@ -47,7 +47,8 @@ pub(super) struct Leg {
     own: SocketAddr,
     readable: bool,
     writable: bool,
-    urgent: bool,
+    /// The next byte may be urgent: the kernel ends a read before one, so that it is none after a read that was full.
+    near_mark: bool,
     /// The program sends no more.
     program_ended: bool,
     /// The card sends no more, and the program knows.
@@ -144,7 +145,7 @@ impl Line {
         let Some((room @ 1.., false)) = look else {
             return Ok(false);
         };
-        let is_urgent = leg.urgent && leg.at_mark();
+        let is_urgent = leg.near_mark && leg.at_mark();
         let room = if is_urgent { 1 } else { room.min(scratch.len()) };
         match (&leg.socket).read(&mut scratch[..room]) {
             Ok(0) => {
@@ -153,7 +154,7 @@ impl Line {
                 Ok(false)
             }
             Ok(n) => {
-                leg.urgent &= !is_urgent;
+                leg.near_mark = n < room || is_urgent;
                 let now = Instant::now();
                 let written = self.context.act(|core| {
                     if is_urgent {
@@ -263,7 +264,7 @@ impl Leg {
             own,
             readable: true,
             writable: true,
-            urgent: false,
+            near_mark: true,
             program_ended: false,
             card_ended: false,
             spill: Vec::new(),
@@ -271,10 +272,9 @@ impl Leg {
     }
 
     /// What its descriptor polled.
-    pub(super) fn polled(&mut self, readable: bool, writable: bool, urgent: bool) {
+    pub(super) fn polled(&mut self, readable: bool, writable: bool) {
         self.readable |= readable;
         self.writable |= writable;
-        self.urgent |= urgent;
     }
 
     /// Whether the program has closed one half: the other may follow without a word.

@@ -280,12 +280,11 @@ impl Supervisor {
             token => {
                 let has = |any: epoll::EventFlags| flags.intersects(any);
                 let gone = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
-                let readable = has(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | gone);
+                let readable = has(epoll::EventFlags::IN | epoll::EventFlags::PRI | epoll::EventFlags::RDHUP | gone);
                 let writable = has(epoll::EventFlags::OUT | gone);
-                let urgent = has(epoll::EventFlags::PRI);
                 if let Some(connection) = self.connections.get_mut(&token) {
                     match &mut connection.phase {
-                        Phase::Open { leg } | Phase::Breaking { leg, .. } => leg.polled(readable, writable, urgent),
+                        Phase::Open { leg } | Phase::Breaking { leg, .. } => leg.polled(readable, writable),
                         Phase::Joining { .. } if writable => {
                             self.joined(token);
                             return;
