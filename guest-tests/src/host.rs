@@ -131,6 +131,12 @@ impl Programs {
             let found = built.iter().find(|path| path.file_name() == Some(OsStr::new(name)));
             found.cloned().ok_or_else(|| anyhow!("the build made no `{name}`"))
         };
-        Ok(Self { toe_nic: find("toe-nic")?, toectl: find("toectl")?, toe: find("toe")?, toe_peer: find("toe-peer")?, toe_calls: find("toe-calls")? })
+        Ok(Self {
+            toe_nic: find("toe-nic")?,
+            toectl: find("toectl")?,
+            toe: find("toe")?,
+            toe_peer: find("toe-peer")?,
+            toe_calls: find("toe-calls")?,
+        })
     }
 }

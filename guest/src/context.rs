@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac};
 
 use crate::engine::{
-    Buffers, Change, ChannelCounters, Config, Connection, ConnectionKey, Engine, LimitRow, ListenerKey, ListenerState, Question,
-    Reply, StatRow,
+    Buffers, Change, ChannelCounters, Config, Connection, ConnectionKey, Engine, LimitRow, ListenerKey, ListenerState,
+    Question, Reply, StatRow,
 };
 use crate::error::CardError;
 use crate::fallback::FallbackReason;

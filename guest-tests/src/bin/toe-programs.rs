@@ -53,17 +53,8 @@ struct Case {
     same: &'static str,
 }
 
-const NOTHING: Case = Case {
-    name: "",
-    what: "",
-    prepare: "true",
-    peer_server: "",
-    guest: "",
-    port: 0,
-    peer: "",
-    stop: "true",
-    same: "",
-};
+const NOTHING: Case =
+    Case { name: "", what: "", prepare: "true", peer_server: "", guest: "", port: 0, peer: "", stop: "true", same: "" };
 
 const HTTP: &str = "mkdir -p /tmp/www && cd /tmp/www && { [ -e f ] || head -c 8388608 /dev/urandom > f; } && \
      exec python3 -m http.server --bind 192.0.2.1 8000";
@@ -75,7 +66,7 @@ const CASES: &[Case] = &[
         peer_server: HTTP,
         guest: "sh -c 'curl -s http://192.0.2.1:8000/f | md5sum; \
                 curl -s -o /dev/null -w \"%{http_code} %{size_download} %{remote_ip} %{local_ip}\\n\" http://192.0.2.1:8000/f; \
-                curl -s http://192.0.2.1:9/; echo $?; curl -sZ http://192.0.2.1:8000/f http://192.0.2.1:8000/f | wc -c'",
+                curl -s http://192.0.2.1:9/; echo $?; curl -sZ http://192.0.2.1:8000/f http://192.0.2.1:8000/f 2>/dev/null | wc -c'",
         ..NOTHING
     },
     Case {
@@ -261,7 +252,8 @@ fn work(arguments: &Arguments) -> Result<()> {
     let mut outcomes = Vec::new();
     let mut rows = Vec::new();
     let mut measured = String::new();
-    let options = LabOptions { limit: Duration::from_secs(7200), verbose: true, ..LabOptions::new("programs", Kind::UserMode) };
+    let options =
+        LabOptions { limit: Duration::from_secs(7200), verbose: true, ..LabOptions::new("programs", Kind::UserMode) };
     Lab::run(options, |lab| {
         mount(lab, &root)?;
         for case in CASES {
@@ -275,7 +267,12 @@ fn work(arguments: &Arguments) -> Result<()> {
                 Ok(((kernel, _), (card, report))) => {
                     let outcome = Outcome { name: case.name, what: case.what, kernel, card, report };
                     let verdict = if outcome.is_good() { "passed" } else { "FAILED" };
-                    lab.step(&format!("{}: {verdict} in {:.0} s: {}", case.name, start.elapsed().as_secs_f64(), outcome.report));
+                    lab.step(&format!(
+                        "{}: {verdict} in {:.0} s: {}",
+                        case.name,
+                        start.elapsed().as_secs_f64(),
+                        outcome.report
+                    ));
                     if outcome.kernel != outcome.card || outcome.kernel.trim().is_empty() {
                         lab.step(&format!("kernel: {}\ncard: {}", outcome.kernel, outcome.card));
                     }
@@ -284,7 +281,13 @@ fn work(arguments: &Arguments) -> Result<()> {
                 Err(e) => {
                     lab.step(&format!("{}: FAILED: {e:#}", case.name));
                     let (kernel, card) = (String::new(), format!("{e:#}"));
-                    outcomes.push(Outcome { name: case.name, what: case.what, kernel, card, report: serde_json::Value::Null });
+                    outcomes.push(Outcome {
+                        name: case.name,
+                        what: case.what,
+                        kernel,
+                        card,
+                        report: serde_json::Value::Null,
+                    });
                 }
             }
         }
@@ -313,7 +316,14 @@ fn work(arguments: &Arguments) -> Result<()> {
 /// Makes the userland the guest's `/r`: it lies on the host, what is written goes to memory.
 fn mount(lab: &Lab, root: &Path) -> Result<()> {
     let mut command = format!("mkdir -p /r && mount -t hostfs none /r -o {}", root.display());
-    for (what, at) in [("proc", "proc"), ("sysfs", "sys"), ("tmpfs", "tmp"), ("tmpfs", "run"), ("tmpfs", "var/log"), ("tmpfs", "var/lib")] {
+    for (what, at) in [
+        ("proc", "proc"),
+        ("sysfs", "sys"),
+        ("tmpfs", "tmp"),
+        ("tmpfs", "run"),
+        ("tmpfs", "var/log"),
+        ("tmpfs", "var/lib"),
+    ] {
         write!(command, " && mkdir -p /r/{at} && mount -t {what} none /r/{at}")?;
     }
     command.push_str(" && mkdir -p /dev/shm /dev/pts && mount -t tmpfs none /dev/shm && mount -t devpts none /dev/pts");
@@ -425,7 +435,8 @@ fn programs_page(outcomes: &[Outcome]) -> String {
         let (opened, accepted) = (n("card_connected"), n("card_accepted"));
         let (out, back) = (n("bytes_sent"), n("bytes_received"));
         // Writing to a String does not fail.
-        let _ = writeln!(page, "| {} | {} | {same} | {opened}, {accepted} | {out}, {back} | {reasons} |", o.name, o.what);
+        let _ =
+            writeln!(page, "| {} | {} | {same} | {opened}, {accepted} | {out}, {back} | {reasons} |", o.name, o.what);
     }
     page.push_str("\n`local-address`: connections over the loopback interface, which stay with the kernel.\n");
     page

@@ -315,10 +315,10 @@ impl Engine {
 
     /// The next connection that the card announced.
     pub(crate) fn accept(&mut self, key: ListenerKey) -> Option<ConnectionKey> {
-        let taken = self.listeners.get_mut(&key)?.take();
+        let taken = self.listeners.get_mut(&key)?.take()?;
         self.settle_listener(key);
         self.changes.push(Change::Listener(key));
-        taken
+        Some(taken)
     }
 
     /// Closes a listener; connections that nobody accepted are closed with it.

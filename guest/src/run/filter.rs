@@ -98,12 +98,8 @@ fn options(table: &[(i32, &[i32])]) -> Vec<sock_filter> {
 
 /// The filter.
 pub(super) fn program() -> Vec<sock_filter> {
-    let mut out = vec![
-        step(LOAD, 4, 0, 0),
-        step(JUMP_EQUAL, ARCHITECTURE, 1, 0),
-        step(RETURN, ALLOW, 0, 0),
-        step(LOAD, 0, 0, 0),
-    ];
+    let mut out =
+        vec![step(LOAD, 4, 0, 0), step(JUMP_EQUAL, ARCHITECTURE, 1, 0), step(RETURN, ALLOW, 0, 0), step(LOAD, 0, 0, 0)];
     for call in CALLS {
         notify_if(&mut out, JUMP_EQUAL, *call as u32);
     }

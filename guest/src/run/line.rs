@@ -99,14 +99,14 @@ impl Line {
     pub(super) fn turn(&mut self, leg: &mut Leg, scratch: &mut [u8], diag: &Diag, counters: &mut Counters) -> Turn {
         self.waker.heard();
         for _ in 0..TURN_CHUNKS {
-            let from = match self.from_program(leg, scratch, diag, counters) {
+            let from = match self.take_from_program(leg, scratch, diag, counters) {
                 Ok(moved) => moved,
                 Err(_) => {
                     self.abort();
                     return Turn::Over;
                 }
             };
-            let to = self.to_program(leg, scratch, counters);
+            let to = self.give_to_program(leg, scratch, counters);
             if self.ended {
                 return Turn::Over;
             }
@@ -131,7 +131,7 @@ impl Line {
     ///
     /// # Errors
     /// The program has reset its connection.
-    fn from_program(
+    fn take_from_program(
         &mut self,
         leg: &mut Leg,
         scratch: &mut [u8],
@@ -197,7 +197,7 @@ impl Line {
     ///
     /// # Errors
     /// The program's socket is gone.
-    fn to_program(
+    fn give_to_program(
         &mut self,
         leg: &mut Leg,
         scratch: &mut [u8],

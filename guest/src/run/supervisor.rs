@@ -133,9 +133,8 @@ impl Supervisor {
     pub(super) fn new(notify: Listener, surroundings: Arc<Kernel>, policy: Policy) -> io::Result<Self> {
         let watch = Arc::new(Watch::new()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let add = |fd: BorrowedFd<'_>, token| {
-            epoll::add(&epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
-        };
+        let add =
+            |fd: BorrowedFd<'_>, token| epoll::add(&epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN);
         add(notify.as_fd(), NOTIFICATIONS)?;
         add(watch.as_fd(), WATCH)?;
         let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok();

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use super::supervisor::FINDINGS;
-use crate::context::{Context, Watch, Waker};
+use crate::context::{Context, Waker, Watch};
 use crate::engine::ListenerKey;
 use crate::fallback::FallbackReason;
 use crate::surroundings::{Reservation, Route};

@@ -11,7 +11,6 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-
 const LIMIT: Duration = Duration::from_secs(20);
 const CONNECTIONS: usize = 3;
 /// What the load's end is called when a connection broke.
@@ -185,4 +184,3 @@ pub fn send_rate(peer: SocketAddr, seconds: u64) -> u64 {
     };
     run().unwrap_or(0)
 }
-

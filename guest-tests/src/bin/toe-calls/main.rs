@@ -49,9 +49,7 @@ fn run(arguments: &[&str]) -> Option<ExitCode> {
             }
         }),
         ["load", peer] => Some(kills::load(peer.parse().ok()?)),
-        ["kills", toe, peer, rounds, seed] => {
-            Some(kills::kills(toe, peer, rounds.parse().ok()?, seed.parse().ok()?))
-        }
+        ["kills", toe, peer, rounds, seed] => Some(kills::kills(toe, peer, rounds.parse().ok()?, seed.parse().ok()?)),
         ["rate", peer, seconds] => {
             let seconds = seconds.parse().ok()?;
             println!("{}", kills::rate(peer.parse().ok()?, seconds) / seconds);

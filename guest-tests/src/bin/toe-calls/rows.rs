@@ -247,9 +247,7 @@ pub const ROWS: &[Row] = &[
         connect_raw(&fd, unspecified.as_ptr().cast(), 16);
         format!("{} {} {}", connect(&fd, e.v4), send(&fd, b"E", 0), echo(&fd))
     }),
-    ("connect: to a closed port of the loopback", |_| {
-        connect(&tcp(), SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9))
-    }),
+    ("connect: to a closed port of the loopback", |_| connect(&tcp(), SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9))),
     ("connect: a socket that listens", |e| connect(&listener(any_v4(0), false).0, e.v4)),
     ("connect: IPv6, names and an echo", |e| {
         let fd = tcp6();
@@ -664,9 +662,7 @@ pub const ROWS: &[Row] = &[
         let fd = to(e, b'E');
         let mut length: libc::socklen_t = 4;
         // SAFETY: the kernel checks it; that is what is tested.
-        let n = unsafe {
-            libc::getsockopt(fd.0, SOL_SOCKET, libc::SO_ERROR, BAD.cast_mut(), &mut length)
-        };
+        let n = unsafe { libc::getsockopt(fd.0, SOL_SOCKET, libc::SO_ERROR, BAD.cast_mut(), &mut length) };
         let first = r(n as isize);
         // SAFETY: as above.
         let n = unsafe { libc::getsockopt(fd.0, IPPROTO_TCP, libc::TCP_INFO, BAD.cast_mut(), &mut length) };
@@ -704,9 +700,7 @@ pub const ROWS: &[Row] = &[
         error_of(accept(&l, 0))
     }),
     ("accept: waits for the peer; its address; an exchange", |e| {
-        accepted(e, any_v4(0), false, |fd, from, _| {
-            format!("{} {}", from.ip(), send(fd, b"pong", 0))
-        })
+        accepted(e, any_v4(0), false, |fd, from, _| format!("{} {}", from.ip(), send(fd, b"pong", 0)))
     }),
     ("accept: names of both ends", |e| {
         accepted(e, any_v4(0), false, |fd, from, port| {

@@ -391,4 +391,3 @@ fn bound(fd: BorrowedFd<'_>, is_ipv6: bool) -> Option<SocketAddr> {
     socket.bind(&any.into()).ok()?;
     local()
 }
-

@@ -146,7 +146,8 @@ impl Supervisor {
         match descriptor::set(fd, at.0, at.1, &bytes) {
             Ok(()) => {
                 let keep_alive = [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT].contains(&at.1);
-                let of = if at.0 == libc::IPPROTO_TCP && keep_alive { (libc::SOL_SOCKET, libc::SO_KEEPALIVE) } else { at };
+                let of =
+                    if at.0 == libc::IPPROTO_TCP && keep_alive { (libc::SOL_SOCKET, libc::SO_KEEPALIVE) } else { at };
                 descriptor::forward(fd, &connection.line, of, false);
                 self.give(call, 0);
             }
@@ -177,14 +178,16 @@ impl Supervisor {
                 self.workers.ask(token, move || {
                     let refused = |_| libc::EINVAL;
                     Finding::Answer(match name {
-                        libc::TCP_CONGESTION => context.option(key, option::CONGESTION, None).map_err(refused).map(|v| {
-                            let known = option::CONTROLLERS.iter().find(|(value, _)| *value == v);
-                            let name = known.map_or("", |(_, name)| *name);
-                            let mut bytes = [0; 16];
-                            let name = if name == "new-reno" { "reno" } else { name };
-                            bytes[..name.len()].copy_from_slice(name.as_bytes());
-                            bytes.to_vec()
-                        }),
+                        libc::TCP_CONGESTION => {
+                            context.option(key, option::CONGESTION, None).map_err(refused).map(|v| {
+                                let known = option::CONTROLLERS.iter().find(|(value, _)| *value == v);
+                                let name = known.map_or("", |(_, name)| *name);
+                                let mut bytes = [0; 16];
+                                let name = if name == "new-reno" { "reno" } else { name };
+                                bytes[..name.len()].copy_from_slice(name.as_bytes());
+                                bytes.to_vec()
+                            })
+                        }
                         libc::TCP_MAXSEG => {
                             context.info(key).map_err(refused).map(|i| i.send_mss.to_ne_bytes().to_vec())
                         }

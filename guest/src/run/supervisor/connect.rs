@@ -221,7 +221,7 @@ impl Supervisor {
         let look = connection.line.context.look(connection.line.key, |c| (c.opening, c.connect_repeats()));
         match look {
             Some((engine::Opening::Asked, repeats)) if repeats < CONNECT_REPEATS_MAX => {}
-            Some((engine::Opening::Taken, _)) => self.to_meeting(token),
+            Some((engine::Opening::Taken, _)) => self.go_to_meeting(token),
             Some((engine::Opening::Refused { reason, action }, _)) => {
                 let Some((line, mut opening, waiting)) = self.take_asked(token) else { return };
                 if reason == Reason::AddressInUse as u32 {
@@ -264,7 +264,7 @@ impl Supervisor {
     }
 
     /// The card has taken it: the program's socket waits from here on.
-    fn to_meeting(&mut self, token: u64) {
+    fn go_to_meeting(&mut self, token: u64) {
         let Some((line, opening, waiting)) = self.take_asked(token) else { return };
         let fd = waiting.socket.as_fd();
         // An IPv6 socket that goes to an IPv4 address meets there, too: it may be bound to one.
@@ -307,8 +307,8 @@ impl Supervisor {
                 self.counters.failed(&FallbackReason::Card(reason).to_string());
                 self.meet(token, Some(errno(reason)));
             }
-            Some((Some(Broken::CardRestarted), _)) | None => self.to_kernel(token, "card-restarted"),
-            Some((Some(Broken::CardSilent), _)) => self.to_kernel(token, "card-silent"),
+            Some((Some(Broken::CardRestarted), _)) | None => self.fall_back(token, "card-restarted"),
+            Some((Some(Broken::CardSilent), _)) => self.fall_back(token, "card-silent"),
         }
     }
 
@@ -371,7 +371,7 @@ impl Supervisor {
     }
 
     /// The card went away before the handshake's end: the kernel connects the same socket.
-    fn to_kernel(&mut self, token: u64, reason: &str) {
+    fn fall_back(&mut self, token: u64, reason: &str) {
         let Some(Connection { line, cookie, phase }) = self.connections.remove(&token) else { return };
         let Phase::Handshake { opening, waiting, .. } = phase else { return };
         let name = cookie.unwrap_or_default();
@@ -467,4 +467,3 @@ fn errno(reason: u32) -> i32 {
         _ => libc::EHOSTUNREACH,
     }
 }
-
