@@ -93,6 +93,61 @@ pub fn calls(lab: &Lab) -> Result<Vec<Row>> {
     Ok(rows.map(|((name, kernel), (_, card))| Row { name, kernel, card }).collect())
 }
 
+/// Exit statuses, the policy, a `toe run` under another, a program without the capability.
+///
+/// # Errors
+/// If one is not as it should be.
+pub fn commands(lab: &Lab) -> Result<()> {
+    let _peer = Peer::start(lab)?;
+    let guest = lab.guest()?;
+    let to = format!("{PEER_V4}:{PORT}");
+    for (command, status, says) in [
+        ("toe run -- sh -c 'exit 7'", 7, ""),
+        ("toe run -- sh -c 'kill -9 $$'", 137, ""),
+        ("toe run -- /no/such", 127, "cannot run /no/such: No such file"),
+        ("toe run -- /etc", 126, "cannot run /etc: Permission denied"),
+        ("toe run --policy /no/such -- true", 125, "cannot read /no/such"),
+        (
+            "printf 'default = \"card\"\\nno sense\\n' >/tmp/bad.toml; toe run --policy /tmp/bad.toml -- true",
+            125,
+            "/tmp/bad.toml:2: ",
+        ),
+        ("toe run -- toe run -- true", 125, "under another `toe run`"),
+    ] {
+        let output = guest.run(command)?;
+        ensure!(output.status == status && output.text.contains(says), "{command}: {output:?}");
+    }
+    let rule = "[[rule]]\\ncarry = \"kernel\"\\nport = 4242\\nprogram = \"toe-c*\"\\n";
+    let report = "--report /tmp/policy.json --policy /tmp/policy.toml";
+    let text = guest.check(&format!("printf '{rule}' >/tmp/policy.toml; toe run {report} -- toe-calls many {to} 3"))?;
+    ensure!(text.trim() == "3", "{text}");
+    let report: serde_json::Value = serde_json::from_str(&guest.check("cat /tmp/policy.json")?)?;
+    ensure!(report["kernel"]["policy-rule-1"] == 3 && report["card_connected"] == 0, "{report}");
+    lab.step("statuses, errors and the policy are as they should be");
+    Ok(())
+}
+
+/// More connections at once than the card has: all work, and the kernel's are counted with their reason.
+///
+/// # Errors
+/// If one does not work, or none was the card's, or none the kernel's.
+pub fn full_card(lab: &Lab) -> Result<()> {
+    const COUNT: usize = 100;
+    let _peer = Peer::start(lab)?;
+    let guest = lab.guest()?;
+    let command = format!("toe run --report /tmp/full.json -- toe-calls many {PEER_V4}:{PORT} {COUNT}");
+    let text = guest.check_for(&command, TABLE)?;
+    ensure!(text.trim() == COUNT.to_string(), "{text} of {COUNT} work");
+    let report: serde_json::Value = serde_json::from_str(&guest.check("cat /tmp/full.json")?)?;
+    let on_card = report["card_connected"].as_u64().unwrap_or(0);
+    let reasons = report["kernel"].as_object().context("no reasons")?;
+    let in_kernel: u64 = reasons.values().filter_map(serde_json::Value::as_u64).sum();
+    ensure!(on_card > 0 && in_kernel > 0 && on_card + in_kernel == COUNT as u64, "{report}");
+    ensure!(reasons.keys().all(|reason| reason.ends_with("-full")), "{report}");
+    lab.step(&format!("{COUNT} at once: {on_card} on the card, {in_kernel} in the kernel: {reasons:?}"));
+    Ok(())
+}
+
 /// Kills programs and supervisors at random moments under load; then nothing of them is on the card.
 ///
 /// # Errors

@@ -16,6 +16,21 @@ fn socket_calls_are_the_kernels() -> Result<()> {
 }
 
 #[test]
+fn statuses_errors_and_the_policy() -> Result<()> {
+    Lab::run(LabOptions::new("run-commands", Kind::UserMode), |lab| run::commands(lab))
+}
+
+#[test]
+fn what_does_not_fit_on_the_card_goes_through_the_kernel() -> Result<()> {
+    Lab::run(LabOptions::new("run-full", Kind::UserMode).profile("tiny"), |lab| run::full_card(lab))
+}
+
+#[test]
+fn the_same_in_qemu() -> Result<()> {
+    Lab::run(LabOptions::new("run-qemu", Kind::Qemu), |lab| run::commands(lab))
+}
+
+#[test]
 fn killed_programs_and_supervisors_leave_nothing_on_the_card() -> Result<()> {
     Lab::run(LabOptions::new("run-kills", Kind::UserMode), |lab| run::kills(lab, 10, 1))
 }

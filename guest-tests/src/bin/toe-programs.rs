@@ -130,20 +130,7 @@ const CASES: &[Case] = &[
     Case {
         name: "python (socket, asyncio, urllib)",
         what: "fetches 8 MiB by each of them; refused; an asyncio server that the peer talks to",
-        prepare: "cat > /tmp/a.py <<'X'\n\
-import asyncio, hashlib, socket, urllib.request\n\
-sum = lambda d: hashlib.md5(d).hexdigest()\n\
-print('urllib', sum(urllib.request.urlopen('http://192.0.2.1:8000/f').read()))\n\
-s = socket.create_connection(('192.0.2.1', 8000)); s.sendall(b'GET /f HTTP/1.0\\r\\n\\r\\n')\n\
-d = b''.join(iter(lambda: s.recv(65536), b'')); print('socket', sum(d.split(b'\\r\\n\\r\\n', 1)[1]), s.getpeername(), s.getsockname()[0])\n\
-async def main():\n\
-    r, w = await asyncio.open_connection('192.0.2.1', 8000)\n\
-    w.write(b'GET /f HTTP/1.0\\r\\n\\r\\n'); d = await r.read(); w.close(); print('asyncio', sum(d.split(b'\\r\\n\\r\\n', 1)[1]))\n\
-    try: await asyncio.open_connection('192.0.2.1', 9)\n\
-    except OSError as e: print(type(e).__name__)\n\
-    got = await asyncio.gather(*[asyncio.to_thread(lambda: urllib.request.urlopen('http://192.0.2.1:8000/').status) for _ in range(5)]); print(got)\n\
-asyncio.run(main())\n\
-X",
+        prepare: concat!("cat > /tmp/a.py <<'X'\n", include_str!("../../guest/programs.py"), "\nX"),
         peer_server: HTTP,
         guest: "python3 /tmp/a.py",
         ..NOTHING
@@ -363,7 +350,7 @@ fn execute(lab: &Lab, root: &Path, case: &Case, under: bool) -> Result<(String, 
     // `toe run` runs outside, and what it runs inside.
     let toe = if under { "/bin/toe run --report /r/tmp/report.json -- chroot /r" } else { "chroot /r" };
     guest.check("rm -f /r/tmp/report.json")?;
-    script("guest.sh", &case.guest.replace("", ""))?;
+    script("guest.sh", case.guest)?;
     let command = format!("{toe} bash /tmp/guest.sh");
     let output = if case.port == 0 {
         guest.check_for(&command, CASE)?

@@ -27,6 +27,7 @@ const USAGE: &str = "usage: toe-calls PEER-V4:PORT [PEER-V6]:PORT OWN-V4 [ROW]  
        toe-calls peer                                     the other end
        toe-calls load PEER                                connections until one breaks
        toe-calls kills TOE PEER ROUNDS SEED               programs and supervisors that die
+       toe-calls many PEER COUNT                          so many at once
        toe-calls rate PEER SECONDS                        connections per second
        toe-calls send PEER SECONDS                        bytes per second";
 
@@ -50,6 +51,10 @@ fn run(arguments: &[&str]) -> Option<ExitCode> {
         }),
         ["load", peer] => Some(kills::load(peer.parse().ok()?)),
         ["kills", toe, peer, rounds, seed] => Some(kills::kills(toe, peer, rounds.parse().ok()?, seed.parse().ok()?)),
+        ["many", peer, count] => {
+            println!("{}", kills::many(peer.parse().ok()?, count.parse().ok()?));
+            Some(ExitCode::SUCCESS)
+        }
         ["rate", peer, seconds] => {
             let seconds = seconds.parse().ok()?;
             println!("{}", kills::rate(peer.parse().ok()?, seconds) / seconds);
