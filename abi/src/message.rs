@@ -104,6 +104,20 @@ layout! {
 }
 
 layout! {
+    /// The process behind the context, for who asks with [`Sockets`]; the tail is its name, of which the card keeps
+    /// [`PROCESS_NAME_BYTES_MAX`] bytes. Replaces what was said before.
+    Process {
+        /// Its number, as it sees it itself.
+        pid: u32,
+        /// Its user.
+        uid: u32,
+    }
+}
+
+/// The most bytes of a process's name that the card keeps: as many as Linux does.
+pub const PROCESS_NAME_BYTES_MAX: usize = 16;
+
+layout! {
     /// Opens a connection. Repeating it with the same 4-tuple and cookie repeats the answer.
     Connect {
         /// Chosen by the guest, unique among its requests.
@@ -138,6 +152,8 @@ layout! {
         receive_limit: u64,
         /// The MTU of the guest's interface, in bytes; bounds the MSS.
         mtu: u32,
+        /// What becomes of a SYN for which a pool has no room: see [`listen_policy`].
+        policy: u32,
     }
 }
 
@@ -523,6 +539,26 @@ layout! {
 }
 
 layout! {
+    /// Asks for everything on the card that has an address, of all contexts.
+    Sockets {
+        /// Echoed.
+        cookie: u64,
+        /// Zero at first, then what the answer before calls `next`.
+        after: u64,
+    }
+}
+
+layout! {
+    /// The answer to SOCKETS; the tail holds [`SocketEntry`]s, as many as fit in a frame, perhaps none.
+    SocketsResult {
+        /// Of the SOCKETS.
+        cookie: u64,
+        /// What to ask for next; zero after the last.
+        next: u64,
+    }
+}
+
+layout! {
     /// The answer to STAT; the tail holds [`StatEntry`]s, as many as fit in a frame.
     StatResult {
         /// Of the STAT.
@@ -545,6 +581,9 @@ layout! {
         reason: u32,
         /// The message's type; zero if the frame as a whole was refused.
         kind: u16,
+        /// Of a HELLO that a full pool refused: 1 if the program is to be told ([`Action::Deny`](crate::Action)), 0 if the
+        /// guest's own stack is to be used.
+        denied: u16,
     }
 }
 
@@ -609,7 +648,7 @@ macro_rules! messages {
                 b[4..8].copy_from_slice(&(length as u32).to_le_bytes());
                 let b = &mut b[MESSAGE_HEADER_BYTES..];
                 match self {
-                    $(Self::$fixed(m) => m.put(b),)*
+                    $(Self::$fixed(m) => Layout::put(m, b),)*
                     $(Self::$tailed(m, tail) => {
                         let (fixed, room) = b.split_at_mut(<$tailed as Layout>::BYTES);
                         m.put(fixed);
@@ -619,6 +658,45 @@ macro_rules! messages {
             }
         }
     };
+}
+
+layout! {
+    /// A pool's use has passed three quarters, or all, of its capacity, or is well below again. A hint, sent once: LIMITS
+    /// has what is true.
+    ResourceEvent {
+        /// The pool's index in LIMITS_RESULT.
+        pool: u32,
+        /// See [`level`].
+        level: u32,
+        /// How many were in use when the event was written.
+        in_use: u64,
+        /// How many there are.
+        capacity: u64,
+    }
+}
+
+/// How full a pool is, in RESOURCE_EVENT. It rises at once and falls, to [`NORMAL`](level::NORMAL), only when less than five
+/// eighths are in use.
+pub mod level {
+    /// Nothing to warn of.
+    pub const NORMAL: u32 = 0;
+    /// Three quarters or more were in use.
+    pub const HIGH: u32 = 1;
+    /// All of it was.
+    pub const FULL: u32 = 2;
+}
+
+/// What becomes of a SYN for which a pool has no room, by the wish of the listener's program. A value that the card does not
+/// know means [`OF_CARD`](listen_policy::OF_CARD).
+pub mod listen_policy {
+    /// What the card's profile says of the pool.
+    pub const OF_CARD: u32 = 0;
+    /// The SYN is dropped.
+    pub const DENY: u32 = 1;
+    /// The SYN is passed on to the guest's own stack.
+    pub const FALLBACK: u32 = 2;
+    /// Another gives way, where the pool allows that.
+    pub const EVICT: u32 = 3;
 }
 
 messages! {
@@ -640,6 +718,7 @@ messages! {
         Info = 0x0132,
         Limits = 0x0133,
         Stat = 0x0134,
+        Sockets = 0x0135,
         Caps = 0x0201,
         ConnectResult = 0x0210,
         ListenResult = 0x0211,
@@ -653,13 +732,16 @@ messages! {
         InfoResult = 0x0231,
         Error = 0x0240,
         FirmwareEvent = 0x0241,
+        ResourceEvent = 0x0242,
     }
     tailed {
         Addresses = 0x0103,
+        Process = 0x0104,
         Send = 0x0120,
         Received = 0x0220,
         LimitsResult = 0x0232,
         StatResult = 0x0233,
+        SocketsResult = 0x0234,
     }
 }
 
@@ -679,10 +761,65 @@ pub struct LimitEntry<'a> {
     /// How often the pool refused, by reason (a pool has at most [`LIMIT_REASONS_MAX`]; the rest of the places hold
     /// [`Reason::None`](crate::Reason::None)).
     pub refusals: [(u32, u64); LIMIT_REASONS_MAX],
+    /// The most that one of those who share the pool can hold; zero if nothing but the capacity bounds it.
+    pub each: u32,
 }
 
 /// The most reasons for which a pool can refuse.
 pub const LIMIT_REASONS_MAX: usize = 4;
+
+/// What the timer of a [`SocketEntry`] is, by Linux's numbers (`idiag_timer`).
+pub mod socket_timer {
+    /// None runs.
+    pub const NONE: u8 = 0;
+    /// For a retransmission or a tail probe.
+    pub const RETRANSMIT: u8 = 1;
+    /// For a keep-alive.
+    pub const KEEP_ALIVE: u8 = 2;
+    /// For the end of TIME-WAIT.
+    pub const TIME_WAIT: u8 = 3;
+    /// For a probe of a window that is shut.
+    pub const PROBE: u8 = 4;
+}
+
+/// One listener, connection, half-open or TIME-WAIT entry, as it stands in the tail of SOCKETS_RESULT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SocketEntry {
+    /// Id, ends and state (10 is LISTEN); of a connection all of it, otherwise zero. `cookie` is zero.
+    pub info: InfoResult,
+    /// Bytes received that the program's side does not hold yet; of a listener, connections that wait to be taken.
+    pub receive_queue: u64,
+    /// Bytes taken that are not acknowledged; of a listener, its backlog.
+    pub send_queue: u64,
+    /// Until the timer is due, in milliseconds; zero for one whose time is not told.
+    pub timer_ms: u32,
+    /// See [`socket_timer`].
+    pub timer: u8,
+    /// How often in a row it was due before.
+    pub timer_repeats: u8,
+    /// As option `CONGESTION` has it; zero if it is no connection.
+    pub controller: u8,
+    /// The process, as it said in PROCESS; zero if nobody owns it, or said it.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its name.
+    pub name: [u8; PROCESS_NAME_BYTES_MAX],
+    /// How much of that is in use.
+    pub name_bytes: u8,
+}
+
+impl SocketEntry {
+    /// The name of its process.
+    pub fn name(&self) -> &[u8] {
+        &self.name[..usize::from(self.name_bytes).min(PROCESS_NAME_BYTES_MAX)]
+    }
+
+    /// How many bytes an entry has whose process has that name.
+    pub fn bytes(name: &[u8]) -> usize {
+        (<SocketEntryFixed as Layout>::BYTES + name.len()).next_multiple_of(8)
+    }
+}
 
 /// One counter, as it stands in the tail of STAT_RESULT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -722,6 +859,54 @@ layout! {
         name_bytes: u8,
         /// Bytes of the policy's name, which follows the pool's.
         policy_bytes: u8,
+        /// Zero.
+        reserved: u16,
+        /// See [`LimitEntry`].
+        each: u32,
+    }
+}
+
+layout! {
+    /// Fixed part of a [`SocketEntry`]; the name of the process follows.
+    SocketEntryFixed {
+        /// See [`SocketEntry`].
+        info: InfoResult,
+        /// See [`SocketEntry`].
+        receive_queue: u64,
+        /// See [`SocketEntry`].
+        send_queue: u64,
+        /// See [`SocketEntry`].
+        timer_ms: u32,
+        /// See [`SocketEntry`].
+        timer: u8,
+        /// See [`SocketEntry`].
+        timer_repeats: u8,
+        /// See [`SocketEntry`].
+        controller: u8,
+        /// Bytes of the name, which follows.
+        name_bytes: u8,
+        /// See [`SocketEntry`].
+        pid: u32,
+        /// See [`SocketEntry`].
+        uid: u32,
+    }
+}
+
+impl Field for InfoResult {
+    const BYTES: usize = <Self as Layout>::BYTES;
+
+    fn get(b: &[u8]) -> Self {
+        Layout::get(b)
+    }
+
+    fn put(&self, b: &mut [u8]) {
+        Layout::put(self, b);
+    }
+}
+
+impl Default for InfoResult {
+    fn default() -> Self {
+        Layout::get(&[0; <Self as Layout>::BYTES])
     }
 }
 
@@ -769,6 +954,8 @@ impl<'a> EntryWriter<'a> {
             reason_3,
             name_bytes: name.len() as u8,
             policy_bytes: policy.len() as u8,
+            reserved: 0,
+            each: entry.each,
         }
         .put(room);
         room[fixed_bytes..fixed_bytes + name.len()].copy_from_slice(name);
@@ -786,6 +973,35 @@ impl<'a> EntryWriter<'a> {
         entry.value.put(&mut room[..8]);
         (name.len() as u64).put(&mut room[8..16]);
         room[16..16 + name.len()].copy_from_slice(name);
+        true
+    }
+
+    /// Appends a socket; `false` if it does not fit.
+    #[must_use]
+    pub fn socket(&mut self, entry: &SocketEntry) -> bool {
+        let name = entry.name();
+        let Some(room) = self.room(SocketEntry::bytes(name)) else {
+            return false;
+        };
+        let &SocketEntry {
+            info, receive_queue, send_queue, timer_ms, timer, timer_repeats, controller, pid, uid, ..
+        } = entry;
+        let name_bytes = name.len() as u8;
+        let fixed = SocketEntryFixed {
+            info,
+            receive_queue,
+            send_queue,
+            timer_ms,
+            timer,
+            timer_repeats,
+            controller,
+            name_bytes,
+            pid,
+            uid,
+        };
+        fixed.put(room);
+        let at = <SocketEntryFixed as Layout>::BYTES;
+        room[at..at + name.len()].copy_from_slice(name);
         true
     }
 
@@ -824,6 +1040,46 @@ pub fn limit_entries(mut tail: &[u8]) -> impl Iterator<Item = LimitEntry<'_>> {
                 (f.reason_2, f.refusals_2),
                 (f.reason_3, f.refusals_3),
             ],
+            each: f.each,
+        })
+    })
+}
+
+/// Reads the entries of a SOCKETS_RESULT's tail; ends at the first that makes no sense.
+pub fn socket_entries(mut tail: &[u8]) -> impl Iterator<Item = SocketEntry> {
+    std::iter::from_fn(move || {
+        let fixed_bytes = <SocketEntryFixed as Layout>::BYTES;
+        if tail.len() < fixed_bytes {
+            return None;
+        }
+        let SocketEntryFixed {
+            info,
+            receive_queue,
+            send_queue,
+            timer_ms,
+            timer,
+            timer_repeats,
+            controller,
+            name_bytes,
+            pid,
+            uid,
+        } = SocketEntryFixed::get(tail);
+        let end = fixed_bytes + usize::from(name_bytes);
+        let mut name = [0; PROCESS_NAME_BYTES_MAX];
+        name.get_mut(..usize::from(name_bytes))?.copy_from_slice(tail.get(fixed_bytes..end)?);
+        tail = &tail[end.next_multiple_of(8).min(tail.len())..];
+        Some(SocketEntry {
+            info,
+            receive_queue,
+            send_queue,
+            timer_ms,
+            timer,
+            timer_repeats,
+            controller,
+            pid,
+            uid,
+            name,
+            name_bytes,
         })
     })
 }

@@ -52,6 +52,24 @@ reasons! {
 
     /// Too many answers wait to be sent.
     Replies = 11, "replies-full";
+    /// A connection has as many ranges of out-of-order data as it can have.
+    OutOfOrder = 12, "out-of-order-full";
+    /// Too many events wait for the card's host.
+    Events = 13, "events-full";
+    /// More Fast Open servers than the card remembers.
+    FastOpenServers = 14, "fast-open-servers-full";
+    /// Of a listener, too many connections are open by Fast Open alone.
+    FastOpenPending = 15, "fast-open-pending-full";
+    /// Frames from the wire wait for the guest, as many as may.
+    ReceiveFifo = 16, "receive-fifo-full";
+    /// The context has as many as one context may have.
+    Quota = 17, "quota";
+    /// The context has its fair share, and another, that has less, wants some.
+    FairShare = 18, "fair-share";
+    /// Too many segments that belong to no connection wait to be sent.
+    Segments = 19, "segments-full";
+    /// The card's processor is busy, and no more frames may wait for it.
+    ProcessorBusy = 30, "processor-busy";
 
     // Refusals: the request makes no sense here.
     /// The 4-tuple or the listener's address is in use by another.
@@ -96,6 +114,10 @@ reasons! {
     TimeExceeded = 52, "time-exceeded";
     /// Somebody on the way could not read the packet.
     ParameterProblem = 53, "parameter-problem";
+
+    // More endings of a connection.
+    /// It made no progress, and its place or its memory was wanted by others.
+    Evicted = 54, "evicted";
 
     // Channel errors.
     /// A message that could not be read.

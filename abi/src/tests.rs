@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use crate::{
-    Endpoint, EntryWriter, FRAME_BYTES_MAX, FrameError, Hello, LimitEntry, Mac, Message, ParseError, Parsed, Reason,
-    ReceiveCredit, Send, StatEntry, Writer, limit_entries, stat_entries,
+    Endpoint, EntryWriter, FRAME_BYTES_MAX, FrameError, Hello, InfoResult, LimitEntry, Mac, Message,
+    PROCESS_NAME_BYTES_MAX, ParseError, Parsed, Reason, ReceiveCredit, Send, SocketEntry, StatEntry, Writer,
+    limit_entries, socket_entries, stat_entries,
 };
 
 const A: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -88,6 +89,7 @@ fn entries_are_read_as_written() {
         in_use: 3,
         high_water: 5,
         refusals: [(2, 4), (0, 0), (0, 0), (0, 0)],
+        each: 6,
     };
     let mut buffer = [0; 300];
     let mut w = EntryWriter::new(&mut buffer);
@@ -101,6 +103,40 @@ fn entries_are_read_as_written() {
     assert_eq!(used, 288, "9 entries of 32 bytes");
     assert!(stat_entries(&buffer[..used]).all(|s| s == stat));
     assert_eq!(stat_entries(&buffer[..used]).count(), 9);
+}
+
+#[test]
+fn sockets_are_read_as_written_whatever_their_names() {
+    for name in ["", "a", "sixteen bytes xx"] {
+        let mut entry = SocketEntry {
+            info: InfoResult {
+                local: Endpoint::new([192, 0, 2, 1].into(), 80),
+                tcp_state: 10,
+                segments_out: u64::MAX,
+                ..InfoResult::default()
+            },
+            receive_queue: 1,
+            send_queue: 2,
+            timer_ms: 3,
+            timer: 4,
+            timer_repeats: 5,
+            controller: 6,
+            pid: 7,
+            uid: 8,
+            name: [0; PROCESS_NAME_BYTES_MAX],
+            name_bytes: name.len() as u8,
+        };
+        entry.name[..name.len()].copy_from_slice(name.as_bytes());
+        let mut buffer = [0xaa; 500];
+        let mut w = EntryWriter::new(&mut buffer);
+        assert!(w.socket(&entry) && w.socket(&entry) && !w.socket(&entry));
+        let used = w.finish();
+        assert_eq!(used, 2 * SocketEntry::bytes(name.as_bytes()));
+        assert_eq!(socket_entries(&buffer[..used]).collect::<Vec<_>>(), [entry, entry]);
+        // A name that is said to be longer than any is none.
+        buffer[SocketEntry::bytes(b"") - 9] = 17;
+        assert_eq!(socket_entries(&buffer[..used]).count(), 0);
+    }
 }
 
 #[test]

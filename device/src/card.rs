@@ -23,6 +23,7 @@ use toe_firmware::Instant;
 use vhost_user_backend::VringMutex;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use crate::capture::{CaptureError, Request, Watch};
 use crate::datapath::{DataPath, Guest};
 use crate::management::Limit;
 use crate::net::Features;
@@ -226,7 +227,29 @@ impl Card {
 
     /// Every pool of firmware and device.
     pub fn limits(&self) -> Vec<Limit> {
+        Self::limits_of(&self.inner.lock())
+    }
+
+    /// Every counter of device and firmware.
+    pub fn stat(&self) -> BTreeMap<&'static str, u64> {
+        Self::stat_of(&self.inner.lock())
+    }
+
+    /// Lets somebody see what passes.
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn capture(&self, request: Request) -> Result<Watch, CaptureError> {
+        self.inner.lock().path.capture(request)
+    }
+
+    /// Pools and counters at the same moment.
+    pub fn snapshot(&self) -> (Vec<Limit>, BTreeMap<&'static str, u64>) {
         let inner = self.inner.lock();
+        (Self::limits_of(&inner), Self::stat_of(&inner))
+    }
+
+    fn limits_of(inner: &Inner) -> Vec<Limit> {
         let name = |reason| Reason::from_u32(reason).map_or_else(|| format!("reason-{reason}"), |r| r.to_string());
         let mut limits: Vec<_> = inner
             .path
@@ -259,8 +282,7 @@ impl Card {
         limits
     }
 
-    /// Every counter of device and firmware.
-    pub fn stat(&self) -> BTreeMap<&'static str, u64> {
-        self.inner.lock().path.all_counters().map(|entry| (entry.name, entry.value)).collect()
+    fn stat_of(inner: &Inner) -> BTreeMap<&'static str, u64> {
+        inner.path.all_counters().map(|entry| (entry.name, entry.value)).collect()
     }
 }

@@ -8,16 +8,21 @@
 //!   + the frames in the receive FIFO.
 
 macro_rules! counters {
-    ($( $(#[$meta:meta])* $field:ident = $name:literal, )*) => {
+    ($( $(#[doc = $doc:literal])+ $field:ident = $name:literal, )*) => {
         /// The device's counters since it started.
         #[derive(Clone, Default, Debug, PartialEq, Eq)]
-        pub struct Counters { $( $(#[$meta])* pub $field: u64, )* }
+        pub struct Counters { $( $(#[doc = $doc])+ pub $field: u64, )* }
 
         impl Counters {
             /// Every counter with its name, always in the same order.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
                 let Self { $($field,)* } = self;
                 [$(($name, *$field),)*].into_iter()
+            }
+
+            /// The name of every counter, and what it counts.
+            pub fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+                [$(($name, concat!($($doc),+).trim_ascii()),)*].into_iter()
             }
         }
     };
@@ -109,6 +114,12 @@ counters! {
     interrupts = "interrupts",
     /// Frontends that connected.
     frontends = "frontends-connected",
+    /// Captures that began.
+    captures = "captures",
+    /// Frames that captures wanted and got.
+    capture_frames = "capture-frames",
+    /// Frames that captures wanted and did not get, because who reads them is too slow.
+    capture_lost = "capture-lost",
     /// How often the wire was not read for lack of room in the receive FIFO.
     receive_fifo_full = "receive-fifo-full",
 }

@@ -16,12 +16,15 @@
 //!
 //! Without a guest (no receive ring runs) wire, timers and firmware go on, and what is not the firmware's is dropped.
 
+use std::collections::VecDeque;
+
 use toe_abi::{ETHERNET_HEADER_BYTES, StatEntry};
 use toe_firmware::{Firmware, Instant, Verdict};
 use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
+use crate::capture::{CaptureError, Direction, Point, Request, Taps, Watch};
 use crate::counters::Counters;
 use crate::fifo::Fifo;
 use crate::flow::FlowHash;
@@ -62,6 +65,8 @@ pub struct DataPath {
     wire: Box<dyn Wire>,
     guest: Option<Guest>,
     fifo: Fifo,
+    /// Frames from the wire that wait for the firmware's processor; it says how many may.
+    busy: VecDeque<Packet>,
     flow: FlowHash,
     /// Bit by bit, the pairs whose receive ring runs.
     active: u64,
@@ -79,6 +84,7 @@ pub struct DataPath {
     offloads: Offloads,
     scratch: Scratch,
     counters: Counters,
+    taps: Taps,
 }
 
 impl std::fmt::Debug for DataPath {
@@ -96,6 +102,7 @@ impl DataPath {
             wire,
             guest: None,
             fifo: Fifo::new(fifo_frames, pairs),
+            busy: VecDeque::new(),
             flow: FlowHash::default(),
             active: 0,
             running: 0,
@@ -108,7 +115,18 @@ impl DataPath {
             offloads: Offloads::default(),
             scratch: Scratch::default(),
             counters: Counters::default(),
+            taps: Taps::default(),
         }
+    }
+
+    /// Somebody wants to see what passes.
+    ///
+    /// # Errors
+    /// See [`CaptureError`].
+    pub fn capture(&mut self, request: Request) -> Result<Watch, CaptureError> {
+        let watch = self.taps.add(request)?;
+        self.counters.captures += 1;
+        Ok(watch)
     }
 
     /// Replaces the guest, or takes it away. What waited for the old one is dropped.
@@ -168,6 +186,7 @@ impl DataPath {
         if self.firmware.poll_timeout().is_some_and(|due| due <= now) {
             self.firmware.handle_timeout(now);
         }
+        self.waiting_to_firmware(now);
         self.wire.advance(now);
         self.refresh_active();
         let mut more = false;
@@ -214,14 +233,27 @@ impl DataPath {
     /// Sends the packet in `outgoing`. Whether the wire may take another.
     fn send_outgoing(&mut self, now: Instant, origin: Origin) -> bool {
         self.waiting = None;
+        self.taps.begin(Point::Wire, Direction::Out, self.outgoing.frame());
         match self.wire.send(now, &mut self.outgoing) {
-            Sent::Done => match origin {
-                Origin::Guest => self.counters.frames_to_wire += 1,
-                Origin::Firmware => self.counters.firmware_frames_to_wire += 1,
-            },
-            Sent::Full => self.waiting = Some(origin),
-            Sent::Down => self.counters.wire_down += 1,
-            Sent::Refused => self.counters.wire_refused += 1,
+            Sent::Done => {
+                match origin {
+                    Origin::Guest => self.counters.frames_to_wire += 1,
+                    Origin::Firmware => self.counters.firmware_frames_to_wire += 1,
+                }
+                self.taps.end(&mut self.counters, None);
+            }
+            Sent::Full => {
+                self.waiting = Some(origin);
+                self.taps.forget();
+            }
+            Sent::Down => {
+                self.counters.wire_down += 1;
+                self.taps.end(&mut self.counters, Some("wire-down"));
+            }
+            Sent::Refused => {
+                self.counters.wire_refused += 1;
+                self.taps.end(&mut self.counters, Some("wire-refused"));
+            }
         }
         self.waiting.is_none()
     }
@@ -279,8 +311,12 @@ impl DataPath {
                     let frame = self.outgoing.frame();
                     self.counters.frames_from_guest += 1;
                     self.counters.bytes_from_guest += frame.len() as u64;
-                    match self.firmware.handle_guest(now, frame) {
-                        Verdict::Taken => self.counters.frames_from_guest_taken += 1,
+                    self.taps.begin(Point::of_guest(frame), Direction::In, frame);
+                    self.taps.before(&self.firmware);
+                    let verdict = self.firmware.handle_guest(now, frame);
+                    self.taps.end_with(&self.firmware, &mut self.counters, None);
+                    match verdict {
+                        Verdict::Taken | Verdict::Wait => self.counters.frames_from_guest_taken += 1,
                         Verdict::PassOn => {
                             if !self.send_outgoing(now, Origin::Guest) {
                                 more = false;
@@ -315,25 +351,64 @@ impl DataPath {
         true
     }
 
+    /// Hands in again what waits for the firmware's processor.
+    fn waiting_to_firmware(&mut self, now: Instant) {
+        while let Some(packet) = self.busy.pop_front() {
+            self.taps.begin(Point::Wire, Direction::In, packet.frame());
+            self.taps.before(&self.firmware);
+            match self.firmware.handle_waiting(now, packet.frame(), packet.header().checksum()) {
+                Verdict::Wait => {
+                    self.taps.forget();
+                    return self.busy.push_front(packet);
+                }
+                verdict => self.sorted(verdict, packet),
+            }
+        }
+    }
+
     /// Decides where a packet from the wire goes.
-    fn sort(&mut self, now: Instant, mut packet: Packet) {
+    fn sort(&mut self, now: Instant, packet: Packet) {
         let frame = packet.frame();
         self.counters.frames_from_wire += 1;
         self.counters.bytes_from_wire += frame.len() as u64;
+        self.taps.begin(Point::Wire, Direction::In, frame);
+        self.taps.before(&self.firmware);
+        let dropped;
         if packet.is_too_long() {
             self.counters.wire_frame_too_long += 1;
+            dropped = "wire-frame-too-long";
         } else if frame.len() < ETHERNET_HEADER_BYTES {
             self.counters.wire_frame_too_short += 1;
-        } else if self.firmware.handle_wire(now, frame, packet.header().checksum()) == Verdict::Taken {
+            dropped = "wire-frame-too-short";
+        } else {
+            let verdict = self.firmware.handle_wire(now, frame, packet.header().checksum());
+            return self.sorted(verdict, packet);
+        }
+        self.taps.end_with(&self.firmware, &mut self.counters, Some(dropped));
+        self.fifo.release(packet);
+    }
+
+    /// What the firmware says of a packet is done.
+    fn sorted(&mut self, verdict: Verdict, mut packet: Packet) {
+        if verdict == Verdict::Wait {
+            self.taps.forget();
+            return self.busy.push_back(packet);
+        }
+        let mut dropped = None;
+        if verdict == Verdict::Taken {
             self.counters.frames_from_wire_taken += 1;
         } else if self.active == 0 {
             self.counters.no_guest += 1;
+            dropped = Some("no-guest");
         } else if let Some(header) = packet.header().for_receiver(self.offloads) {
             packet.set_header(header);
+            self.taps.end_with(&self.firmware, &mut self.counters, None);
             return self.queue(packet);
         } else {
             self.counters.wire_frame_offload += 1;
+            dropped = Some("wire-frame-offload-not-negotiated");
         }
+        self.taps.end_with(&self.firmware, &mut self.counters, dropped);
         self.fifo.release(packet);
     }
 
@@ -397,15 +472,27 @@ impl DataPath {
         let mut starved = false;
         while batch > 0 && !starved {
             let Some(packet) = self.fifo.front(pair) else { break };
-            match ring.receive(packet, &mut self.scratch, &mut self.counters) {
-                Delivery::Done => self.counters.frames_to_guest += 1,
-                Delivery::BufferTooSmall => self.counters.wire_frame_buffer_too_small += 1,
-                Delivery::RingTooSmall => self.counters.wire_frame_ring_too_small += 1,
+            self.taps.begin(Point::Guest, Direction::Out, packet.frame());
+            let dropped = match ring.receive(packet, &mut self.scratch, &mut self.counters) {
+                Delivery::Done => {
+                    self.counters.frames_to_guest += 1;
+                    None
+                }
+                Delivery::BufferTooSmall => {
+                    self.counters.wire_frame_buffer_too_small += 1;
+                    Some("wire-frame-buffer-too-small")
+                }
+                Delivery::RingTooSmall => {
+                    self.counters.wire_frame_ring_too_small += 1;
+                    Some("wire-frame-ring-too-small")
+                }
                 Delivery::NoBuffers => {
+                    self.taps.forget();
                     starved = true;
                     break;
                 }
-            }
+            };
+            self.taps.end(&mut self.counters, dropped);
             if let Some(packet) = self.fifo.pop(pair) {
                 self.fifo.release(packet);
             }
@@ -423,16 +510,23 @@ impl DataPath {
                     self.channel.set_frame_bytes(bytes);
                     self.channel_waiting = true;
                 }
-                match ring.receive(&self.channel, &mut self.scratch, &mut self.counters) {
-                    Delivery::Done => self.counters.firmware_frames_to_guest += 1,
+                self.taps.begin(Point::of_guest(self.channel.frame()), Direction::Out, self.channel.frame());
+                let dropped = match ring.receive(&self.channel, &mut self.scratch, &mut self.counters) {
+                    Delivery::Done => {
+                        self.counters.firmware_frames_to_guest += 1;
+                        None
+                    }
                     Delivery::NoBuffers => {
+                        self.taps.forget();
                         starved = true;
                         break;
                     }
                     Delivery::BufferTooSmall | Delivery::RingTooSmall => {
                         self.counters.firmware_frame_undeliverable += 1;
+                        Some("firmware-frame-undeliverable")
                     }
-                }
+                };
+                self.taps.end(&mut self.counters, dropped);
                 self.channel_waiting = false;
                 batch -= 1;
             }

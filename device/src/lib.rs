@@ -6,22 +6,25 @@
 //! into. [`management`] answers the operator.
 
 pub mod backend;
+pub mod capture;
 pub mod card;
 pub mod counters;
 pub mod datapath;
 pub mod fifo;
 pub mod flow;
 pub mod management;
+pub mod metrics;
 pub mod net;
 pub mod options;
 pub mod packet;
+pub mod profile_text;
 pub mod relay;
 pub mod ring;
 pub mod server;
 pub mod wire;
 
 use std::io;
-use std::os::unix::net::UnixListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -50,6 +53,8 @@ pub struct Config {
     pub queue_pairs: u16,
     /// Where the operator may ask.
     pub management_socket: Option<PathBuf>,
+    /// Where Prometheus may ask over TCP.
+    pub metrics: Option<SocketAddr>,
     /// The seed of everything random in the firmware; from the system if there is none.
     pub seed: Option<[u8; 32]>,
 }
@@ -75,6 +80,9 @@ pub enum Error {
     /// A socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The address for Prometheus.
+    #[error("--metrics {0}: {1}; is another process there?")]
+    Metrics(SocketAddr, io::Error),
     /// The system.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -86,7 +94,7 @@ pub struct Device {
     card: Arc<Card>,
     stop: Arc<Stop>,
     threads: Vec<JoinHandle<io::Result<()>>>,
-    management: Option<UnixListener>,
+    doors: management::Doors,
     epoch: u32,
     /// Removed at the end.
     _files: Vec<SocketFile>,
@@ -99,7 +107,7 @@ impl Device {
     /// # Errors
     /// See [`Error`]; nothing is left behind then.
     pub fn start(config: Config, ended: impl FnOnce(io::Result<()>) + Send + 'static) -> Result<Self, Error> {
-        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, seed } = config;
+        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, seed } = config;
         let system = |step| move |error: io::Error| Error::System(step, error);
         let mut files = Vec::new();
         // The inherited descriptor before anything is opened: its number may be free otherwise.
@@ -113,12 +121,17 @@ impl Device {
         };
         let management = match management_socket {
             Some(path) => {
-                let listener = server::bind(&path)?;
+                let listener = server::bind_private(&path)?;
                 files.push(SocketFile(path));
                 Some(listener)
             }
             None => None,
         };
+        let metrics = match metrics {
+            Some(address) => Some(TcpListener::bind(address).map_err(|error| Error::Metrics(address, error))?),
+            None => None,
+        };
+        let doors = management::Doors { management, metrics };
         let mut wire = wire.open()?;
         if let Some((spec, seed)) = impair {
             wire = Box::new(Impaired::new(wire, spec, seed));
@@ -128,12 +141,13 @@ impl Device {
         let start = std::time::Instant::now();
         let firmware = Firmware::new(&profile, seed, epoch, Instant::from_us(0))?;
         let features = Features::offered(queue_pairs, wire.carries_offloads());
-        let fifo_frames = profile.limits.receive_fifo_frames as usize;
+        // Frames for the guest and frames for the firmware's processor wait in the same memory.
+        let fifo_frames = (profile.limits.receive_fifo_frames + profile.limits.wire_fifo_frames) as usize;
         let path = DataPath::new(firmware, wire, fifo_frames, usize::from(queue_pairs));
         let card = Arc::new(Card::new(path, start).map_err(system("event descriptors"))?);
         let stop = Arc::new(Stop::new().map_err(system("event descriptors"))?);
         let mut device =
-            Self { card: card.clone(), stop: stop.clone(), threads: Vec::new(), management, epoch, _files: files };
+            Self { card: card.clone(), stop: stop.clone(), threads: Vec::new(), doors, epoch, _files: files };
         let spawn = |name: &str, work: Box<dyn FnOnce() -> io::Result<()> + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(system("starting a thread"))
         };
@@ -158,16 +172,12 @@ impl Device {
         self.epoch
     }
 
-    /// Answers the operator for as long as it is polled; for ever at once if no socket was asked for. To be called
-    /// inside a Tokio runtime.
+    /// Answers the operator for as long as it is polled. To be called once, inside a Tokio runtime.
     ///
     /// # Errors
-    /// The socket fails.
+    /// A socket fails.
     pub async fn manage(&mut self) -> io::Result<()> {
-        match self.management.take() {
-            Some(listener) => management::serve(listener, self.card.clone(), self.epoch).await,
-            None => std::future::pending().await,
-        }
+        management::serve(std::mem::take(&mut self.doors), self.card.clone(), self.epoch).await
     }
 }
 

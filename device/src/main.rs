@@ -2,16 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use toe_device::options::Options;
-use toe_device::{Config, Device, FrontendSocket};
+use toe_device::options::{NamedProfile, Options};
+use toe_device::{Config, Device, FrontendSocket, profile_text};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    if options.print_capabilities {
-        println!("{}", serde_json::json!({ "type": "net" }));
-        return ExitCode::SUCCESS;
+    let options: Options = toe_command_line::parse();
+    if let Some(result) = printed(&options) {
+        return toe_command_line::finish("toe-nic", result);
     }
     let level = ["warn", "info", "debug", "trace"][usize::from(options.verbose.min(3))];
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
@@ -23,11 +21,23 @@ fn main() -> ExitCode {
     }));
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("toe-nic: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => toe_command_line::fail("toe-nic", &error.to_string()),
     }
+}
+
+/// What is asked for needs no card.
+fn printed(options: &Options) -> Option<Result<String, String>> {
+    if options.print_capabilities {
+        return Some(Ok(format!("{}\n", serde_json::json!({ "type": "net" }))));
+    }
+    if options.print_man_page {
+        return Some(toe_command_line::man_page::<Options>(None));
+    }
+    if let Some(shell) = options.print_completions {
+        return Some(Ok(toe_command_line::completions::<Options>(shell)));
+    }
+    let NamedProfile { name, profile } = options.print_profile.as_ref()?;
+    Some(profile_text::print(name, profile).map_err(|error| format!("the profile `{name}` cannot be printed: {error}")))
 }
 
 fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
@@ -35,12 +45,16 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         socket_path,
         fd,
         print_capabilities: _,
+        print_profile: _,
+        print_completions: _,
+        print_man_page: _,
         wire,
         impair,
         impair_seed,
         profile,
         queue_pairs,
         management_socket,
+        metrics,
         seed,
         verbose: _,
     } = options;
@@ -51,7 +65,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let wire = wire.ok_or("--wire is needed")?;
     let seed = seed.map(|seed| seed.0);
     let impair = impair.map(|spec| (spec, impair_seed));
-    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, seed };
+    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, seed };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         // Before there is anything to tidy up.

@@ -1,22 +1,36 @@
-//! The management API: HTTP over a Unix socket, with JSON.
+//! The management API: HTTP over a Unix socket, with JSON. `GET /metrics` alone may be had over TCP, too.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /limits` | an array of pools, see [`Limit`] |
 //! | `GET /stat` | an object: counter to value |
 //! | `GET /version` | an object: `name`, `version`, `channel` (the version of the channel), `epoch` (of the firmware) |
+//! | `POST /capture` with a [`Request`] | what passes from now on, as pcapng, until the asker hangs up or has its count |
+//! | `GET /metrics` | the same for Prometheus, see [`metrics`] |
 //!
-//! It only answers questions. Who may open the socket may ask; its file's permissions say who that is.
+//! It only answers questions. What makes no sense is answered with a status of 400 or more and a line of text. The socket's file belongs to who started the card, and nobody else may open it (mode 0600);
+//! over TCP everybody on this machine may ask, for numbers only.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use axum::routing::get;
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use hyper::body::Frame;
 use serde::{Deserialize, Serialize};
 
+use crate::capture::pcapng::Encoder;
+use crate::capture::{CaptureError, Request, Watch};
 use crate::card::Card;
+use crate::metrics;
 
 /// One pool.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -48,23 +62,114 @@ pub struct Version {
     pub epoch: u32,
 }
 
-/// Answers on `listener` for as long as it is polled. To be called inside a Tokio runtime.
+/// Where the card is asked.
+#[derive(Default, Debug)]
+pub struct Doors {
+    /// For the operator: everything.
+    pub management: Option<UnixListener>,
+    /// For Prometheus: `GET /metrics` and nothing else.
+    pub metrics: Option<TcpListener>,
+}
+
+/// Answers for as long as it is polled. To be called inside a Tokio runtime.
 ///
 /// # Errors
-/// The listener fails.
-pub async fn serve(listener: UnixListener, card: Arc<Card>, epoch: u32) -> std::io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::UnixListener::from_std(listener)?;
+/// A listener fails.
+pub async fn serve(doors: Doors, card: Arc<Card>, epoch: u32) -> std::io::Result<()> {
     let version = Version {
         name: "toe-nic".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         channel: toe_abi::VERSION,
         epoch,
     };
-    let (limits, stat) = (card.clone(), card);
-    let app = Router::new()
+    let Doors { management, metrics } = doors;
+    let for_metrics = metrics_router(card.clone(), version.clone());
+    let for_all = for_metrics.clone().merge(router(card, version));
+    let management = async {
+        match management {
+            Some(listener) => {
+                listener.set_nonblocking(true)?;
+                axum::serve(tokio::net::UnixListener::from_std(listener)?, for_all).await
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let metrics = async {
+        match metrics {
+            Some(listener) => {
+                listener.set_nonblocking(true)?;
+                axum::serve(tokio::net::TcpListener::from_std(listener)?, for_metrics).await
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        result = management => result,
+        result = metrics => result,
+    }
+}
+
+fn metrics_router(card: Arc<Card>, version: Version) -> Router {
+    let text = async move || ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&card, &version));
+    Router::new().route("/metrics", get(text))
+}
+
+fn router(card: Arc<Card>, version: Version) -> Router {
+    let (limits, stat, capture) = (card.clone(), card.clone(), card);
+    Router::new()
         .route("/limits", get(async move || Json(limits.limits())))
         .route("/stat", get(async move || Json(stat.stat())))
-        .route("/version", get(async move || Json(version.clone())));
-    axum::serve(listener, app).await
+        .route("/capture", post(async move |Json(request): Json<Request>| pcapng(&capture, request)))
+        .route("/version", get(async move || Json(version.clone())))
+}
+
+fn pcapng(card: &Card, request: Request) -> Response {
+    let snaplen = request.snaplen;
+    let watch = match card.capture(request) {
+        Ok(watch) => watch,
+        Err(error @ CaptureError::Full) => return (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    match Encoder::new(snaplen) {
+        Ok(encoder) => {
+            let body = Body::new(Capture { watch, encoder, has_ended: false });
+            ([(CONTENT_TYPE, "application/x-pcapng")], body).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// A capture as the body of an answer: each of its frames is a number of whole blocks.
+struct Capture {
+    watch: Watch,
+    encoder: Encoder,
+    has_ended: bool,
+}
+
+/// A frame of the body is sent once it is that long, or nothing more waits.
+const CAPTURE_CHUNK_BYTES: usize = 64 << 10;
+
+impl hyper::body::Body for Capture {
+    type Data = Bytes;
+    type Error = pcap_file::PcapError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        while !this.has_ended && this.encoder.bytes() < CAPTURE_CHUNK_BYTES {
+            match this.watch.poll_next(context) {
+                Poll::Ready(Some(seen)) => this.encoder.add(&seen)?,
+                Poll::Ready(None) => this.has_ended = true,
+                Poll::Pending => break,
+            }
+        }
+        let blocks = this.encoder.take();
+        match (blocks.is_empty(), this.has_ended) {
+            (false, _) => Poll::Ready(Some(Ok(Frame::data(blocks.into())))),
+            (true, true) => Poll::Ready(None),
+            (true, false) => Poll::Pending,
+        }
+    }
 }

@@ -2,21 +2,27 @@
 //! (`--fd`, `--print-capabilities`).
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{ArgAction, ArgGroup, Parser};
+use toe_command_line::Shell;
 use toe_firmware::Profile;
 use toe_impair::Spec;
 
 use crate::wire::WireSpec;
+
+/// What needs no card.
+const PRINT: [&str; 4] = ["print_capabilities", "print_profile", "print_completions", "print_man_page"];
+const FRONTEND_OR_PRINT: [&str; 5] = ["fd", PRINT[0], PRINT[1], PRINT[2], PRINT[3]];
 
 /// A virtual network card with a TCP offload engine: the vhost-user backend of a virtio-net device.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "toe-nic", version, group(ArgGroup::new("frontend").args(["socket_path", "fd"])))]
 pub struct Options {
     /// Listen for the frontend (QEMU, …) on this Unix socket; a stale one is replaced
-    #[arg(long, value_name = "PATH", required_unless_present_any = ["fd", "print_capabilities"])]
+    #[arg(long, value_name = "PATH", required_unless_present_any = FRONTEND_OR_PRINT)]
     pub socket_path: Option<PathBuf>,
 
     /// Take the frontend's socket from this inherited descriptor, listening or connected
@@ -27,8 +33,20 @@ pub struct Options {
     #[arg(long)]
     pub print_capabilities: bool,
 
+    /// Print a profile in full as TOML, with what each field is and may be, and exit: a built-in one, or a file
+    #[arg(long, value_name = "NAME|FILE", value_parser = named_profile)]
+    pub print_profile: Option<NamedProfile>,
+
+    /// Print completions for a shell, and exit
+    #[arg(long, value_name = "SHELL")]
+    pub print_completions: Option<Shell>,
+
+    /// Print the man page, and exit
+    #[arg(long)]
+    pub print_man_page: bool,
+
     /// What the card is plugged into: `tap:NAME`, `loop` (what is sent comes back) or `none`
-    #[arg(long, value_name = "WIRE", required_unless_present = "print_capabilities")]
+    #[arg(long, value_name = "WIRE", required_unless_present_any = PRINT)]
     pub wire: Option<WireSpec>,
 
     /// Make the wire bad in each direction: `loss=1%,duplicate=0.5%,reorder=2%,corrupt=0.1%,delay=10ms,jitter=1ms,rate=100mbit,queue=256kB`, any of them; the guest gets no offloads then
@@ -39,8 +57,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "impair")]
     pub impair_seed: u64,
 
-    /// The card's limits and defaults: `default`, `tiny`, or a TOML file
-    #[arg(long, value_name = "NAME|FILE", default_value = "default", value_parser = profile)]
+    #[arg(long, value_name = "NAME|FILE", default_value = "default", value_parser = profile, help = profile_help())]
+    #[allow(missing_docs, reason = "what it is depends on the built-in profiles, see `profile_help`")]
     pub profile: Profile,
 
     /// Pairs of receive and transmit rings
@@ -51,6 +69,10 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     pub management_socket: Option<PathBuf>,
 
+    /// Answer Prometheus (`GET /metrics`) on this address of the loopback interface
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub metrics: Option<SocketAddr>,
+
     /// Seed of everything random in the firmware, for tests: 64 hexadecimal digits [default: from the system]
     #[arg(long, value_name = "HEX", value_parser = seed)]
     pub seed: Option<Seed>,
@@ -60,12 +82,34 @@ pub struct Options {
     pub verbose: u8,
 }
 
+/// A profile and what it was asked for by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamedProfile {
+    /// Of a built-in one, or a path.
+    pub name: String,
+    /// What is in it.
+    pub profile: Profile,
+}
+
+fn named_profile(text: &str) -> Result<NamedProfile, String> {
+    Ok(NamedProfile { name: text.to_owned(), profile: profile(text)? })
+}
+
 /// 256 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seed(pub [u8; 32]);
 
 fn descriptor(text: &str) -> Result<RawFd, String> {
     text.parse().ok().filter(|fd| *fd > 2).ok_or_else(|| "a descriptor is a number from 3 up".to_owned())
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "an address is as `127.0.0.1:9464` or `[::1]:9464`".to_owned())?;
+    if !address.ip().is_loopback() {
+        return Err("it is not of the loopback interface: name 127.0.0.1 or [::1], and put a proxy in front".to_owned());
+    }
+    Ok(address)
 }
 
 fn seed(text: &str) -> Result<Seed, String> {
@@ -79,6 +123,10 @@ fn seed(text: &str) -> Result<Seed, String> {
         *byte = u8::from_str_radix(pair, 16).map_err(|_| format!("`{pair}` is no pair of hexadecimal digits"))?;
     }
     Ok(Seed(seed))
+}
+
+fn profile_help() -> String {
+    format!("The card's limits and defaults: built in (`{}`), or a TOML file", Profile::BUILT_IN.join("`, `"))
 }
 
 /// The profile of that name, or in that file.
@@ -136,6 +184,9 @@ mod tests {
         assert_eq!(options.profile, Profile::default());
         parse_args(&["--fd", "3", "--wire", "none"]).unwrap();
         parse_args(&["--print-capabilities"]).unwrap();
+        parse_args(&["--print-man-page"]).unwrap();
+        parse_args(&["--print-completions", "zsh"]).unwrap();
+        assert_eq!(parse_args(&["--print-profile", "tiny"]).unwrap().print_profile.unwrap().name, "tiny");
         assert!(parse_args(&["--wire", "none"]).unwrap_err().contains("--socket-path"));
         assert!(parse_args(&["--fd", "3"]).unwrap_err().contains("--wire"));
         assert!(parse_args(&["--fd", "3", "--socket-path", "a", "--wire", "none"]).unwrap_err().contains("--fd"));
@@ -144,6 +195,14 @@ mod tests {
         assert_eq!(impaired.impair.unwrap().to_string(), "loss=1%,delay=5ms");
         assert!(parse_args(&["--fd", "3", "--wire", "none", "--impair", "loss=200%"]).unwrap_err().contains("100%"));
         assert!(parse_args(&["--fd", "3", "--wire", "none", "--queue-pairs", "33"]).unwrap_err().contains("1..=32"));
+    }
+
+    #[test]
+    fn metrics_stay_on_the_machine() {
+        let metrics = |address| parse_args(&["--fd", "3", "--wire", "none", "--metrics", address]);
+        assert_eq!(metrics("[::1]:9464").unwrap().metrics, "[::1]:9464".parse().ok());
+        assert!(metrics("192.0.2.1:9464").unwrap_err().contains("loopback"));
+        assert!(metrics("9464").unwrap_err().contains("127.0.0.1:9464"));
     }
 
     #[test]

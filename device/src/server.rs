@@ -45,7 +45,26 @@ pub enum SocketError {
 /// # Errors
 /// See [`SocketError`].
 pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
-    let bind = |path: &Path| UnixListener::bind(path);
+    bind_as(path, |path| UnixListener::bind(path))
+}
+
+/// The same, for a socket that only its owner may open, from the first moment on: its file has mode 0600.
+///
+/// # Errors
+/// See [`SocketError`].
+pub fn bind_private(path: &Path) -> Result<UnixListener, SocketError> {
+    bind_as(path, |path| {
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, rustix::net::SocketFlags::CLOEXEC, None)?;
+        // The file gets the mode of the socket that is bound to it.
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+        rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new(path)?)?;
+        rustix::net::listen(&socket, 128)?;
+        Ok(socket.into())
+    })
+}
+
+fn bind_as(path: &Path, bind: impl Fn(&Path) -> io::Result<UnixListener>) -> Result<UnixListener, SocketError> {
     match bind(path) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {}
         other => return other.map_err(|error| SocketError::Bind(path.to_owned(), error)),

@@ -2,12 +2,18 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
+use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
+use pcap_file::pcapng::{Block, PcapNgReader};
 
 use common::{Nic, Shape, eventually, fresh_path};
 
@@ -68,7 +74,9 @@ fn arguments_that_make_no_sense_end_with_two_before_anything_starts() {
         let output = nic(&["--socket-path", socket.to_str().unwrap(), "--wire", "none"]).args(extra).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(!socket.exists());
-        String::from_utf8(output.stderr).unwrap()
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.lines().count() == 1 && said.starts_with("toe-nic: "), "{said}");
+        said
     };
     let path = profile.to_str().unwrap();
     for (contents, expected) in [
@@ -85,6 +93,8 @@ fn arguments_that_make_no_sense_end_with_two_before_anything_starts() {
     assert!(run(&["--queue-pairs", "0"]).contains("1..=32"));
     assert!(run(&["--seed", "abc"]).contains("64 hexadecimal digits"));
     assert!(run(&["--fd", "5"]).contains("--fd"));
+    assert!(run(&["--metrics", "192.0.2.1:9464"]).contains("loopback"));
+    assert!(run(&["--print-profile", "huge"]).contains("`default`, `tiny`"));
 }
 
 #[test]
@@ -235,6 +245,226 @@ fn toectl_asks_and_prints() {
     for path in [path, management] {
         std::fs::remove_file(path).unwrap();
     }
+}
+
+#[test]
+fn a_profile_printed_is_a_profile_read() {
+    let print = |name: &str| {
+        let output = nic(&["--print-profile", name]).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = print("tiny");
+    assert!(text.starts_with("# The profile `tiny` of toe-nic "), "{text}");
+    let path = fresh_path("tiny.toml");
+    std::fs::write(&path, &text).unwrap();
+    let again = print(path.to_str().unwrap());
+    std::fs::remove_file(&path).unwrap();
+    let without_title =
+        |text: &str| text.lines().skip_while(|line| line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(without_title(&text), without_title(&again));
+}
+
+#[test]
+fn the_management_socket_is_its_owners_alone() {
+    let (path, management) = (fresh_path("i.sock"), fresh_path("i.api"));
+    let args = ["--socket-path", path.to_str().unwrap(), "--wire", "none"];
+    let mut running = Running::start(nic(&args).arg("--management-socket").arg(&management));
+    let metadata = eventually("the socket", || std::fs::metadata(&management).ok());
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+    eventually("an answer", || toectl(&management, &["version"]).status.success().then_some(()));
+    // Killed, it leaves the file behind; the next card's is private as well.
+    running.signal(libc::SIGKILL);
+    running.wait();
+    let inode = metadata.ino();
+    let mut running = Running::start(nic(&args).arg("--management-socket").arg(&management));
+    let metadata = eventually("another socket", || {
+        std::fs::metadata(&management).ok().filter(|m| m.ino() != inode || m.created().ok() != metadata.created().ok())
+    });
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+    eventually("an answer", || toectl(&management, &["version"]).status.success().then_some(()));
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+}
+
+/// What a server on `stream` answers to a GET, head and body.
+fn http(mut stream: impl Read + Write, path: &str) -> String {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn prometheus_is_answered_on_the_socket_and_on_loopback() {
+    let (path, management) = (fresh_path("j.sock"), fresh_path("j.api"));
+    // A port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let args = ["--socket-path", path.to_str().unwrap(), "--wire", "none", "--metrics", &address];
+    let mut running = Running::start(nic(&args).arg("--management-socket").arg(&management));
+    let over_tcp = http(eventually("the port", || TcpStream::connect(&address).ok()), "/metrics");
+    let over_unix = http(UnixStream::connect(&management).unwrap(), "/metrics");
+    for answer in [&over_tcp, &over_unix] {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
+        assert!(body.contains("\n# TYPE toe_TcpActiveOpens counter\ntoe_TcpActiveOpens_total 0\n"), "{body}");
+        assert!(body.ends_with("# EOF\n"), "{body}");
+    }
+    let output = toectl(&management, &["metrics"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), over_unix.split_once("\r\n\r\n").unwrap().1);
+    assert_eq!(toectl(&management, &["metrics", "--json"]).status.code(), Some(2));
+    // Whoever may connect gets numbers and nothing else.
+    assert!(http(TcpStream::connect(&address).unwrap(), "/limits").starts_with("HTTP/1.1 404 "));
+    // A port that is taken is told in one line.
+    let other = fresh_path("k.sock");
+    let (code, said) =
+        refused(&mut nic(&["--socket-path", other.to_str().unwrap(), "--wire", "none", "--metrics", &address]));
+    assert!(code == 1 && said.lines().count() == 1 && said.contains(&address), "{said}");
+    assert!(!other.exists());
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+}
+
+#[test]
+fn completions_and_man_pages_are_printed_without_a_card() {
+    let toectl = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_toectl")).args(args).output().unwrap();
+    for (output, expected) in [
+        (nic(&["--print-completions", "bash"]).output().unwrap(), "--print-profile"),
+        (nic(&["--print-man-page"]).output().unwrap(), ".TH toe-nic 1"),
+        (toectl(&["completions", "fish"]), "limits"),
+        (toectl(&["man"]), ".TH toectl 1"),
+        (toectl(&["man", "stat"]), "Every counter"),
+    ] {
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains(expected), "{text}");
+    }
+    for (args, expected) in
+        [(&["limits"][..], "--socket"), (&["limmits"], "limits"), (&["man", "x"], "no subcommand `x`")]
+    {
+        let output = toectl(args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(if args[0] == "man" { 1 } else { 2 }));
+        assert!(said.lines().count() == 1 && said.contains(expected), "{said}");
+    }
+}
+
+/// Interface, direction (1 in, 2 out), comment and data of each frame of a capture.
+fn frames_of(capture: &[u8]) -> Vec<(String, u32, Option<String>, Vec<u8>)> {
+    let mut reader = PcapNgReader::new(capture).unwrap();
+    let (mut names, mut frames) = (Vec::new(), Vec::new());
+    while let Some(block) = reader.next_block() {
+        match block.unwrap().into_owned() {
+            Block::InterfaceDescription(interface) => {
+                names.extend(interface.options.into_iter().filter_map(|o| match o {
+                    InterfaceDescriptionOption::IfName(name) => Some(name.into_owned()),
+                    _ => None,
+                }))
+            }
+            Block::EnhancedPacket(packet) => {
+                let direction = packet.options.iter().find_map(|o| match o {
+                    EnhancedPacketOption::Flags(flags) => Some(flags & 3),
+                    _ => None,
+                });
+                let comment = packet.options.iter().find_map(|o| match o {
+                    EnhancedPacketOption::Comment(text) => Some(text.clone().into_owned()),
+                    _ => None,
+                });
+                let name = names[packet.interface_id as usize].clone();
+                frames.push((name, direction.unwrap(), comment, packet.data.into_owned()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    frames
+}
+
+#[test]
+fn a_capture_shows_the_way_of_a_frame_and_why_it_ended() {
+    let (path, management, file) = (fresh_path("l.sock"), fresh_path("l.api"), fresh_path("l.pcapng"));
+    let args = ["--socket-path", path.to_str().unwrap(), "--wire", "loop"];
+    let mut running = Running::start(nic(&args).arg("--management-socket").arg(&management));
+    let mut driver = Nic::connect(&path, Shape::default());
+    let capture = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toectl"));
+        command.arg("--socket").arg(&management).arg("capture").args(args).stderr(Stdio::piped());
+        Running::start(&mut command)
+    };
+    let captures = |n: u64| {
+        eventually("the capture to run", || {
+            let stat = toectl(&management, &["stat", "--json"]).stdout;
+            let stat = serde_json::from_slice::<serde_json::Value>(&stat).unwrap();
+            (stat["captures"].as_u64() == Some(n)).then_some(())
+        });
+    };
+    // Everything, into a file, for five frames.
+    let mut all = capture(&["--count", "5", "--write", file.to_str().unwrap()]);
+    captures(1);
+    let mut plain = [2; 60];
+    plain[12..14].copy_from_slice(&[0x08, 0x06]);
+    driver.send(0, [0; 12], &plain, false);
+    assert_eq!(driver.expect(0), plain);
+    // A channel frame that is none.
+    let mut channel = [3; 60];
+    channel[12..14].copy_from_slice(&[0x88, 0xb5]);
+    driver.send(0, [0; 12], &channel, false);
+    assert!(all.wait().success());
+    let seen = frames_of(&std::fs::read(&file).unwrap());
+    let ways: Vec<_> =
+        seen.iter().map(|(name, direction, comment, _)| (name.as_str(), *direction, comment.as_deref())).collect();
+    assert_eq!(
+        ways,
+        [
+            ("guest", 1, None),
+            ("wire", 2, None),
+            ("wire", 1, None),
+            ("guest", 2, None),
+            ("channel", 1, Some("dropped: guest-drop-version")),
+        ]
+    );
+    assert!(seen[..4].iter().all(|(.., data)| data == &plain) && seen[4].3 == channel);
+    // A filter, a point and a length; interrupted, it is whole.
+    let mut some =
+        capture(&["-s", "20", "-i", "guest", "-w", file.to_str().unwrap(), "arp", "and", "ether[20]", "=", "9"]);
+    captures(2);
+    for byte in [8, 9, 10] {
+        plain[20] = byte;
+        driver.send(0, [0; 12], &plain, false);
+        driver.expect(0);
+    }
+    eventually("both frames", || {
+        let capture = std::fs::read(&file).unwrap();
+        (!capture.is_empty() && frames_of(&capture).len() == 2).then_some(())
+    });
+    some.signal(libc::SIGINT);
+    assert!(some.wait().success());
+    let seen = frames_of(&std::fs::read(&file).unwrap());
+    assert!(seen.iter().all(|(name, _, _, data)| name == "guest" && data.len() == 20), "{seen:?}");
+    // Other programs read it, too.
+    let read = Command::new("tcpdump").args(["-n", "-r"]).arg(&file).output().unwrap();
+    assert!(read.status.success() && String::from_utf8_lossy(&read.stdout).lines().count() == 2, "{read:?}");
+    std::fs::remove_file(&file).unwrap();
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+}
+
+#[test]
+fn a_capture_that_cannot_be_is_told_in_one_line() {
+    let management = fresh_path("m.api");
+    for (args, code, expected) in [
+        (&["--snaplen", "0"][..], 2, "1..=65549"),
+        (&["--count", "0"], 2, "--count"),
+        (&["--interface", "eth0"], 2, "`wire`, `guest` and `channel`"),
+        (&["tcp", "prt", "80"], 1, "filter `tcp prt 80`"),
+        (&["-w", "x"], 1, "--management-socket"),
+    ] {
+        let output = toectl(&management, &[&["capture"], args].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.lines().count() == 1 && said.contains(expected), "{said}");
+    }
+    assert_eq!(toectl(&management, &["--json", "capture"]).status.code(), Some(2));
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub struct Keys {
     pub timestamp: Key,
     /// Of Fast Open cookies.
     pub cookie: Key,
+    /// Of SYN cookies.
+    pub syn_cookie: Key,
 }
 
 impl Keys {
@@ -96,7 +98,7 @@ impl Keys {
             bytes[8..].copy_from_slice(&(a.hash(&[purpose, 2]) ^ b.hash(&[purpose, 3])).to_le_bytes());
             Key::new(bytes)
         };
-        Self { table: draw(1), sequence: draw(2), timestamp: draw(3), cookie: draw(4) }
+        Self { table: draw(1), sequence: draw(2), timestamp: draw(3), cookie: draw(4), syn_cookie: draw(5) }
     }
 }
 

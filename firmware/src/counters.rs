@@ -13,6 +13,8 @@ macro_rules! counters {
         pub enum Counter { $( $(#[doc = $doc])+ $name, )* }
 
         const NAMES: &[&str] = &[$($text),*];
+
+        const TEXTS: &[&str] = &[$(concat!($($doc),+)),*];
     };
 }
 
@@ -47,6 +49,8 @@ counters! {
     WireDropChecksum = "wire-drop-checksum",
     /// A fragment with a card connection's ports.
     WireDropFragment = "wire-drop-fragment",
+    /// Frames beyond those that may wait for the card's processor.
+    WireDropFifoFull = "wire-drop-fifo-full",
     /// A SYN that a full pool refused under the policy `deny`.
     WireDropRefused = "wire-drop-refused",
     /// Frames sent to the wire.
@@ -143,12 +147,26 @@ counters! {
     TcpHalfOpenTimedOut = "tcp-half-open-timed-out",
     /// Half-open entries that a RST ended.
     TcpHalfOpenReset = "tcp-half-open-reset",
+    /// SYNs answered with a cookie.
+    TcpSynCookiesSent = "tcp-syn-cookies-sent",
+    /// Connections that began with the echo of a cookie.
+    TcpSynCookiesTaken = "tcp-syn-cookies-taken",
+    /// Segments for a listener that could have been the echo of a cookie and were not: passed on to the guest.
+    TcpSynCookiesWrong = "tcp-syn-cookies-wrong",
+    /// Right cookies that found no connection free or the backlog full.
+    TcpSynCookiesRefused = "tcp-syn-cookies-refused",
     /// Completed handshakes refused because no connection was free.
     TcpHandshakeRefused = "tcp-handshake-refused",
     /// TIME-WAIT entries that gave way to newer ones.
     TcpTimeWaitEvicted = "tcp-time-wait-evicted",
     /// TIME-WAIT entries that a new connection took over.
     TcpTimeWaitReused = "tcp-time-wait-reused",
+    /// Half-open entries that gave way to newer ones.
+    EvictedHalfOpen = "evicted-half-open",
+    /// Connections that lost their data beyond a gap to those who wanted pages.
+    EvictedOutOfOrder = "evicted-out-of-order",
+    /// Connections that were reset because they made no progress and others wanted what they held.
+    EvictedStalled = "evicted-stalled",
     /// Segments received for card connections.
     TcpSegmentsIn = "tcp-segments-in",
     /// Segments sent.
@@ -263,6 +281,11 @@ impl Counters {
     /// How many counters there are.
     pub fn count() -> usize {
         NAMES.len()
+    }
+
+    /// Their names and what each counts, in the same order.
+    pub fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        NAMES.iter().zip(TEXTS).map(|(name, text)| (*name, text.trim()))
     }
 
     /// All of them, in their order.

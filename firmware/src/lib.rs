@@ -10,14 +10,16 @@
 //! | `tcp` | one connection: RFC 9293 and what was added to it |
 //! | `wire` | Ethernet, IP and TCP as bytes |
 //! | `store` | the card's memory: slabs, pages, queues, the table, the timer wheel |
-//! | `profile` | every limit and default |
+//! | `pool`, `profile` | the list of all pools; every limit and default |
 //! | `chance`, `seq`, `time`, `counters` | keys, sequence numbers, moments, what is counted |
+//! | `work` | the steps that all of it takes |
 
 #![forbid(unsafe_code)]
 
 mod chance;
 mod counters;
 mod engine;
+mod pool;
 mod profile;
 mod seq;
 mod store;
@@ -26,8 +28,11 @@ mod tcp;
 mod testing;
 mod time;
 mod wire;
+mod work;
 
-pub use engine::{Checksum, Firmware, Verdict};
-pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Refusal, Tcp};
+pub use engine::{Call, Checksum, Contradiction, Event, Firmware, Verdict, Work};
+pub use pool::{Kind, Pool};
+pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Refusal, SynCookies, Tcp};
+pub use store::gauge::Level;
 pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};

@@ -5,22 +5,28 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::pool::Policy;
+use crate::pool::Pool;
 use crate::tcp::ecn::EcnPolicy;
 
 /// Everything about the card that its operator decides.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Profile {
     /// How many of everything there are.
     pub limits: Limits,
     /// What happens when a pool is full.
     pub policy: Policy,
+    /// How much of it one context can have.
+    pub quota: Quota,
     /// TCP's parameters.
     pub tcp: Tcp,
 }
 
 /// The capacities. All of it is allocated at boot.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Contexts: guest processes that use the card at the same time.
@@ -31,6 +37,8 @@ pub struct Limits {
     pub connections: u32,
     /// Listeners.
     pub listeners: u32,
+    /// The most connections of one listener that no program has taken yet, whatever the program asks for.
+    pub backlog: u32,
     /// Half-open entries: connections in SYN-RECEIVED that a listener began (the SYN cache).
     pub half_open: u32,
     /// Connections in TIME-WAIT.
@@ -49,10 +57,18 @@ pub struct Limits {
     pub transmit_records: u32,
     /// Ranges of out-of-order data that one connection can hold.
     pub out_of_order_ranges: u32,
-    /// Answers to the guest and segments without a connection that wait to be fetched.
+    /// Segments that belong to no connection and wait to be sent.
+    pub segments: u32,
+    /// Answers to guests that wait to be fetched.
     pub replies: u32,
+    /// Events that wait for the card's host to read them.
+    pub events: u32,
     /// Frames that wait for the guest's receive buffers before the card stops reading the wire.
     pub receive_fifo_frames: u32,
+    /// What the card's processor can do: steps of work in a microsecond (see `docs/work.md`). Zero: as much as the machine.
+    pub work_units_per_us: u32,
+    /// Frames from the wire that wait while the processor is busy; those beyond are dropped.
+    pub wire_fifo_frames: u32,
 }
 
 impl Default for Limits {
@@ -60,70 +76,73 @@ impl Default for Limits {
         Self {
             contexts: 64,
             context_addresses: 16,
-            connections: 4096,
-            listeners: 256,
-            half_open: 2048,
-            time_wait: 8192,
+            connections: 16_384,
+            listeners: 512,
+            backlog: 4096,
+            half_open: 4096,
+            time_wait: 16_384,
             page_bytes: 4096,
-            send_pages: 16_384,
-            receive_pages: 16_384,
+            send_pages: 40_960,
+            receive_pages: 40_960,
             connection_send_pages: 1024,
             connection_receive_pages: 1024,
-            transmit_records: 65_536,
+            transmit_records: 131_072,
             out_of_order_ranges: 32,
+            segments: 1024,
             replies: 1024,
+            events: 64,
             receive_fifo_frames: 1024,
+            work_units_per_us: 0,
+            wire_fifo_frames: 1024,
         }
     }
 }
 
 /// What is done with a request that a full pool refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// The request fails; a SYN is dropped.
     Deny,
     /// The guest's own stack takes over; a SYN is passed on to it.
     Fallback,
+    /// Another that holds some gives way, in the order of `engine::evict`; if none may, the request fails as with `Deny`.
+    Evict,
 }
 
 impl Refusal {
-    /// `deny` or `fallback`.
+    /// `deny`, `fallback` or `evict`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Deny => "deny",
             Self::Fallback => "fallback",
+            Self::Evict => "evict",
         }
     }
 }
 
-/// What happens when a pool is full.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// How much of a pool one context can have; zero, the default, for all of it. (However that is set: while a context
+/// that has less than its share of a full pool asks for more, those that have theirs get no more of it.)
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
-pub struct Policy {
-    /// For contexts.
-    pub contexts: Refusal,
-    /// For connections and the memory that each needs from the start.
-    pub connections: Refusal,
-    /// For listeners.
-    pub listeners: Refusal,
-    /// For half-open entries.
-    pub half_open: Refusal,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            contexts: Refusal::Fallback,
-            connections: Refusal::Fallback,
-            listeners: Refusal::Fallback,
-            half_open: Refusal::Fallback,
-        }
-    }
+pub struct Quota {
+    /// Connections, those included that its programs have left and that are being closed.
+    pub connections: u32,
+    /// Listeners.
+    pub listeners: u32,
+    /// Half-open entries of its listeners.
+    pub half_open: u32,
+    /// Pages of data to send.
+    pub send_pages: u32,
+    /// Pages of received data.
+    pub receive_pages: u32,
 }
 
 /// A congestion controller by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CongestionControl {
     /// RFC 5681 and 6582.
@@ -136,8 +155,22 @@ pub enum CongestionControl {
     Bbr,
 }
 
+/// When a SYN is answered with a cookie (RFC 4987, 3.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum SynCookies {
+    /// Never: when there is no place for a half-open entry, the pool's policy decides.
+    Off,
+    /// When there is no place for a half-open entry, before the pool's policy is asked.
+    WhenFull,
+    /// Always: no half-open entry is ever made.
+    Always,
+}
+
 /// TCP's parameters.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Tcp {
     /// The controller of new connections.
@@ -166,6 +199,8 @@ pub struct Tcp {
     pub repeat_fin: bool,
     /// How often a SYN-ACK is sent again.
     pub syn_ack_retries: u32,
+    /// When a SYN is answered with a cookie instead of a half-open entry (RFC 4987, 3.6).
+    pub syn_cookies: SynCookies,
     /// Fast Open (RFC 7413) is there for programs that ask for it.
     pub fast_open: bool,
     /// Connections of one listener that may be open by Fast Open alone, their handshakes not complete.
@@ -174,6 +209,8 @@ pub struct Tcp {
     pub fast_open_servers: u32,
     /// How long a connection that its program has left may stay in FIN-WAIT-2, in milliseconds.
     pub fin_wait_2_ms: u32,
+    /// How long a connection must have made no progress before it can be evicted, in milliseconds.
+    pub stalled_ms: u32,
 }
 
 impl Default for Tcp {
@@ -196,10 +233,12 @@ impl Default for Tcp {
             give_up_syn_ms: 180_000,
             repeat_fin: false,
             syn_ack_retries: 5,
+            syn_cookies: SynCookies::WhenFull,
             fast_open: false,
             fast_open_pending: 16,
             fast_open_servers: 256,
             fin_wait_2_ms: 60_000,
+            stalled_ms: 30_000,
         }
     }
 }
@@ -211,19 +250,21 @@ pub struct ProfileError {
     /// Its path, as `limits.connections`.
     pub field: &'static str,
     /// What it is.
-    pub value: u64,
+    pub value: String,
     /// What it may be.
     pub allowed: String,
 }
 
 impl Profile {
     /// The names of the built-in profiles.
-    pub const BUILT_IN: &'static [&'static str] = &["default", "tiny"];
+    pub const BUILT_IN: &'static [&'static str] = &["default", "tiny", "t6", "w5500"];
 
     /// The built-in profile of that name.
     ///
     /// * `default`: a card of the middle of the market.
     /// * `tiny`: so small that every limit is met within a minute.
+    /// * `t6`: after the shape of a large offload engine, Chelsio's T6: as many connections, much memory, a long queue.
+    /// * `w5500`: after WIZnet's chip: eight sockets, 16 KiB of memory for each direction, no stack to fall back to.
     pub fn built_in(name: &str) -> Option<Self> {
         match name {
             "default" => Some(Self::default()),
@@ -233,6 +274,7 @@ impl Profile {
                     context_addresses: 8,
                     connections: 8,
                     listeners: 2,
+                    backlog: 8,
                     half_open: 8,
                     time_wait: 8,
                     page_bytes: 2048,
@@ -242,8 +284,59 @@ impl Profile {
                     connection_receive_pages: 32,
                     transmit_records: 512,
                     out_of_order_ranges: 8,
+                    segments: 64,
                     replies: 64,
+                    events: 16,
                     receive_fifo_frames: 64,
+                    work_units_per_us: 0,
+                    wire_fifo_frames: 64,
+                },
+                ..Self::default()
+            }),
+            "t6" => Some(Self {
+                limits: Limits {
+                    contexts: 256,
+                    connections: 16_384,
+                    half_open: 16_384,
+                    time_wait: 16_384,
+                    send_pages: 65_536,
+                    receive_pages: 65_536,
+                    transmit_records: 262_144,
+                    receive_fifo_frames: 4096,
+                    ..Limits::default()
+                },
+                ..Self::default()
+            }),
+            "w5500" => Some(Self {
+                limits: Limits {
+                    contexts: 1,
+                    context_addresses: 1,
+                    connections: 8,
+                    listeners: 8,
+                    backlog: 1,
+                    half_open: 8,
+                    time_wait: 8,
+                    page_bytes: 512,
+                    send_pages: 32,
+                    receive_pages: 32,
+                    connection_send_pages: 32,
+                    connection_receive_pages: 32,
+                    transmit_records: 32,
+                    out_of_order_ranges: 1,
+                    segments: 16,
+                    replies: 16,
+                    events: 16,
+                    receive_fifo_frames: 8,
+                    work_units_per_us: 0,
+                    wire_fifo_frames: 8,
+                },
+                policy: Policy {
+                    contexts: Refusal::Deny,
+                    connections: Refusal::Deny,
+                    listeners: Refusal::Deny,
+                    backlog: Refusal::Deny,
+                    half_open: Refusal::Deny,
+                    ..Policy::default()
                 },
                 ..Self::default()
             }),
@@ -251,16 +344,31 @@ impl Profile {
         }
     }
 
-    /// Checks every field.
+    /// Checks every field, and that they agree with each other: what is promised to each fits into what there is for all.
     ///
     /// # Errors
     /// The first field that is out of its range, in the order of their definition.
     pub fn validate(&self) -> Result<(), ProfileError> {
+        self.validate_limits()?;
+        for pool in Pool::ALL {
+            let policy = self.policy.of(*pool);
+            if !pool.policies().contains(&policy) {
+                let allowed: Vec<_> = pool.policies().iter().map(|p| format!("`{}`", p.as_str())).collect();
+                let (field, value) = (pool.policy_field(), format!("`{}`", policy.as_str()));
+                return Err(ProfileError { field, value, allowed: allowed.join(" or ") });
+            }
+        }
+        self.validate_quota()?;
+        self.validate_tcp()
+    }
+
+    fn validate_limits(&self) -> Result<(), ProfileError> {
         let Limits {
             contexts,
             context_addresses,
             connections,
             listeners,
+            backlog,
             half_open,
             time_wait,
             page_bytes,
@@ -270,27 +378,60 @@ impl Profile {
             connection_receive_pages,
             transmit_records,
             out_of_order_ranges,
+            segments,
             replies,
+            events,
             receive_fifo_frames,
+            work_units_per_us,
+            wire_fifo_frames,
         } = self.limits;
         range("limits.contexts", contexts, 1, 65_536)?;
         range("limits.context_addresses", context_addresses, 1, 256)?;
         range("limits.connections", connections, 1, 1 << 22)?;
         range("limits.listeners", listeners, 0, 65_536)?;
+        range("limits.backlog", backlog, 1, 65_536)?;
         range("limits.half_open", half_open, 0, 1 << 22)?;
         range("limits.time_wait", time_wait, 0, 1 << 22)?;
         power_of_two("limits.page_bytes", page_bytes, 512, 65_536)?;
-        power_of_two("limits.connection_send_pages", connection_send_pages, 2, 1 << 16)?;
-        power_of_two("limits.connection_receive_pages", connection_receive_pages, 2, 1 << 16)?;
         // Two pages for each connection are what it is promised when it opens.
         let pages_min = connections.saturating_mul(PAGES_RESERVED);
-        range("limits.send_pages", send_pages, pages_min, 1 << 26)?;
-        range("limits.receive_pages", receive_pages, pages_min, 1 << 26)?;
+        let pages_max = (MEMORY_BYTES_MAX / u64::from(page_bytes)).min(1 << 26) as u32;
+        range("limits.send_pages", send_pages, pages_min, pages_max)?;
+        range("limits.receive_pages", receive_pages, pages_min, pages_max)?;
+        power_of_two("limits.connection_send_pages", connection_send_pages, 2, 1 << 16)?;
+        power_of_two("limits.connection_receive_pages", connection_receive_pages, 2, 1 << 16)?;
         let records_min = connections.saturating_mul(RECORDS_RESERVED);
         range("limits.transmit_records", transmit_records, records_min, 1 << 26)?;
         range("limits.out_of_order_ranges", out_of_order_ranges, 1, 256)?;
+        range("limits.segments", segments, 16, 1 << 20)?;
         range("limits.replies", replies, 16, 1 << 20)?;
+        range("limits.events", events, 16, 65_536)?;
         range("limits.receive_fifo_frames", receive_fifo_frames, 1, 65_536)?;
+        range("limits.work_units_per_us", work_units_per_us, 0, 1_000_000)?;
+        range("limits.wire_fifo_frames", wire_fifo_frames, 1, 65_536)
+    }
+
+    /// A quota is no larger than its pool, and pages enough for the connections that it allows.
+    fn validate_quota(&self) -> Result<(), ProfileError> {
+        let Quota { connections, listeners, half_open, send_pages, receive_pages } = self.quota;
+        range("quota.connections", connections, 0, self.limits.connections)?;
+        range("quota.listeners", listeners, 0, self.limits.listeners)?;
+        range("quota.half_open", half_open, 0, self.limits.half_open)?;
+        let most = if connections == 0 { self.limits.connections } else { connections };
+        let pages_min = most * PAGES_RESERVED;
+        for (field, pages, limit) in [
+            ("quota.send_pages", send_pages, self.limits.send_pages),
+            ("quota.receive_pages", receive_pages, self.limits.receive_pages),
+        ] {
+            if pages != 0 && !(pages_min..=limit).contains(&pages) {
+                let allowed = format!("0, or {pages_min} (two for each of its connections) to {limit}");
+                return Err(ProfileError { field, value: pages.to_string(), allowed });
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_tcp(&self) -> Result<(), ProfileError> {
         let Tcp {
             congestion: _,
             ecn: _,
@@ -304,10 +445,12 @@ impl Profile {
             give_up_syn_ms,
             repeat_fin: _,
             syn_ack_retries,
+            syn_cookies: _,
             fast_open: _,
             fast_open_pending,
             fast_open_servers,
             fin_wait_2_ms,
+            stalled_ms,
         } = self.tcp;
         range("tcp.msl_ms", msl_ms, 1, 120_000)?;
         range("tcp.initial_window_segments", initial_window_segments, 1, 64)?;
@@ -322,9 +465,13 @@ impl Profile {
         range("tcp.syn_ack_retries", syn_ack_retries, 0, 15)?;
         range("tcp.fast_open_pending", fast_open_pending, 0, 65_536)?;
         range("tcp.fast_open_servers", fast_open_servers, 0, 65_536)?;
-        range("tcp.fin_wait_2_ms", fin_wait_2_ms, 1, 86_400_000)
+        range("tcp.fin_wait_2_ms", fin_wait_2_ms, 1, 86_400_000)?;
+        range("tcp.stalled_ms", stalled_ms, 1000, 86_400_000)
     }
 }
+
+/// The most payload memory of one direction, in bytes.
+const MEMORY_BYTES_MAX: u64 = 1 << 36;
 
 /// Pages of each kind that a connection can always have.
 pub(crate) const PAGES_RESERVED: u32 = 2;
@@ -336,14 +483,14 @@ fn range(field: &'static str, value: u32, min: u32, max: u32) -> Result<(), Prof
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(ProfileError { field, value: value.into(), allowed: format!("{min} to {max}") })
+    Err(ProfileError { field, value: value.to_string(), allowed: format!("{min} to {max}") })
 }
 
 fn power_of_two(field: &'static str, value: u32, min: u32, max: u32) -> Result<(), ProfileError> {
     if value.is_power_of_two() && (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(ProfileError { field, value: value.into(), allowed: format!("a power of two from {min} to {max}") })
+    Err(ProfileError { field, value: value.to_string(), allowed: format!("a power of two from {min} to {max}") })
 }
 
 #[cfg(test)]
@@ -368,10 +515,54 @@ mod tests {
         let text = p.validate().unwrap_err().to_string();
         assert_eq!(text, "profile field `limits.page_bytes` is 3000; allowed: a power of two from 512 to 65536");
         p = Profile::default();
-        p.limits.send_pages = 8191;
+        p.limits.send_pages = 32_767;
         assert_eq!(p.validate().unwrap_err().field, "limits.send_pages");
         p = Profile::default();
         p.tcp.delayed_ack_ms = 500;
         assert_eq!(p.validate().unwrap_err().allowed, "0 to 499");
+    }
+
+    /// What is promised to each must fit into what there is for all.
+    #[test]
+    fn a_profile_is_checked_as_a_whole() {
+        let refused = |change: fn(&mut Profile)| {
+            let mut p = Profile::default();
+            change(&mut p);
+            p.validate().unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(|p| p.limits.connections = 30_000),
+            "profile field `limits.send_pages` is 40960; allowed: 60000 to 16777216",
+        );
+        assert_eq!(
+            refused(|p| p.quota.connections = 16_385),
+            "profile field `quota.connections` is 16385; allowed: 0 to 16384",
+        );
+        assert_eq!(
+            refused(|p| (p.quota.connections, p.quota.receive_pages) = (100, 199)),
+            "profile field `quota.receive_pages` is 199; allowed: 0, or 200 (two for each of its connections) to 40960",
+        );
+        assert_eq!(
+            refused(|p| p.policy.time_wait = Refusal::Fallback),
+            "profile field `policy.time_wait` is `fallback`; allowed: `evict`",
+        );
+        assert_eq!(
+            refused(|p| p.policy.send_pages = Refusal::Fallback),
+            "profile field `policy.send_pages` is `fallback`; allowed: `deny` or `evict`",
+        );
+    }
+
+    /// Every policy of every pool is taken if it is one of the pool's own, and else refused by its name.
+    #[test]
+    fn a_policy_that_makes_no_sense_is_refused() {
+        for pool in Pool::ALL {
+            for policy in [Refusal::Deny, Refusal::Fallback, Refusal::Evict] {
+                let mut p = Profile::default();
+                *p.policy.of_mut(*pool) = policy;
+                let result = p.validate();
+                assert_eq!(result.is_ok(), pool.policies().contains(&policy), "{pool:?} {policy:?}");
+                assert!(result.err().is_none_or(|e| e.field == pool.policy_field()));
+            }
+        }
     }
 }

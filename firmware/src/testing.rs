@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 use toe_abi::{
     Abort, Addresses, CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, GetOption, Hello, Info, InfoResult, Listen, Mac,
-    Message, Notice, Noticed, Parsed, ReceiveCredit, Release, Send, SetOption, Shutdown, Writer, flags, state,
+    Message, Notice, Noticed, Parsed, ReceiveCredit, Release, ResourceEvent, Send, SetOption, Shutdown, Writer, flags,
+    state,
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
@@ -61,14 +62,28 @@ pub struct Bench {
     pub marks: bool,
     option: (u32, u64),
     info: Option<InfoResult>,
+    sockets: (u64, Vec<toe_abi::SocketEntry>),
     /// The last NOTICE.
     pub notice: Notice,
     /// How many NOTICEs there were.
     pub notices: u32,
     /// The guest does not answer a NOTICE.
     pub deaf: bool,
+    /// What the card said of its pools.
+    pub resource_events: Vec<ResourceEvent>,
     /// Channel messages other than those that the bench deals with.
     pub messages: Vec<String>,
+}
+
+/// One of several connections of a bench.
+#[derive(Clone, Copy, Debug)]
+pub struct Which {
+    local: Endpoint,
+    remote: Endpoint,
+    iss: Option<Seq>,
+    /// Its id.
+    pub connection: u64,
+    sent: u64,
 }
 
 /// A segment as its text says it.
@@ -157,7 +172,11 @@ impl Bench {
     /// The same with another seed of everything that is random.
     pub fn with_seed(seed: [u8; 32], change: impl FnOnce(&mut Profile)) -> Self {
         let mut profile = Profile::default();
+        // Small, so that it boots quickly; with as much payload memory as any.
         profile.limits.connections = 16;
+        profile.limits.half_open = 256;
+        profile.limits.time_wait = 256;
+        profile.limits.transmit_records = 16_384;
         // A script says what it wants to know of the beginning.
         profile.tcp.quick_acks = 0;
         change(&mut profile);
@@ -181,6 +200,7 @@ impl Bench {
             marks: false,
             option: (0, 0),
             info: None,
+            sockets: (0, Vec::new()),
             notice: Notice {
                 connection: 0,
                 serial: 0,
@@ -193,6 +213,7 @@ impl Bench {
             },
             notices: 0,
             deaf: false,
+            resource_events: Vec::new(),
             messages: Vec::new(),
         };
         bench.tell(&Message::Hello(Hello {
@@ -225,6 +246,18 @@ impl Bench {
         self.sent = 0;
         self.received.clear();
         (self.bits, self.reason) = (0, 0);
+    }
+
+    /// What tells one connection from another, to go back to it with [`Self::resume`].
+    pub fn which(&self) -> Which {
+        Which { local: self.local, remote: self.remote, iss: self.iss, connection: self.connection, sent: self.sent }
+    }
+
+    /// Goes on with a connection from before, that has received nothing yet.
+    pub fn resume(&mut self, which: Which) {
+        (self.local, self.remote, self.iss) = (which.local, which.remote, which.iss);
+        (self.connection, self.sent) = (which.connection, which.sent);
+        self.received.clear();
     }
 
     /// The same, from another port of the side that opens it.
@@ -304,9 +337,11 @@ impl Bench {
                 }
             }
             Message::InfoResult(m) => self.info = Some(m),
+            Message::SocketsResult(m, tail) => self.sockets = (m.next, toe_abi::socket_entries(tail).collect()),
             Message::OptionResult(m) => self.option = (m.reason, m.value),
             Message::ListenResult(m) if m.reason == 0 => {}
             Message::SendCredit(_) | Message::Released(_) => {}
+            Message::ResourceEvent(m) => self.resource_events.push(m),
             ref other => self.messages.push(format!("{other:?}")),
         }
     }
@@ -350,6 +385,7 @@ impl Bench {
             flags,
             receive_limit: 1 << 40,
             mtu: self.mtu,
+            policy: 0,
         }));
     }
 
@@ -503,6 +539,12 @@ impl Bench {
     pub fn info(&mut self) -> InfoResult {
         self.tell(&Message::Info(Info { cookie: 7, connection: self.connection }));
         self.info.take().unwrap()
+    }
+
+    /// What SOCKETS is answered with: where to go on, and the entries.
+    pub fn sockets(&mut self, after: u64) -> (u64, Vec<toe_abi::SocketEntry>) {
+        self.tell(&Message::Sockets(toe_abi::Sockets { cookie: 9, after }));
+        std::mem::take(&mut self.sockets)
     }
 
     /// The next segment of the card as text.
@@ -749,5 +791,5 @@ fn parse(frame: &[u8]) -> Segment<'_> {
     assert_eq!((ethernet.source, ethernet.destination), (GUEST_MAC, PEER_MAC));
     let located = ip::find_tcp(ethernet.ethertype, packet).unwrap();
     assert!(segment::checksum_is_right(located.source, located.destination, located.tcp));
-    Segment::parse(located.tcp).unwrap()
+    Segment::parse(located.tcp, &crate::work::Steps::default()).unwrap()
 }

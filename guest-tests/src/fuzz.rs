@@ -95,6 +95,8 @@ impl Fuzzer {
                 Message::ConnectResult(result) if result.connection != 0 => self.learn_id(result.connection),
                 Message::ListenResult(result) if result.listener != 0 => self.learn_id(result.listener),
                 Message::Accepted(accepted) => self.learn_id(accepted.connection),
+                // Its context is gone (a lease, a farewell of its own making): it asks for another.
+                Message::FirmwareEvent(_) if parsed.header.context == self.context.0 => self.context.0 = 0,
                 _ => {}
             }
         }
@@ -215,6 +217,7 @@ impl Fuzzer {
                 flags: self.number() as u32,
                 receive_limit: self.number(),
                 mtu: self.number() as u32,
+                policy: self.number() as u32 % 5,
             }),
             5 => Message::Unlisten(Unlisten { listener: self.id() }),
             6 => Message::Taken(Taken { listener: self.id(), taken: self.number() }),

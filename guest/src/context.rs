@@ -19,11 +19,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac};
+use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac, ResourceEvent, SocketEntry};
 
 use crate::engine::{
-    Buffers, Change, ChannelCounters, Config, Connection, ConnectionKey, Engine, LimitRow, ListenerKey, ListenerState,
-    Question, Reply, StatRow,
+    Buffers, Change, ChannelCounters, Config, Connection, ConnectionKey, Engine, LimitRow, ListenWish, ListenerKey,
+    ListenerState, Process, Question, Reply, StatRow,
 };
 use crate::error::CardError;
 use crate::fallback::FallbackReason;
@@ -214,6 +214,7 @@ impl Context {
             receive_bytes_max: transport.receive_bytes_max(),
             lease: LEASE,
             buffers,
+            process: Some(Process::this()),
         };
         let core = Core {
             engine: Engine::new(Instant::now(), config),
@@ -251,8 +252,8 @@ impl Context {
         let inner = &self.handle.inner;
         let mut core = inner.lock();
         loop {
-            if let Some(reason) = core.engine.hello_refused() {
-                return Err(FallbackReason::Card(reason));
+            if let Some((reason, denied)) = core.engine.hello_refused() {
+                return Err(if denied { FallbackReason::Denied(reason) } else { FallbackReason::Card(reason) });
             }
             let Some(since) = core.engine.unanswered_since() else {
                 return Ok(());
@@ -274,6 +275,12 @@ impl Context {
     /// What was counted on this side of the channel.
     pub fn counters(&self) -> ChannelCounters {
         self.handle.inner.lock().engine.counters()
+    }
+
+    /// What the card has said of its pools since this was last asked: that one is nearly full, full, or well below again.
+    /// Each was said once, and may have been lost on its way: [`Context::limits`] has what is true.
+    pub fn resource_events(&self) -> Vec<ResourceEvent> {
+        self.handle.inner.lock().engine.take_resource_events()
     }
 
     /// Frames that the transport could not send.
@@ -323,6 +330,29 @@ impl Context {
             }
         }
         Err(io::Error::new(ErrorKind::InvalidData, "the card's list of counters makes no sense"))
+    }
+
+    /// Everything on the card that has an address: listeners, connections, half-open and TIME-WAIT entries of all
+    /// processes of this guest.
+    ///
+    /// # Errors
+    /// As [`Context::limits`].
+    pub fn sockets(&self) -> io::Result<Vec<SocketEntry>> {
+        let (mut all, mut after) = (Vec::new(), 0);
+        loop {
+            match self.ask(Question::Sockets { after })? {
+                // It only goes on: a card that says otherwise would be asked for ever.
+                Reply::Sockets { next, rows } if next == 0 || next > after => {
+                    all.extend(rows);
+                    if next == 0 {
+                        return Ok(all);
+                    }
+                    after = next;
+                }
+                _ => break,
+            }
+        }
+        Err(io::Error::new(ErrorKind::InvalidData, "the card's list of connections makes no sense"))
     }
 
     /// Waits until every stream that was dropped has handed its data to the card, at most for `patience`; whether
@@ -396,11 +426,11 @@ impl Context {
         self.handle.inner.lock().reservations.remove(&key)
     }
 
-    pub(crate) fn listen(&self, local: Endpoint, backlog: u32, flags: u32) -> (ListenerKey, Arc<Waker>) {
+    pub(crate) fn listen(&self, local: Endpoint, wish: ListenWish) -> (ListenerKey, Arc<Waker>) {
         let inner = &self.handle.inner;
         let addresses = inner.neighbourhood.addresses();
         let mut core = inner.lock();
-        let key = core.engine.listen(Instant::now(), local, (backlog, flags), inner.transport.mtu(), addresses);
+        let key = core.engine.listen(Instant::now(), local, wish, inner.transport.mtu(), addresses);
         let waker = Arc::new(Waker::default());
         core.listener_wakers.insert(key, waker.clone());
         inner.settle(&mut core);

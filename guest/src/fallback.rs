@@ -54,13 +54,15 @@ pub enum FallbackReason {
     System,
     /// The card refused, for this reason (a [`Reason`] as `u32`).
     Card(u32),
+    /// The card refused the process as a whole, and its operator wants programs to be told: nothing is carried.
+    Denied(u32),
 }
 
 impl FallbackReason {
     /// The card's own reason, if that is what it is.
     pub fn card_reason(self) -> Option<Reason> {
         match self {
-            Self::Card(reason) => Reason::from_u32(reason),
+            Self::Card(reason) | Self::Denied(reason) => Reason::from_u32(reason),
             _ => None,
         }
     }
@@ -79,7 +81,7 @@ impl std::fmt::Display for FallbackReason {
             Self::NoNeighbour => "no-neighbour",
             Self::PassedOn => "passed-on",
             Self::System => "system-error",
-            Self::Card(reason) => return f.write_str(&reason_name(*reason)),
+            Self::Card(reason) | Self::Denied(reason) => return f.write_str(&reason_name(*reason)),
         })
     }
 }

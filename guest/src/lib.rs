@@ -49,12 +49,12 @@ pub use engine::{Broken, Buffers, ChannelCounters, LimitRow, StatRow};
 pub use error::CardError;
 pub use fallback::{FallbackReason, Offload};
 pub use listener::TcpListener;
-pub use options::Options;
+pub use options::{Options, WhenFull};
 pub use route::{INTERFACE_VARIABLE, Kernel};
 pub use station::{Station, StationConfig};
 pub use stream::{PathState, TcpStream};
 pub use surroundings::{Reservation, Route, Surroundings};
-pub use toe_abi::InfoResult;
+pub use toe_abi::{InfoResult, ResourceEvent, SocketEntry, socket_timer};
 pub use transport::{PacketTransport, Transport, VhostUser, VhostUserError};
 
 /// Ends the process's shared contexts in order: waits up to `patience` until the data of dropped streams is with the

@@ -199,17 +199,19 @@ impl TcpListener {
 /// Listens on the card.
 fn on_card(options: &Options, local: SocketAddr) -> Result<OnCard, (FallbackReason, Action)> {
     let surroundings = options.surroundings();
-    let context = surroundings
-        .interface_of(local.ip())
-        .and_then(|interface| surroundings.context(interface))
-        .map_err(|reason| (reason, Action::Fallback))?;
+    let context = surroundings.interface_of(local.ip()).and_then(|interface| surroundings.context(interface)).map_err(
+        |reason| match reason {
+            FallbackReason::Denied(reason) => (FallbackReason::Card(reason), Action::Deny),
+            other => (other, Action::Fallback),
+        },
+    )?;
     let mut addresses = vec![local.ip().to_canonical()];
     if matches!(local.ip(), IpAddr::V6(v6) if v6.is_unspecified()) {
         addresses.push(Ipv4Addr::UNSPECIFIED.into());
     }
     let mut on_card = OnCard { context: context.clone(), listeners: Vec::new() };
     for address in addresses {
-        on_card.listeners.push(context.listen(Endpoint::new(address, local.port()), options.backlog, options.flags()));
+        on_card.listeners.push(context.listen(Endpoint::new(address, local.port()), options.wish()));
     }
     for (key, _) in &on_card.listeners {
         on_card.context.listening(*key)?;

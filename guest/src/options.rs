@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use toe_abi::flags;
+use toe_abi::{flags, listen_policy};
 
+use crate::engine::ListenWish;
 use crate::listener::TcpListener;
 use crate::route::Kernel;
 use crate::stream::TcpStream;
@@ -24,6 +25,21 @@ pub struct Options {
     pub(crate) fast_open: bool,
     pub(crate) local: Option<IpAddr>,
     pub(crate) backlog: u32,
+    when_full: WhenFull,
+}
+
+/// What the card does with a connection to a listener for which it has no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WhenFull {
+    /// What its operator has chosen.
+    #[default]
+    AsTheCardSays,
+    /// The SYN is dropped; the peer tries again.
+    Deny,
+    /// The kernel's listener gets it.
+    Fallback,
+    /// Another connection that makes no progress gives way, where the card has a way to choose one.
+    Evict,
 }
 
 impl Default for Options {
@@ -45,7 +61,14 @@ impl Options {
 
     /// In other surroundings, such as a [`crate::Station`].
     pub fn with(surroundings: Arc<dyn Surroundings>) -> Self {
-        Self { surroundings, nodelay: false, fast_open: false, local: None, backlog: BACKLOG }
+        Self {
+            surroundings,
+            nodelay: false,
+            fast_open: false,
+            local: None,
+            backlog: BACKLOG,
+            when_full: WhenFull::default(),
+        }
     }
 
     /// Nagle's algorithm is off from the start.
@@ -81,6 +104,25 @@ impl Options {
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = backlog;
         self
+    }
+
+    /// What the card does with a connection to a listener for which it has no room; by default what its operator has
+    /// chosen.
+    #[must_use]
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// What LISTEN asks for.
+    pub(crate) fn wish(&self) -> ListenWish {
+        let policy = match self.when_full {
+            WhenFull::AsTheCardSays => listen_policy::OF_CARD,
+            WhenFull::Deny => listen_policy::DENY,
+            WhenFull::Fallback => listen_policy::FALLBACK,
+            WhenFull::Evict => listen_policy::EVICT,
+        };
+        ListenWish { backlog: self.backlog, flags: self.flags(), policy }
     }
 
     pub(crate) fn surroundings(&self) -> &dyn Surroundings {

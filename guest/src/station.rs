@@ -133,8 +133,14 @@ impl Station {
 fn free_port(used: &HashMap<u16, Use>) -> io::Result<u16> {
     let mut random = [0; 2];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    port_from(u16::from_le_bytes(random), used)
+}
+
+fn port_from(random: u16, used: &HashMap<u16, Use>) -> io::Result<u16> {
     let count = PORTS.end() - PORTS.start() + 1;
-    let start = u16::from_le_bytes(random) % count;
+    // No port is more likely than another.
+    const _: () = assert!((1 << 16) % (*PORTS.end() as u32 - *PORTS.start() as u32 + 1) == 0);
+    let start = random % count;
     let free = (0..count).map(|i| PORTS.start() + (start + i) % count).find(|p| !used.contains_key(p));
     free.ok_or_else(|| io::Error::new(ErrorKind::AddrNotAvailable, "every port is in use"))
 }

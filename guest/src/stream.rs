@@ -72,7 +72,10 @@ enum NotOnCard {
 
 impl From<FallbackReason> for NotOnCard {
     fn from(reason: FallbackReason) -> Self {
-        Self::Fallback(reason, None)
+        match reason {
+            FallbackReason::Denied(reason) => Self::Failed(CardError::Refused(reason).into()),
+            reason => Self::Fallback(reason, None),
+        }
     }
 }
 

@@ -5,8 +5,9 @@
 //! machine, because all of it is integer arithmetic over one generator ([`Random`]). So a test that fails under
 //! some seed fails under it for ever.
 //!
-//! What a link does is said by a [`Spec`], in text `loss=1%,delay=10ms`. For each frame, in this order: it is lost or
-//! not; it is sent once or twice; each copy is damaged or not; it waits for the link's rate, or is dropped if more
+//! What a link does is said by a [`Spec`], in text `loss=1%,delay=10ms`. For each frame, in this order: it is too long or
+//! not; it is lost or not, alone or in a stretch; it is sent once or twice; each copy is marked or not, damaged or not; it
+//! waits for the link's rate, or is dropped if more
 //! waits than the queue holds; it travels for the delay and the jitter; it is held back or not, so that later ones
 //! overtake it.
 //!
@@ -22,4 +23,4 @@ mod spec;
 
 pub use link::{Link, Statistics};
 pub use random::Random;
-pub use spec::{Rate, Share, Spec, SpecError};
+pub use spec::{Burst, Rate, Share, Spec, SpecError};

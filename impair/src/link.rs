@@ -25,10 +25,14 @@ const NS_PER_S: u128 = 1_000_000_000;
 pub struct Statistics {
     /// Frames pushed.
     pub offered: u64,
+    /// Of these, longer than the link's MTU.
+    pub too_long: u64,
     /// Of these, lost by chance.
     pub lost: u64,
     /// Extra copies made.
     pub duplicated: u64,
+    /// Frames and copies marked with congestion experienced.
+    pub marked: u64,
     /// Frames and copies in which a bit was turned over.
     pub corrupted: u64,
     /// Frames and copies dropped because too much was waiting for the link's rate.
@@ -54,7 +58,16 @@ pub struct Link {
     next_number: u64,
     /// One more than the highest number handed out.
     delivered_below: u64,
+    /// Whether a stretch of loss is on.
+    in_burst: bool,
+    /// The last frame that was too long.
+    too_long: Option<Vec<u8>>,
+    /// Buffers of frames that are no more.
+    spare: Vec<Vec<u8>>,
 }
+
+/// The most buffers that a link keeps for later frames.
+const SPARE_MAX: usize = 64;
 
 /// A frame under way. Greater means due earlier, as `BinaryHeap` hands out the greatest.
 #[derive(Debug)]
@@ -96,7 +109,34 @@ impl Link {
             last_arrival_us: 0,
             next_number: 0,
             delivered_below: 0,
+            in_burst: false,
+            too_long: None,
+            spare: Vec::new(),
         }
+    }
+
+    /// From now on it does what `spec` says; what travels already arrives as it would have.
+    pub fn set_spec(&mut self, spec: Spec) {
+        self.spec = spec;
+    }
+
+    /// An empty buffer for the next frame: that of one that is no more, if there is one, so that frames need no
+    /// allocation.
+    pub fn buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Takes the buffer of a frame that was handed out and is not needed any more.
+    pub fn give_back(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    /// The last frame that was longer than the link's MTU, once: a router would now tell its sender.
+    pub fn take_too_long(&mut self) -> Option<Vec<u8>> {
+        self.too_long.take()
     }
 
     /// What it does.
@@ -112,13 +152,21 @@ impl Link {
     /// Sends `frame`, Ethernet header first, at `now_us`, microseconds since any zero. Time does not go back.
     pub fn push(&mut self, now_us: u64, frame: Vec<u8>) {
         self.statistics.offered += 1;
-        if self.happens(self.spec.loss) {
+        if self.spec.mtu.is_some_and(|mtu| frame.len() > mtu as usize + ETHERNET_HEADER_BYTES) {
+            self.statistics.too_long += 1;
+            self.too_long = Some(frame);
+            return;
+        }
+        if self.is_lost_in_burst() | self.happens(self.spec.loss) {
             self.statistics.lost += 1;
+            self.give_back(frame);
             return;
         }
         if self.happens(self.spec.duplicate) {
             self.statistics.duplicated += 1;
-            self.send(now_us, frame.clone());
+            let mut copy = self.buffer();
+            copy.extend_from_slice(&frame);
+            self.send(now_us, copy);
         }
         self.send(now_us, frame);
     }
@@ -140,16 +188,35 @@ impl Link {
         self.travelling.peek().map(|t| t.due_us)
     }
 
+    /// A step of the model of [`crate::Burst`]; whether this frame is lost by it.
+    fn is_lost_in_burst(&mut self) -> bool {
+        let Some(burst) = self.spec.burst else {
+            self.in_burst = false;
+            return false;
+        };
+        let lost = self.in_burst && self.happens(burst.loss);
+        let turns = self.happens(if self.in_burst { burst.end } else { burst.begin });
+        self.in_burst ^= turns;
+        lost
+    }
+
     /// Sends one frame or copy.
     fn send(&mut self, now_us: u64, mut frame: Vec<u8>) {
+        if self.happens(self.spec.mark) && mark(&mut frame) {
+            self.statistics.marked += 1;
+        }
         if self.happens(self.spec.corrupt) && turn_a_bit(&mut frame, &mut self.random) {
             self.statistics.corrupted += 1;
         }
         let Some(sent_us) = self.sent_us(now_us, frame.len()) else {
             self.statistics.queue_dropped += 1;
+            self.give_back(frame);
             return;
         };
-        let arrival_us = sent_us + self.spec.delay_us + self.random.between(0, self.spec.jitter_us);
+        let mut arrival_us = sent_us + self.spec.delay_us + self.random.between(0, self.spec.jitter_us);
+        if self.spec.exponential_us != 0 {
+            arrival_us += self.random.exponential(self.spec.exponential_us);
+        }
         let in_order_us = arrival_us.max(self.last_arrival_us);
         let due_us = if self.happens(self.spec.reorder) {
             let most_us = (self.spec.delay_us + self.spec.jitter_us).max(HELD_BACK_US_MIN);
@@ -185,6 +252,34 @@ impl Link {
     fn happens(&mut self, share: Share) -> bool {
         share != Share::NONE && self.random.below(Share::ALL.as_ppm().into()) < share.as_ppm().into()
     }
+}
+
+/// Sets congestion experienced in a packet whose sender allows it (RFC 3168, section 5); `false` if it does not, or if it
+/// is set already.
+fn mark(frame: &mut [u8]) -> bool {
+    if frame.len() < ETHERNET_HEADER_BYTES + 20 {
+        return false;
+    }
+    let shift = match [frame[12], frame[13]] {
+        ETHERTYPE_IPV4 => 0,
+        ETHERTYPE_IPV6 => 4,
+        _ => return false,
+    };
+    let field = frame[15] >> shift & 3;
+    if field == 0 || field == 3 {
+        return false;
+    }
+    let before = u16::from_be_bytes([frame[14], frame[15]]);
+    frame[15] |= 3 << shift;
+    if shift == 0 {
+        // RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
+        let after = u16::from_be_bytes([frame[14], frame[15]]);
+        let sum = u32::from(!u16::from_be_bytes([frame[24], frame[25]])) + u32::from(!before) + u32::from(after);
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let folded = (folded & 0xffff) + (folded >> 16);
+        frame[24..26].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    }
+    true
 }
 
 /// Turns one bit over behind the Ethernet header; `false` if there is nothing behind it. See the module's head for
@@ -287,7 +382,7 @@ mod tests {
         let s = link.statistics();
         assert!(s.queue_dropped > 0);
         assert_eq!(s.delivered, arrivals.len() as u64);
-        assert_eq!(s.offered + s.duplicated, s.lost + s.queue_dropped + s.delivered);
+        assert_eq!(s.offered + s.duplicated, s.too_long + s.lost + s.queue_dropped + s.delivered);
     }
 
     #[test]
@@ -343,6 +438,71 @@ mod tests {
         link.push(0, vec![0; 14]);
         assert_eq!(link.pop(0), Some(vec![0; 14]));
         assert_eq!(link.statistics().corrupted, 0, "there was nothing to damage");
+    }
+
+    #[test]
+    fn loss_in_stretches_has_their_length_and_share() {
+        let mut link = link("burst=1%,burst-end=20%", 1);
+        let arrivals = run(&mut link, 50_000, 1);
+        let lost = link.statistics().lost;
+        // A stretch every hundred frames, five long: one frame in 21.
+        assert!((2_000..2_800).contains(&lost), "{lost}");
+        let gaps = arrivals.windows(2).filter(|w| number(&w[1].1) > number(&w[0].1) + 1).count() as u64;
+        assert!((4..=6).contains(&(lost / gaps)), "{lost} lost in {gaps} gaps");
+    }
+
+    #[test]
+    fn exponential_delay_keeps_the_order_and_has_its_mean() {
+        let mut link = link("exponential=5ms", 1);
+        let arrivals = run(&mut link, 2_000, 1_000_000);
+        assert!(arrivals.iter().enumerate().all(|(i, (_, f))| number(f) == i as u32));
+        let travelled: u64 = arrivals.iter().map(|(t, f)| t - u64::from(number(f)) * 1_000_000).sum();
+        assert!((4_500..5_500).contains(&(travelled / 2_000)), "{travelled}");
+    }
+
+    #[test]
+    fn marks_are_made_only_where_they_are_allowed_and_the_checksum_stays_right() {
+        let sum = |b: &[u8]| {
+            let words = b.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
+            let sum = words.sum::<u32>();
+            (sum & 0xffff) + (sum >> 16)
+        };
+        let mut link = link("mark=100%", 1);
+        for (ecn, expected) in [(0u8, 0u8), (1, 3), (2, 3), (3, 3)] {
+            let mut v4 = vec![0x11; 54];
+            v4[12..16].copy_from_slice(&[0x08, 0x00, 0x45, 0xb8 | ecn]);
+            v4[24..26].fill(0);
+            let checksum = !(sum(&v4[14..34]) as u16);
+            v4[24..26].copy_from_slice(&checksum.to_be_bytes());
+            link.push(0, v4);
+            let got = link.pop(0).unwrap();
+            assert_eq!((got[15], sum(&got[14..34])), (0xb8 | expected, 0xffff));
+            let mut v6 = vec![0x22; 54];
+            v6[12..16].copy_from_slice(&[0x86, 0xdd, 0x6b, 0x80 | ecn << 4]);
+            link.push(0, v6);
+            assert_eq!(link.pop(0).unwrap()[14..16], [0x6b, 0x80 | expected << 4]);
+        }
+        assert_eq!(link.statistics().marked, 4);
+    }
+
+    #[test]
+    fn what_is_too_long_is_kept_for_whoever_tells_its_sender() {
+        let mut link = link("mtu=100B", 1);
+        link.push(0, vec![1; 114]);
+        link.push(0, vec![2; 115]);
+        assert_eq!((link.pop(0), link.pop(0)), (Some(vec![1; 114]), None));
+        assert_eq!((link.take_too_long(), link.take_too_long()), (Some(vec![2; 115]), None));
+        assert_eq!(link.statistics().too_long, 1);
+    }
+
+    #[test]
+    fn buffers_come_back() {
+        let mut link = link("loss=100%", 1);
+        let buffer = Vec::with_capacity(77);
+        link.push(0, buffer);
+        assert_eq!(link.buffer().capacity(), 77);
+        link.give_back(vec![1; 10]);
+        assert!(link.buffer().is_empty());
     }
 
     #[test]

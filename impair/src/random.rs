@@ -37,6 +37,25 @@ impl Random {
         self.below(n) == 0
     }
 
+    /// A number from the exponential distribution with that mean, rounded down; never more than 45 times the mean.
+    /// By integers alone: the logarithm comes from squaring, a bit each time, to sixteen places.
+    pub fn exponential(&mut self, mean: u64) -> u64 {
+        const LN_2: u128 = 45_426; // in 65,536ths
+        let uniform = self.bits() | 1;
+        let zeros = uniform.leading_zeros();
+        let mut mantissa = (uniform << zeros) >> 32;
+        let mut log2 = 0u64;
+        for bit in (0..16).rev() {
+            mantissa = (mantissa * mantissa) >> 31;
+            if mantissa >> 32 != 0 {
+                mantissa >>= 1;
+                log2 |= 1 << bit;
+            }
+        }
+        let minus_log2 = (u64::from(zeros + 1) << 16) - log2;
+        ((u128::from(mean) * u128::from(minus_log2) * LN_2) >> 32) as u64
+    }
+
     /// Fills `bytes`.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
@@ -55,6 +74,19 @@ mod tests {
         let mut random = Random::new(1_234_567);
         let first = [random.bits(), random.bits(), random.bits()];
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn the_exponential_distribution_has_its_mean_and_tail() {
+        let mut random = Random::new(1);
+        let draws: Vec<u64> = (0..20_000).map(|_| random.exponential(10_000)).collect();
+        let mean = draws.iter().sum::<u64>() / 20_000;
+        assert!((9_800..10_200).contains(&mean), "{mean}");
+        // One in e lies above the mean, one in e^3 above three times the mean.
+        let above = |x| draws.iter().filter(|&&d| d > x).count();
+        assert!((7_150..7_570).contains(&above(10_000)), "{}", above(10_000));
+        assert!((900..1_100).contains(&above(30_000)), "{}", above(30_000));
+        assert_eq!(random.exponential(0), 0);
     }
 
     #[test]

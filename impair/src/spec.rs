@@ -3,7 +3,11 @@
 //! | key | value | range |
 //! |---|---|---|
 //! | `loss`, `duplicate`, `reorder`, `corrupt` | a share of the frames, `0.5%` | 0% to 100%, steps of 0.0001% |
-//! | `delay`, `jitter` | a time, `us`, `ms` or `s` | 0us to 60s |
+//! | `burst`, `burst-end` | a share of the frames after which a stretch of loss begins, and ends | 0% to 100% |
+//! | `burst-loss` | a share of the frames in such a stretch, only with `burst` | 0% to 100%; 100% if not said |
+//! | `mark` | a share of the frames that allow it, marked with congestion experienced | 0% to 100% |
+//! | `delay`, `jitter`, `exponential` | a time, `us`, `ms` or `s` | 0us to 60s |
+//! | `mtu` | `B` or `kB` | 68B to 65535B |
 //! | `rate` | `bit`, `kbit`, `mbit` or `gbit` per second | 1kbit to 1000gbit |
 //! | `queue` | `B`, `kB` or `MB` (thousands), only with `rate` | 1B to 1000MB; 256kB if not said |
 
@@ -40,6 +44,17 @@ pub struct Rate {
     pub queue_bytes: u64,
 }
 
+/// Loss that comes in stretches: the model of Gilbert (1960) and Elliott (1963), two states with a step at each frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Burst {
+    /// Frames of the good state after which the bad one begins.
+    pub begin: Share,
+    /// Frames of the bad state after which the good one is back.
+    pub end: Share,
+    /// Frames of the bad state that vanish.
+    pub loss: Share,
+}
+
 /// What a link does to frames. The default is a perfect link: nothing, at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Spec {
@@ -55,6 +70,14 @@ pub struct Spec {
     pub delay_us: u64,
     /// The most that a frame travels longer than that, in microseconds. Alone it never reorders.
     pub jitter_us: u64,
+    /// The mean of a further delay that is exponentially distributed, in microseconds. Alone it never reorders.
+    pub exponential_us: u64,
+    /// Loss in stretches.
+    pub burst: Option<Burst>,
+    /// Frames marked with congestion experienced (RFC 3168), of those whose sender allows it.
+    pub mark: Share,
+    /// The longest packet that passes, in bytes, IP header included; `None`: any.
+    pub mtu: Option<u32>,
     /// How fast the link sends; `None`: infinitely.
     pub rate: Option<Rate>,
 }
@@ -66,7 +89,10 @@ pub enum SpecError {
     #[error("`{0}`: expected KEY=VALUE pairs with commas between them, as loss=1%,delay=10ms, or `none`")]
     Pair(String),
     /// A key that does not exist.
-    #[error("`{0}`: no such key; there are loss, duplicate, reorder, corrupt, delay, jitter, rate, queue")]
+    #[error(
+        "`{0}`: no such key; there are loss, duplicate, reorder, corrupt, delay, jitter, rate, queue, exponential, \
+         burst, burst-end, burst-loss, mark, mtu"
+    )]
     Key(String),
     /// A key that was given before.
     #[error("`{0}` is given twice")]
@@ -84,6 +110,12 @@ pub enum SpecError {
     /// A queue without a rate never fills.
     #[error("`queue` needs `rate`: without a rate no frame ever waits")]
     QueueWithoutRate,
+    /// The end of what never begins.
+    #[error("`{0}` needs `burst`: no stretch of loss ever begins")]
+    WithoutBurst(&'static str),
+    /// The beginning of what never ends.
+    #[error("`burst` needs `burst-end`: the first stretch of loss would never end")]
+    BurstWithoutEnd,
 }
 
 /// A unit's name and how many of the smallest unit it is.
@@ -106,7 +138,7 @@ const SHARE_ALLOWED: &str = "0% to 100% in steps of 0.0001%";
 const TIME_ALLOWED: &str = "0us to 60s in steps of 1us";
 const QUEUE_BYTES_DEFAULT: u64 = 256_000;
 
-const KEYS: [Key; 8] = [
+const KEYS: [Key; 14] = [
     Key { name: "loss", units: SHARE, min: 0, max: 1_000_000, allowed: SHARE_ALLOWED },
     Key { name: "duplicate", units: SHARE, min: 0, max: 1_000_000, allowed: SHARE_ALLOWED },
     Key { name: "reorder", units: SHARE, min: 0, max: 1_000_000, allowed: SHARE_ALLOWED },
@@ -115,6 +147,12 @@ const KEYS: [Key; 8] = [
     Key { name: "jitter", units: TIME, min: 0, max: 60_000_000, allowed: TIME_ALLOWED },
     Key { name: "rate", units: BITS, min: 1_000, max: 1_000_000_000_000, allowed: "1kbit to 1000gbit" },
     Key { name: "queue", units: BYTES, min: 1, max: 1_000_000_000, allowed: "1B to 1000MB" },
+    Key { name: "exponential", units: TIME, min: 0, max: 60_000_000, allowed: TIME_ALLOWED },
+    Key { name: "burst", units: SHARE, min: 0, max: 1_000_000, allowed: SHARE_ALLOWED },
+    Key { name: "burst-end", units: SHARE, min: 0, max: 1_000_000, allowed: SHARE_ALLOWED },
+    Key { name: "burst-loss", units: SHARE, min: 0, max: 1_000_000, allowed: SHARE_ALLOWED },
+    Key { name: "mark", units: SHARE, min: 0, max: 1_000_000, allowed: SHARE_ALLOWED },
+    Key { name: "mtu", units: BYTES, min: 68, max: 65_535, allowed: "68B to 65535B" },
 ];
 
 impl FromStr for Spec {
@@ -132,9 +170,18 @@ impl FromStr for Spec {
                 return Err(SpecError::Twice(key));
             }
         }
-        let [loss, duplicate, reorder, corrupt, delay, jitter, rate, queue] = values;
+        let [loss, duplicate, reorder, corrupt, delay, jitter, rate, queue, rest @ ..] = values;
+        let [exponential, burst, burst_end, burst_loss, mark, mtu] = rest;
         if rate.is_none() && queue.is_some() {
             return Err(SpecError::QueueWithoutRate);
+        }
+        for (key, value) in [("burst-end", burst_end), ("burst-loss", burst_loss)] {
+            if burst.is_none() && value.is_some() {
+                return Err(SpecError::WithoutBurst(key));
+            }
+        }
+        if burst.is_some() && burst_end.is_none_or(|n| n == 0) {
+            return Err(SpecError::BurstWithoutEnd);
         }
         let share = |n: Option<u64>| Share::from_ppm(n.unwrap_or(0) as u32);
         Ok(Self {
@@ -144,6 +191,14 @@ impl FromStr for Spec {
             corrupt: share(corrupt),
             delay_us: delay.unwrap_or(0),
             jitter_us: jitter.unwrap_or(0),
+            exponential_us: exponential.unwrap_or(0),
+            burst: burst.map(|begin| Burst {
+                begin: share(Some(begin)),
+                end: share(burst_end),
+                loss: burst_loss.map_or(Share::ALL, |n| share(Some(n))),
+            }),
+            mark: share(mark),
+            mtu: mtu.map(|n| n as u32),
             rate: rate.map(|bits_per_s| Rate { bits_per_s, queue_bytes: queue.unwrap_or(QUEUE_BYTES_DEFAULT) }),
         })
     }
@@ -183,7 +238,8 @@ impl Display for Share {
 impl Display for Spec {
     /// The text that gives this again; what a perfect link does not do is left out.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { loss, duplicate, reorder, corrupt, delay_us, jitter_us, rate } = *self;
+        let Self { loss, duplicate, reorder, corrupt, delay_us, jitter_us, exponential_us, burst, mark, mtu, rate } =
+            *self;
         let mut parts = Vec::new();
         for (key, share) in [("loss", loss), ("duplicate", duplicate), ("reorder", reorder), ("corrupt", corrupt)] {
             if share != Share::NONE {
@@ -199,6 +255,18 @@ impl Display for Spec {
             parts.push(format!("rate={}", whole_units(bits_per_s, BITS)));
             parts.push(format!("queue={}", whole_units(queue_bytes, BYTES)));
         }
+        if exponential_us != 0 {
+            parts.push(format!("exponential={}", whole_units(exponential_us, TIME)));
+        }
+        if let Some(Burst { begin, end, loss }) = burst {
+            parts.push(format!("burst={begin},burst-end={end},burst-loss={loss}"));
+        }
+        if mark != Share::NONE {
+            parts.push(format!("mark={mark}"));
+        }
+        if let Some(mtu) = mtu {
+            parts.push(format!("mtu={}", whole_units(mtu.into(), BYTES)));
+        }
         if parts.is_empty() {
             return f.write_str("none");
         }
@@ -213,7 +281,8 @@ mod tests {
 
     #[test]
     fn the_text_says_everything() {
-        let text = "loss=1%,duplicate=0.5%,reorder=2%,corrupt=0.1%,delay=10ms,jitter=1ms,rate=100mbit,queue=256kB";
+        let text = "loss=1%,duplicate=0.5%,reorder=2%,corrupt=0.1%,delay=10ms,jitter=1ms,rate=100mbit,queue=256kB,\
+                    exponential=2ms,burst=0.1%,burst-end=25%,burst-loss=90%,mark=3%,mtu=1400B";
         let spec: Spec = text.parse().unwrap();
         assert_eq!(
             spec,
@@ -224,6 +293,14 @@ mod tests {
                 corrupt: Share::from_ppm(1_000),
                 delay_us: 10_000,
                 jitter_us: 1_000,
+                exponential_us: 2_000,
+                burst: Some(Burst {
+                    begin: Share::from_ppm(1_000),
+                    end: Share::from_ppm(250_000),
+                    loss: Share::from_ppm(900_000),
+                }),
+                mark: Share::from_ppm(30_000),
+                mtu: Some(1_400),
                 rate: Some(Rate { bits_per_s: 100_000_000, queue_bytes: 256_000 }),
             }
         );
@@ -249,7 +326,14 @@ mod tests {
             ("rate=1mbit,queue=.5kB", "`queue` is `.5kB`; allowed: 1B to 1000MB"),
             ("queue=1kB", "`queue` needs `rate`: without a rate no frame ever waits"),
             ("loss=1%,loss=2%", "`loss` is given twice"),
-            ("lose=1%", "`lose`: no such key; there are loss, duplicate, reorder, corrupt, delay, jitter, rate, queue"),
+            (
+                "lose=1%",
+                "`lose`: no such key; there are loss, duplicate, reorder, corrupt, delay, jitter, rate, queue, \
+                 exponential, burst, burst-end, burst-loss, mark, mtu",
+            ),
+            ("burst-end=5%", "`burst-end` needs `burst`: no stretch of loss ever begins"),
+            ("burst=5%", "`burst` needs `burst-end`: the first stretch of loss would never end"),
+            ("mtu=67B", "`mtu` is `67B`; allowed: 68B to 65535B"),
             ("", "``: expected KEY=VALUE pairs with commas between them, as loss=1%,delay=10ms, or `none`"),
         ] {
             assert_eq!(text.parse::<Spec>().unwrap_err().to_string(), error);
@@ -257,11 +341,19 @@ mod tests {
     }
 
     prop_compose! {
-        fn spec()(shares in any::<[u32; 4]>(), delay_us in 0..=60_000_000u64, jitter_us in 0..=60_000_000u64,
+        fn spec()(shares in any::<[u32; 4]>(), times in proptest::array::uniform3(0..=60_000_000u64),
+                  burst in proptest::option::of((0..=1_000_000u32, 1..=1_000_000u32, 0..=1_000_000u32)),
+                  mark in 0..=1_000_000u32, mtu in proptest::option::of(68..=65_535u32),
                   rate in proptest::option::of((1_000..=1_000_000_000_000u64, 1..=1_000_000_000u64))) -> Spec {
             let [loss, duplicate, reorder, corrupt] = shares.map(|s| Share::from_ppm(s % 1_000_001));
             let rate = rate.map(|(bits_per_s, queue_bytes)| Rate { bits_per_s, queue_bytes });
-            Spec { loss, duplicate, reorder, corrupt, delay_us, jitter_us, rate }
+            let [delay_us, jitter_us, exponential_us] = times;
+            let ppm = Share::from_ppm;
+            let burst = burst.map(|(begin, end, loss)| Burst { begin: ppm(begin), end: ppm(end), loss: ppm(loss) });
+            let mark = ppm(mark);
+            Spec {
+                loss, duplicate, reorder, corrupt, delay_us, jitter_us, exponential_us, burst, mark, mtu, rate,
+            }
         }
     }
 

@@ -89,12 +89,14 @@ fn small(base: Profile) -> Profile {
         contexts: 1,
         connections: 64,
         listeners: 64,
+        backlog: 1024,
         half_open: 256,
         time_wait: 256,
         send_pages: 2048,
         receive_pages: 2048,
         connection_receive_pages: CONNECTION_RECEIVE_PAGES_LINUX,
         transmit_records: 16_384,
+        segments: 256,
         replies: 256,
         ..base.limits.clone()
     };
@@ -113,6 +115,7 @@ fn denying(mut profile: Profile) -> Profile {
     policy.contexts = Refusal::Deny;
     policy.connections = Refusal::Deny;
     policy.listeners = Refusal::Deny;
+    policy.backlog = Refusal::Deny;
     policy.half_open = Refusal::Deny;
     profile
 }
@@ -246,7 +249,7 @@ mod tests {
         assert_eq!(f.local_v6, "2001:db8::9".parse::<Ipv6Addr>().unwrap());
         assert_eq!((f.mtu, f.seed[0], f.closed, f.horizon), (9000, 7, Closed::Drop, Duration::from_s(5)));
         assert_eq!(f.idle.as_secs(), 6);
-        let Profile { limits, policy, tcp } = f.profile;
+        let Profile { limits, policy, tcp, .. } = f.profile;
         assert_eq!((tcp.initial_window_segments, tcp.delayed_ack_ms, limits.connections), (4, 100, 8));
         assert_eq!(tcp.congestion, toe_firmware::CongestionControl::NewReno);
         assert_eq!((policy.half_open, policy.connections), (Refusal::Fallback, Refusal::Deny));
@@ -264,6 +267,6 @@ mod tests {
         assert_eq!(message("iw=many"), "--so_flags: `iw` is `many`; allowed: a whole number");
         assert!(message("iw=0").contains("tcp.initial_window_segments"), "{}", message("iw=0"));
         assert!(message("cc=vegas").contains("vegas"), "{}", message("cc=vegas"));
-        assert_eq!(message("profile=huge"), "--so_flags: `profile` is `huge`; allowed: default, tiny");
+        assert_eq!(message("profile=huge"), "--so_flags: `profile` is `huge`; allowed: default, tiny, t6, w5500");
     }
 }

@@ -341,7 +341,7 @@ impl Guest {
     /// Why the card refuses.
     pub fn listen(&mut self, local: Endpoint, backlog: u32, mtu: u32, flags: u32) -> Result<u64, Errno> {
         let cookie = self.next_cookie();
-        let request = Listen { cookie, local, backlog, flags, receive_limit: 0, mtu };
+        let request = Listen { cookie, local, backlog, flags, receive_limit: 0, mtu, policy: 0 };
         match self.ask(cookie, &Message::Listen(request))? {
             Answer::Listen(answer) => {
                 refusal(answer.reason)?;

@@ -64,6 +64,7 @@ pub fn card(wire: WireSpec, queue_pairs: u16, profile: Profile) -> (Device, Path
         profile,
         queue_pairs,
         management_socket: None,
+        metrics: None,
         seed: Some([7; 32]),
     };
     (Device::start(config, |_| ()).unwrap(), path)

@@ -2,13 +2,37 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use toe_abi::{Mac, Reason};
+use toe_abi::{Mac, PROCESS_NAME_BYTES_MAX, Reason};
 
 use crate::counters::Counter;
 use crate::engine::Firmware;
+use crate::engine::admission::Holdings;
 use crate::store::queue::Queue;
 use crate::store::slab::Slot;
 use crate::time::{Duration, Instant};
+
+/// The process behind a context, as it says itself (PROCESS).
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// Its number in the guest; zero if it has not said it.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its name.
+    pub name: [u8; PROCESS_NAME_BYTES_MAX],
+    /// How much of that is in use.
+    pub name_bytes: u8,
+}
+
+impl Process {
+    /// One that has said nothing of itself.
+    pub const UNKNOWN: Self = Self { pid: 0, uid: 0, name: [0; PROCESS_NAME_BYTES_MAX], name_bytes: 0 };
+
+    /// Its name.
+    pub fn name(&self) -> &[u8] {
+        &self.name[..usize::from(self.name_bytes)]
+    }
+}
 
 /// A context.
 #[derive(Debug)]
@@ -27,6 +51,8 @@ pub struct Context {
     pub lease: Duration,
     /// When it was last heard of.
     pub heard_at: Instant,
+    /// Whose it is.
+    pub process: Process,
     /// Connections that it owns.
     pub connections: u32,
     /// Listeners that it owns.
@@ -35,13 +61,19 @@ pub struct Context {
     pub news: Queue,
     /// Of its connections, those with received data for it. They wait here, untouched, while it can hold no more.
     pub data: Queue,
+    /// Its parts of what each context has a part of.
+    pub holds: Holdings,
+    /// All connections that count for it: those that it owns, and those that its programs have left.
+    pub members: Queue,
+    /// Pools whose level has changed since it was told of them: a bit for each.
+    pub pressure: u64,
     addresses: Box<[IpAddr]>,
     address_count: usize,
 }
 
 impl Context {
     /// One at rest, with room for `addresses` addresses.
-    pub fn vacant(addresses: u32) -> Self {
+    pub fn vacant(addresses: u32, holds: Holdings) -> Self {
         Self {
             key: 0,
             mac: Mac::default(),
@@ -50,10 +82,14 @@ impl Context {
             outstanding: 0,
             lease: Duration::ZERO,
             heard_at: Instant::default(),
+            process: Process::UNKNOWN,
             connections: 0,
             listeners: 0,
             news: Queue::EMPTY,
             data: Queue::EMPTY,
+            pressure: 0,
+            holds,
+            members: Queue::EMPTY,
             addresses: vec![IpAddr::from(Ipv4Addr::UNSPECIFIED); addresses as usize].into(),
             address_count: 0,
         }
@@ -63,10 +99,14 @@ impl Context {
     pub fn open(&mut self, key: u128) {
         self.key = key;
         self.outstanding = 0;
+        self.process = Process::UNKNOWN;
         self.connections = 0;
         self.listeners = 0;
         self.news = Queue::EMPTY;
         self.data = Queue::EMPTY;
+        self.pressure = 0;
+        self.holds.begin();
+        self.members = Queue::EMPTY;
         self.address_count = 0;
     }
 
@@ -77,12 +117,17 @@ impl Context {
 
     /// Whether a frame could be written for it now.
     pub fn has_news(&self) -> bool {
-        !self.news.is_empty() || (!self.data.is_empty() && self.credit() > 0)
+        self.pressure != 0 || !self.news.is_empty() || (!self.data.is_empty() && self.credit() > 0)
     }
 
     /// Whether the guest has named the address as its own.
     pub fn has_address(&self, ip: IpAddr) -> bool {
         self.addresses[..self.address_count].contains(&ip)
+    }
+
+    /// How many addresses it has named.
+    pub fn address_count(&self) -> u64 {
+        self.address_count as u64
     }
 
     /// Replaces the guest's addresses; `false`, with nothing changed, if they are too many.
@@ -102,7 +147,17 @@ impl Context {
 impl Firmware {
     /// The context of that key.
     pub(super) fn context_of(&self, key: u128) -> Option<Slot> {
-        (0..self.contexts.capacity()).find(|slot| self.contexts.in_use(*slot) && self.contexts[*slot].key == key)
+        let is = |slot: &Slot| self.one_step(self.contexts.in_use(*slot)) && self.contexts[*slot].key == key;
+        (0..self.contexts.capacity()).find(is)
+    }
+
+    /// PROCESS: whose the context is. A longer name is cut.
+    pub(super) fn process(&mut self, slot: Slot, m: toe_abi::Process, name: &[u8]) {
+        let mut process = Process { pid: m.pid, uid: m.uid, ..Process::UNKNOWN };
+        let bytes = name.len().min(PROCESS_NAME_BYTES_MAX);
+        process.name[..bytes].copy_from_slice(&name[..bytes]);
+        process.name_bytes = bytes as u8;
+        self.contexts[slot].process = process;
     }
 
     /// A sign of life.
@@ -129,27 +184,30 @@ impl Firmware {
     /// Ends a context: its connections are aborted, its listeners closed, its memory comes back.
     pub(super) fn close_context(&mut self, slot: Slot, reason: Reason, now: Instant) {
         self.wheel.disarm(self.timers.context(slot));
+        self.addresses_gauge.give(self.contexts[slot].address_count());
         // Listeners first, so that nothing new arrives.
         for listener in 0..self.listeners.capacity() {
+            self.store.steps.one();
             if self.contexts[slot].listeners == 0 {
                 break;
             }
             if self.listeners.in_use(listener) && self.listeners[listener].context == slot {
                 self.contexts[slot].listeners -= 1;
-                self.close_listener(listener);
+                self.close_listener(listener, now);
             }
         }
-        for connection in 0..self.connections.capacity() {
-            if self.contexts[slot].connections == 0 {
-                break;
-            }
-            if self.connections.in_use(connection) && self.connections[connection].guest.context == Some(slot) {
+        while let Some(connection) = self.contexts[slot].members.first() {
+            self.store.steps.one();
+            // What its programs have left before is closed in order, at nobody's expense.
+            self.discharge_connection(connection);
+            if self.connections[connection].guest.context == Some(slot) {
                 self.connections[connection].call_abort(&mut self.store, reason);
                 self.leave(connection, now);
             }
         }
         // A connection leaves the queue of data with its context; in that of words its successor may stand.
         while let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) {
+            self.store.steps.one();
             self.queue_news(connection);
         }
         self.contexts.give(slot);

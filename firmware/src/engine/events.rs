@@ -10,8 +10,9 @@ use toe_abi::{
 };
 
 use crate::counters::{Counter, Counters};
-use crate::engine::Firmware;
-use crate::store::gauge::Gauge;
+use crate::engine::admission::OWN_ENTRIES;
+use crate::engine::{Call, Firmware};
+use crate::pool::Pool;
 use crate::store::slab::Slot;
 use crate::tcp::recovery::Phase;
 use crate::tcp::tcb::Tcb;
@@ -41,6 +42,8 @@ pub enum Body {
     Limits { cookie: u64, first: u32 },
     /// STAT_RESULT.
     Stat { cookie: u64, first: u32 },
+    /// SOCKETS_RESULT.
+    Sockets { cookie: u64, after: u64 },
 }
 
 /// How many connections one frame may speak of: bounds the work of a call.
@@ -50,19 +53,26 @@ impl Firmware {
     /// The next channel frame for the guest into `buffer` (65,549 bytes); its length. To be called until `None`, or
     /// as long as the guest has receive buffers.
     pub fn poll_guest(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
-        let length = self.answers(buffer).or_else(|| self.news(now, buffer))?;
-        self.store.counters.add(Counter::GuestOut);
-        Some(length)
+        self.answer_bell();
+        let length = self.answers(now, buffer).or_else(|| self.news(now, buffer));
+        if length.is_some() {
+            self.store.counters.add(Counter::GuestOut);
+        }
+        self.worked(Call::PollGuest, length.is_some(), now);
+        length
     }
 
     /// A frame with the first answer, and those behind it for the same context.
-    fn answers(&mut self, buffer: &mut [u8]) -> Option<usize> {
+    fn answers(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         let &Reply { mac, key, context, .. } = self.replies.first()?;
         let frame_max = self.contexts.find(context).map_or(FRAME_UNKNOWN, |slot| self.contexts[slot].frame_bytes_max);
         let room = frame_max.min(buffer.len());
         let mut w = Writer::new(&mut buffer[..room], CARD_MAC, mac, context, self.epoch, key)?;
         while let Some(&reply) = self.replies.first() {
-            if (reply.key, reply.context, reply.mac) != (key, context, mac) || !self.answer(&mut w, &reply.body) {
+            self.store.steps.one();
+            if (reply.key, reply.context, reply.mac) != (key, context, mac)
+                || !self.answer(&mut w, context, &reply.body, now)
+            {
                 break;
             }
             self.replies.pop();
@@ -77,7 +87,7 @@ impl Firmware {
         Some(w.finish())
     }
 
-    fn answer(&self, w: &mut Writer<'_>, body: &Body) -> bool {
+    fn answer(&self, w: &mut Writer<'_>, context: u64, body: &Body, now: Instant) -> bool {
         match *body {
             Body::Message(message) => w.push(&message),
             Body::Info { cookie, slot, connection } => {
@@ -87,16 +97,20 @@ impl Firmware {
                 w.push(&Message::InfoResult(info(&self.connections[slot], cookie, connection)))
             }
             Body::Limits { cookie, first } => {
-                let gauges = self.gauges();
-                let m = LimitsResult { cookie, first, total: gauges.len() as u32 };
+                let context = self.contexts.find(context);
+                let own = if context.is_some() { OWN_ENTRIES } else { 0 };
+                let total = (Pool::ALL.len() + own) as u32;
+                let m = LimitsResult { cookie, first, total };
                 entries(w, &Message::LimitsResult(m, &[]), |e| {
-                    gauges.iter().skip(first as usize).map(|g| Gauge::entry(g)).all(|entry| e.limit(&entry));
+                    let all = self.limits().chain(context.into_iter().flat_map(|slot| self.limits_of(slot)));
+                    all.skip(first as usize).map(|entry| self.one_step(entry)).all(|entry| e.limit(&entry));
                 })
             }
+            Body::Sockets { cookie, after } => self.sockets(w, cookie, after, now),
             Body::Stat { cookie, first } => {
                 let m = StatResult { cookie, first, total: Counters::count() as u32 };
                 entries(w, &Message::StatResult(m, &[]), |e| {
-                    self.store.counters.iter().skip(first as usize).all(|entry| e.stat(&entry));
+                    self.store.counters.iter().skip(first as usize).all(|entry| e.stat(&self.one_step(entry)));
                 })
             }
         }
@@ -105,6 +119,7 @@ impl Firmware {
     /// A frame with news of the connections of the first context in the queue that may be told.
     fn news(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         while let Some(slot) = self.guest_queue.pop(&mut self.guest_links) {
+            self.store.steps.one();
             if !self.contexts.in_use(slot) {
                 continue;
             }
@@ -113,10 +128,11 @@ impl Firmware {
             let id = self.contexts.id(slot);
             let mut w = Writer::new(&mut buffer[..room], CARD_MAC, context.mac, id, self.epoch, context.key)?;
             let mut told = 0;
-            let mut fit = true;
+            let mut fit = self.tell_pressure(&mut w, slot);
             // Words first: they are short, and no credit holds them back.
             while fit && told < CONNECTIONS_PER_FRAME {
                 let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) else { break };
+                self.store.steps.one();
                 told += 1;
                 if self.connections[connection].guest.context != Some(slot) {
                     // The place was given to another context's connection meanwhile.
@@ -132,6 +148,7 @@ impl Firmware {
             }
             while fit && told < CONNECTIONS_PER_FRAME && self.contexts[slot].credit() > 0 {
                 let Some(connection) = self.contexts[slot].data.pop(&mut self.data_links) else { break };
+                self.store.steps.one();
                 told += 1;
                 fit = self.deliver(&mut w, connection, self.contexts[slot].credit(), now);
                 self.settle(connection, now);
@@ -236,7 +253,7 @@ fn entries(w: &mut Writer<'_>, message: &Message<'_>, write: impl FnOnce(&mut En
     w.push_entries(message, room, write)
 }
 
-fn info(t: &Tcb, cookie: u64, connection: u64) -> InfoResult {
+pub(super) fn info(t: &Tcb, cookie: u64, connection: u64) -> InfoResult {
     let us = |d: Option<Duration>| d.map_or(0, |d| u32::try_from(d.as_us()).unwrap_or(u32::MAX));
     let bytes = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     let agreed = t.agreed;

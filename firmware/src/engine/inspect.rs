@@ -51,4 +51,9 @@ impl Firmware {
         let t = &self.connections[self.connections.find(id)?];
         Some([t.send.window_max.into(), t.receive.window(), t.send.max.since(t.send.una)])
     }
+
+    /// The id of the listener at that place.
+    pub(crate) fn listener_id(&self, slot: crate::store::slab::Slot) -> u64 {
+        self.listeners.id(slot)
+    }
 }

@@ -5,15 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use toe_abi::{Endpoint, Reason};
 
 use crate::counters::Counter;
+use crate::engine::admission::Metered;
 use crate::engine::{Firmware, Owner, Verdict};
+use crate::pool::Pool;
 use crate::profile::Refusal;
-use crate::seq::Position;
+use crate::seq::{Position, Seq};
 use crate::store::slab::Slot;
 use crate::tcp::ecn::{self, EcnPolicy};
 use crate::tcp::fast_open;
-use crate::tcp::half_open::HalfOpen;
-use crate::tcp::tcb::{Agreed, CHALLENGES, Guest, Link, State, Tuple, address_words};
-use crate::time::Instant;
+use crate::tcp::half_open::{Derived, HalfOpen, Opening, clock, is_mapped};
+use crate::tcp::tcb::{Agreed, Guest, Link, State, Tuple, address_words};
+use crate::time::{Duration, Instant};
 use crate::wire::frame::Ethernet;
 use crate::wire::ip;
 use crate::wire::options::Cookie;
@@ -30,6 +32,8 @@ pub struct Listener {
     pub local: Endpoint,
     /// The most connections announced and not taken, half-open ones included.
     pub backlog: u32,
+    /// What becomes of a SYN for which there is no room, if not what the card says.
+    pub policy: Option<Refusal>,
     /// Of its connections: Nagle's algorithm is off.
     pub nodelay: bool,
     /// Of its connections: the first offset that the guest cannot take.
@@ -50,6 +54,8 @@ pub struct Listener {
     pub fast_open_reset: u32,
     /// See `fast_open_reset`.
     pub fast_open_reset_until: Instant,
+    /// Until when an ACK may be the echo of a SYN cookie.
+    pub cookies_until: Instant,
 }
 
 impl Listener {
@@ -60,6 +66,7 @@ impl Listener {
             cookie: 0,
             local: Endpoint::new([0, 0, 0, 0].into(), 0),
             backlog: 0,
+            policy: None,
             nodelay: false,
             receive_limit: 0,
             mtu: 0,
@@ -70,16 +77,18 @@ impl Listener {
             fast_open_pending: 0,
             fast_open_reset: 0,
             fast_open_reset_until: Instant::default(),
+            cookies_until: Instant::default(),
         }
     }
 
-    fn waiting(&self) -> u64 {
+    /// Connections handed over and not taken.
+    pub fn waiting(&self) -> u64 {
         self.accepted - self.taken
     }
 }
 
 /// The address that stands for all of a family.
-fn any_of(ip: IpAddr) -> IpAddr {
+pub(super) fn any_of(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -97,22 +106,31 @@ impl Firmware {
         self.local_ends.find(self.local_hash(local), |slot| self.listeners[slot].local == *local)
     }
 
+    /// Whether there is a place for a listener at that end: always, unless somebody knows the card's key.
+    pub(super) fn has_place_to_listen(&self, local: &Endpoint) -> bool {
+        self.local_ends.has_place(self.local_hash(local))
+    }
+
     pub(super) fn add_listener(&mut self, slot: Slot) {
         let hash = self.local_hash(&self.listeners[slot].local);
-        self.local_ends.insert(hash, slot);
+        let inserted = self.local_ends.insert(hash, slot);
+        debug_assert!(inserted, "a listener without a place");
     }
 
     /// Closes a listener; its half-open entries go with it.
-    pub(super) fn close_listener(&mut self, slot: Slot) {
+    pub(super) fn close_listener(&mut self, slot: Slot, now: Instant) {
         let hash = self.local_hash(&self.listeners[slot].local);
         self.local_ends.remove(hash, slot);
         if self.listeners[slot].half_open > 0 {
             for entry in 0..self.half_open.capacity() {
-                if self.half_open.in_use(entry) && self.half_open[entry].listener == slot {
-                    self.forget_half_open(entry);
+                self.store.steps.one();
+                if self.half_open.in_use(entry) && self.half_open[entry].listener() == slot {
+                    self.forget_half_open(entry, now);
                 }
             }
         }
+        self.backlog_gauge.give(self.listeners[slot].waiting());
+        self.discharge(self.listeners[slot].context, Metered::Listeners);
         self.listeners.give(slot);
     }
 
@@ -159,21 +177,22 @@ impl Firmware {
             self.store.counters.add(Counter::WirePassedLand);
             return self.pass_from_wire();
         }
-        let full = if listener.waiting() + u64::from(listener.half_open) >= listener.backlog.into() {
-            Some(Reason::Backlog)
-        } else if self.connections.gauge.free() == 0 {
-            self.connections.gauge.refuse(Reason::Connections);
-            Some(Reason::Connections)
-        } else if self.half_open.gauge.free() == 0 {
-            Some(Reason::HalfOpen)
-        } else {
-            None
-        };
-        if let Some(reason) = full {
-            if reason != Reason::Connections {
-                self.half_open.gauge.refuse(reason);
-            }
-            return match self.policy.half_open {
+        if is_mapped(tuple.local.ip) || is_mapped(tuple.remote.ip) {
+            self.store.counters.add(Counter::WirePassedAddress);
+            return self.pass_from_wire();
+        }
+        // Who finds its 4-tuple in TIME-WAIT has a place.
+        let crowded = before.is_none() && !self.has_place(&tuple);
+        let full =
+            if crowded { Some((Pool::Tuples, Pool::Tuples.reason())) } else { self.full_for_syn(&listener, now) };
+        // A cookie would come back to find no place either.
+        if !crowded && self.answers_with_cookie(&listener, full.map(|(pool, _)| pool)) {
+            return self.send_cookie(slot, ethernet, tuple, segment, before, now);
+        }
+        if let Some((pool, reason)) = full
+            && let Some(policy) = self.refuse_syn(&listener, pool, reason, now)
+        {
+            return match policy {
                 Refusal::Fallback => {
                     if let Some(before) = before {
                         // The kernel has the 4-tuple from now on.
@@ -181,27 +200,48 @@ impl Firmware {
                     }
                     self.pass_from_wire()
                 }
-                Refusal::Deny => self.drop_from_wire(Counter::WireDropRefused),
+                Refusal::Deny | Refusal::Evict => self.drop_from_wire(Counter::WireDropRefused),
             };
         }
         let (cookie, fast) = self.fast_open_asked(slot, &tuple, segment, now);
+        let mut opening = self.opening_of(slot, ethernet, tuple, segment);
+        opening.cookie = cookie;
+        opening.iss = self.initial_sequence_number(&tuple, clock(now));
+        if let Some(before) = before {
+            opening.iss = self.time_wait[before].next_iss(opening.iss);
+        }
+        if fast && let Some(connection) = self.establish(slot, &opening, Handshake::FastOpen(segment), now) {
+            if let Some(before) = before {
+                self.store.counters.add(Counter::TcpTimeWaitReused);
+                self.forget_time_wait(before);
+            }
+            self.own(&tuple, Owner::Connection(connection));
+            self.settle(connection, now);
+            return self.take_from_wire();
+        }
         let Some(id) = self.half_open.take() else {
             return self.drop_from_wire(Counter::WireDropRefused);
         };
-        let options = &segment.options;
-        let mut iss = self.initial_sequence_number(&tuple, now);
-        let mut time_wait = 0;
         if let Some(before) = before {
-            iss = self.time_wait[before].next_iss(iss);
-            time_wait = self.time_wait.id(before);
             self.park_time_wait(before);
         }
-        let timestamp_offset = self.keys.timestamp.hash(&tuple.words()) as u32;
-        self.half_open[id.slot] = HalfOpen {
+        self.half_open[id.slot] = HalfOpen::new(&opening, slot, before, now);
+        self.listeners[slot].half_open += 1;
+        self.charge(listener.context, Metered::HalfOpen);
+        self.orders.half_open_began(id.slot);
+        self.own(&tuple, Owner::HalfOpen(id.slot));
+        self.send_syn_ack(id.slot, now);
+        self.take_from_wire()
+    }
+
+    /// What a SYN says, without what is chosen for the answer.
+    pub(super) fn opening_of(&self, slot: Slot, ethernet: &Ethernet, tuple: Tuple, segment: &Segment<'_>) -> Opening {
+        let listener = &self.listeners[slot];
+        let options = &segment.options;
+        Opening {
             tuple,
-            link: Link { local: ethernet.destination, remote: ethernet.source },
-            listener: slot,
-            iss,
+            link: Link { local: self.contexts[listener.context].mac, remote: ethernet.source },
+            iss: Seq(0),
             irs: segment.seq,
             agreed: Agreed {
                 timestamps: options.timestamps.is_some(),
@@ -212,23 +252,48 @@ impl Firmware {
             peer_mss: options.mss,
             peer_shift: options.window_scale.unwrap_or(0),
             timestamp: options.timestamps.map_or(0, |t| t.value),
-            timestamp_offset,
-            window: self.store.config.receive_bytes_max.min(self.store.receive.available()).min(65_535) as u16,
+            timestamp_offset: self.timestamp_offset(&tuple),
+            window: self.syn_window(),
             mtu: listener.mtu,
-            time_wait,
-            cookie,
-            transmissions: 0,
-            challenges_left: CHALLENGES,
-            sent_at: now,
-        };
-        self.listeners[slot].half_open += 1;
-        self.own(&tuple, Owner::HalfOpen(id.slot));
-        if fast && let Some(connection) = self.establish(id.slot, Some(segment), now) {
-            self.settle(connection, now);
-            return self.take_from_wire();
+            cookie: None,
+            transmissions: 1,
         }
-        self.send_syn_ack(id.slot, now);
-        self.take_from_wire()
+    }
+
+    /// The window of a SYN-ACK: what pages could be had for now.
+    pub(super) fn syn_window(&self) -> u16 {
+        self.store.config.receive_bytes_max.min(self.store.receive.available()).min(65_535) as u16
+    }
+
+    /// What is added to the clock in the timestamps of a 4-tuple.
+    pub(super) fn timestamp_offset(&self, tuple: &Tuple) -> u32 {
+        self.keys.timestamp.hash(&tuple.words()) as u32
+    }
+
+    /// The ends of a half-open entry.
+    pub(super) fn half_open_tuple(&self, slot: Slot) -> Tuple {
+        let entry = &self.half_open[slot];
+        entry.tuple(self.listeners[entry.listener()].local.port)
+    }
+
+    /// A half-open entry with all that follows from it.
+    pub(super) fn opening(&self, slot: Slot, now: Instant) -> Opening {
+        let entry = &self.half_open[slot];
+        let listener = &self.listeners[entry.listener()];
+        let tuple = entry.tuple(listener.local.port);
+        let mut iss = self.initial_sequence_number(&tuple, entry.clock());
+        if let Some(before) = entry.time_wait() {
+            iss = self.time_wait[before].next_iss(iss);
+        }
+        let cookie = if entry.tells_cookie() { fast_open::cookie(&self.keys.cookie, &tuple, now) } else { None };
+        let derived = Derived {
+            iss,
+            timestamp_offset: self.timestamp_offset(&tuple),
+            local_mac: self.contexts[listener.context].mac,
+            mtu: listener.mtu,
+            cookie,
+        };
+        entry.opening(tuple, derived)
     }
 
     /// What a SYN wants of Fast Open (RFC 7413, 4.2): a cookie for the SYN-ACK, and whether its text is taken at once.
@@ -259,8 +324,10 @@ impl Firmware {
             listener.fast_open_reset = 0;
         }
         let news = cookie.filter(|c| *c != asked);
-        if listener.fast_open_pending + listener.fast_open_reset >= pending_max {
+        // Those of a listener that is closed live on, and its successor's count with them.
+        if listener.fast_open_pending + listener.fast_open_reset >= pending_max || self.fast_open_gauge.free() == 0 {
             self.store.counters.add(Counter::TcpFastOpenPendingFull);
+            self.fast_open_gauge.refuse(Reason::FastOpenPending);
             return (news, false);
         }
         (news, true)
@@ -270,6 +337,7 @@ impl Firmware {
     pub(super) fn fast_open_is_over(&mut self, slot: Slot, now: Instant) {
         let t = &mut self.connections[slot];
         t.fast_open.counted = false;
+        self.fast_open_gauge.give(1);
         // Reset by the peer, or by whoever pretends to be it.
         let reset = t.state == State::Closed && t.guest.reason == Reason::Refused;
         if let Some(listener) = self.listeners.find(t.guest.listener) {
@@ -282,35 +350,55 @@ impl Firmware {
         }
     }
 
-    /// A handshake is complete: the entry becomes a connection of the listener's context. `None` if none is free: the
-    /// entry stays, and the peer's next segment tries again.
-    ///
-    /// With Fast Open that is at once, and `syn` brings text.
-    pub(super) fn establish(&mut self, slot: Slot, syn: Option<&Segment<'_>>, now: Instant) -> Option<Slot> {
+    /// The handshake of a half-open entry is complete: it becomes a connection. `None` if none is free: the entry stays, and
+    /// the peer's next segment tries again.
+    pub(super) fn complete(&mut self, slot: Slot, opening: &Opening, now: Instant) -> Option<Slot> {
         let entry = self.half_open[slot];
-        let Some(id) = self.connections.take() else {
-            self.connections.gauge.refuse(Reason::Connections);
-            self.store.counters.add(Counter::TcpHandshakeRefused);
-            return None;
-        };
-        let listener_slot = entry.listener;
-        self.forget_half_open(slot);
-        if let Some(before) = self.time_wait.find(entry.time_wait) {
+        let took = (entry.retries() == 0).then(|| entry.age(now));
+        let connection = self.establish(entry.listener(), opening, Handshake::Complete(took), now)?;
+        if let Some(before) = self.free_half_open(slot) {
             self.store.counters.add(Counter::TcpTimeWaitReused);
             self.forget_time_wait(before);
         }
+        self.own(&opening.tuple, Owner::Connection(connection));
+        Some(connection)
+    }
+
+    /// A listener's connection begins; `None` if none is free. That it has the 4-tuple is for the caller to say.
+    pub(super) fn establish(
+        &mut self,
+        listener_slot: Slot,
+        opening: &Opening,
+        handshake: Handshake<'_, '_>,
+        now: Instant,
+    ) -> Option<Slot> {
+        // Handshakes that cookies complete may take the places that half-open entries counted on.
+        let listener = self.listeners[listener_slot];
+        if listener.waiting() >= listener.backlog.into() {
+            self.backlog_gauge.refuse(Reason::Backlog);
+            self.store.counters.add(Counter::TcpHandshakeRefused);
+            return None;
+        }
+        let Ok(id) = self.take_connection(listener.context, listener.policy, now) else {
+            self.store.counters.add(Counter::TcpHandshakeRefused);
+            return None;
+        };
         let listener_id = self.listeners.id(listener_slot);
         let listener = &mut self.listeners[listener_slot];
         listener.accepted += 1;
+        let taken = self.backlog_gauge.take(1);
+        debug_assert!(taken, "each listener's part is its own");
         let t = &mut self.connections[id.slot];
         t.guest = Guest::new(Some(listener.context), 0, listener_id);
-        let limit = Position::initial(entry.irs) + 1 + listener.receive_limit.min(u64::MAX / 2);
-        match syn {
-            None => entry.establish(t, &mut self.store, listener.nodelay, now),
-            Some(syn) => {
-                entry.open(t, &mut self.store, listener.nodelay, now);
-                t.fast_open_begins(&mut self.store, syn, entry.cookie);
+        let limit = Position::initial(opening.irs) + 1 + listener.receive_limit.min(u64::MAX / 2);
+        match handshake {
+            Handshake::Complete(took) => opening.establish(t, &mut self.store, listener.nodelay, took, now),
+            Handshake::FastOpen(syn) => {
+                opening.open(t, &mut self.store, listener.nodelay, now);
+                t.fast_open_begins(&mut self.store, syn, opening.cookie);
                 listener.fast_open_pending += 1;
+                let taken = self.fast_open_gauge.take(1);
+                debug_assert!(taken, "asked for before");
             }
         }
         t.guest.bits |= toe_abi::state::ACCEPTED;
@@ -318,7 +406,15 @@ impl Firmware {
         t.in_table = true;
         self.contexts[listener.context].connections += 1;
         self.store.counters.add(Counter::TcpPassiveOpens);
-        self.own(&entry.tuple, Owner::Connection(id.slot));
         Some(id.slot)
     }
+}
+
+/// How far a handshake is when its connection begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Handshake<'a, 'b> {
+    /// Complete; how long it took, if that is known.
+    Complete(Option<Duration>),
+    /// Begun by a SYN with text that may be taken (RFC 7413).
+    FastOpen(&'a Segment<'b>),
 }

@@ -5,23 +5,36 @@
 //! The same `settle` follows a message from the guest and a timer. Nothing is sent from within: `poll_wire` and
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
+mod admission;
+mod audit;
+mod budget;
 mod context;
 mod events;
+mod evict;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
 mod listener;
+mod pressure;
 mod requests;
+#[cfg(test)]
+mod sharing;
+mod sockets;
+mod syn_cookie;
 mod timers;
+#[cfg(test)]
+mod truth;
 mod wire;
+mod work;
 
 use toe_abi::{Endpoint, Reason};
 
 use crate::chance::Keys;
 use crate::counters::{Counter, Counters};
+use crate::pool::Pool;
 use crate::profile::{Policy, Profile, ProfileError, RECORDS_RESERVED, Refusal};
-use crate::store::gauge::Gauge;
-use crate::store::pages::{Pages, Stream};
+use crate::store::gauge::{Bell, Gauge};
+use crate::store::pages::{AccountPlan, Pages, Stream};
 use crate::store::queue::{Links, Queue, Ring};
 use crate::store::slab::{Slab, Slot};
 use crate::store::table::Table;
@@ -36,11 +49,19 @@ use crate::tcp::time_wait::TimeWait;
 use crate::tcp::timeout::{self, Kind};
 use crate::time::Instant;
 use crate::wire::frame::Headers;
+use crate::work::Steps;
+use admission::{Competition, Holdings, Metered};
+pub use audit::Contradiction;
+use budget::Processor;
 use context::Context;
 use events::Reply;
+use evict::Orders;
 use listener::Listener;
+pub use pressure::Event;
+use pressure::Pressure;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
+pub use work::{Call, Work};
 
 /// What is known of a frame's TCP checksum when it is handed in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +80,9 @@ pub enum Verdict {
     PassOn,
     /// The firmware took it (or dropped and counted it).
     Taken,
+    /// From the wire only: the card's processor is busy. The caller keeps it, behind all others for which it was told so, and
+    /// hands the oldest in again with [`Firmware::handle_waiting`] when [`Firmware::poll_timeout`] says.
+    Wait,
 }
 
 /// Who has a 4-tuple; as a number in the table.
@@ -111,6 +135,24 @@ pub struct Firmware {
     timers: Timers,
     /// Fast Open cookies of servers.
     cookies: Cookies,
+    /// Addresses of all contexts.
+    addresses_gauge: Gauge,
+    /// What waits in the backlogs of all listeners, and the most of one.
+    backlog_gauge: Gauge,
+    backlog_max: u32,
+    /// Connections of listeners that are open by Fast Open alone.
+    fast_open_gauge: Gauge,
+    /// Who competes for connections, listeners and half-open entries.
+    competition: [Competition; 3],
+    /// Of each context, all connections that count for it.
+    member_links: Links,
+    /// Who gives way when a pool is full.
+    orders: Orders,
+    /// Whether anybody gives way to those who want pages.
+    evicts_send: bool,
+    evicts_receive: bool,
+    /// Who is to be told of pools that are nearly full.
+    pressure: Pressure,
     /// Connections that may have something to send.
     wire_queue: Queue,
     wire_links: Links,
@@ -127,6 +169,8 @@ pub struct Firmware {
     news_links: Links,
     /// The same, with received data.
     data_links: Links,
+    work: Work,
+    processor: Processor,
 }
 
 impl Firmware {
@@ -138,33 +182,46 @@ impl Firmware {
         profile.validate()?;
         let limits = &profile.limits;
         let policy = &profile.policy;
-        let gauge = |name, policy: Refusal, n: u32| Gauge::new(name, policy.as_str(), n.into());
+        let bell = Bell::default();
+        let gauge = |pool: Pool| {
+            let gauge = Gauge::new(pool.name(), policy.of(pool).as_str(), pool.capacity(profile));
+            gauge.watched(pool.each(profile), &bell, pool as u32)
+        };
         let page_bytes = u64::from(limits.page_bytes);
         // A stream that begins within a page has one page less than its table.
         let whole = |pages: u32| u64::from(pages - 1) * page_bytes;
         let config =
             Config::new(&profile.tcp, whole(limits.connection_send_pages), whole(limits.connection_receive_pages));
+        let quota = &profile.quota;
+        let connections = if quota.connections == 0 { limits.connections } else { quota.connections };
+        let account = |name, pages| AccountPlan { count: limits.contexts, name, pages, connections };
         let send = Pages::new(
-            gauge("send-pages", policy.connections, limits.send_pages),
+            (gauge(Pool::SendPages), Pool::SendPages.reason()),
             limits.send_pages,
             limits.page_bytes,
             limits.connections,
             limits.connection_send_pages,
+            account("own-send-pages", quota.send_pages),
         );
         let receive = Pages::new(
-            gauge("receive-pages", policy.connections, limits.receive_pages),
+            (gauge(Pool::ReceivePages), Pool::ReceivePages.reason()),
             limits.receive_pages,
             limits.page_bytes,
             limits.connections,
             limits.connection_receive_pages,
+            account("own-receive-pages", quota.receive_pages),
         );
-        let records = Records::new(
-            gauge("transmit-records", Refusal::Deny, limits.transmit_records),
-            limits.transmit_records,
-            limits.connections,
-        );
+        let records = Records::new(gauge(Pool::TransmitRecords), limits.transmit_records, limits.connections);
         debug_assert!(limits.transmit_records >= limits.connections * RECORDS_RESERVED);
-        let store = Store { send, receive, records, counters: Counters::new(), config };
+        let store = Store {
+            send,
+            receive,
+            records,
+            ranges: gauge(Pool::OutOfOrderRanges),
+            counters: Counters::new(),
+            config,
+            steps: Steps::default(),
+        };
         let tcb = |slot| {
             let sender = Sender::new(Stream::new(slot));
             let receiver = Receiver::new(Stream::new(slot), limits.out_of_order_ranges);
@@ -173,46 +230,50 @@ impl Firmware {
         let nowhere = Endpoint::new([0, 0, 0, 0].into(), 0);
         let no_tuple = Tuple { local: nowhere, remote: nowhere };
         let timers = Timers::new(limits);
-        let tuples = limits.connections as usize + limits.half_open as usize + limits.time_wait as usize;
+        debug_assert!(u64::from(timers.count()) == Pool::Timers.capacity(profile));
         Ok(Self {
             epoch,
             keys: Keys::new(seed),
             policy: policy.clone(),
             store,
-            contexts: Slab::new(gauge("contexts", policy.contexts, limits.contexts), limits.contexts, |_| {
-                Context::vacant(limits.context_addresses)
+            contexts: Slab::new(gauge(Pool::Contexts), limits.contexts, |_| {
+                Context::vacant(limits.context_addresses, Holdings::new(limits, &profile.quota))
             }),
-            listeners: Slab::new(gauge("listeners", policy.listeners, limits.listeners), limits.listeners, |_| {
-                Listener::vacant()
-            }),
-            connections: Slab::new(
-                gauge("connections", policy.connections, limits.connections),
-                limits.connections,
-                tcb,
-            ),
-            half_open: Slab::new(gauge("half-open", policy.half_open, limits.half_open), limits.half_open, |_| {
-                HalfOpen::vacant(no_tuple)
-            }),
-            time_wait: Slab::new(Gauge::new("time-wait", "evict", limits.time_wait.into()), limits.time_wait, |_| {
+            listeners: Slab::new(gauge(Pool::Listeners), limits.listeners, |_| Listener::vacant()),
+            connections: Slab::new(gauge(Pool::Connections), limits.connections, tcb),
+            half_open: Slab::new(gauge(Pool::HalfOpen), limits.half_open, |_| HalfOpen::vacant()),
+            time_wait: Slab::new(gauge(Pool::TimeWait), limits.time_wait, |_| {
                 TimeWait::vacant(no_tuple, &config.settings)
             }),
             time_wait_order: Queue::EMPTY,
             time_wait_links: Links::new(limits.time_wait),
-            tuples: Table::new(tuples),
-            local_ends: Table::new(limits.listeners as usize),
-            wheel: Wheel::new(timers.count(), now),
+            tuples: Table::new(gauge(Pool::Tuples)),
+            local_ends: Table::new(Gauge::new("local-ends", "deny", limits.listeners.into())),
+            wheel: Wheel::new(gauge(Pool::Timers), now),
             timers,
-            cookies: Cookies::new(if profile.tcp.fast_open { profile.tcp.fast_open_servers } else { 0 }),
+            cookies: Cookies::new(gauge(Pool::FastOpenServers)),
+            addresses_gauge: gauge(Pool::ContextAddresses),
+            backlog_gauge: gauge(Pool::Backlog),
+            backlog_max: limits.backlog,
+            fast_open_gauge: gauge(Pool::FastOpenPending),
+            competition: [Competition::default(); 3],
+            member_links: Links::new(limits.connections),
+            orders: Orders::new(limits.connections, limits.half_open),
+            evicts_send: policy.send_pages == Refusal::Evict,
+            evicts_receive: policy.receive_pages == Refusal::Evict,
+            pressure: Pressure::new(gauge(Pool::Events), limits.events, bell.clone()),
             wire_queue: Queue::EMPTY,
             wire_links: Links::new(limits.connections),
-            segments: Ring::new(limits.replies),
-            segments_gauge: gauge("segments", Refusal::Deny, limits.replies),
+            segments: Ring::new(limits.segments),
+            segments_gauge: gauge(Pool::Segments),
             replies: Ring::new(limits.replies),
-            replies_gauge: gauge("replies", Refusal::Deny, limits.replies),
+            replies_gauge: gauge(Pool::Replies),
             guest_queue: Queue::EMPTY,
             guest_links: Links::new(limits.contexts),
             news_links: Links::new(limits.connections),
             data_links: Links::new(limits.connections),
+            work: Work::default(),
+            processor: Processor::new(limits.work_units_per_us, gauge(Pool::WireFifo)),
         })
     }
 
@@ -221,29 +282,48 @@ impl Firmware {
         self.epoch
     }
 
-    /// Every pool: capacity, use, high water, refusals.
+    /// Every pool, in the order of [`Pool::ALL`]: capacity, use, high water, refusals.
     pub fn limits(&self) -> impl Iterator<Item = LimitEntry<'static>> + '_ {
-        self.gauges().into_iter().map(Gauge::entry)
+        Pool::ALL.iter().map(|pool| self.gauge(*pool).entry())
     }
 
-    fn gauges(&self) -> [&Gauge; 10] {
-        [
-            &self.contexts.gauge,
-            &self.listeners.gauge,
-            &self.connections.gauge,
-            &self.half_open.gauge,
-            &self.time_wait.gauge,
-            &self.store.send.gauge,
-            &self.store.receive.gauge,
-            &self.store.records.gauge,
-            &self.segments_gauge,
-            &self.replies_gauge,
-        ]
+    fn gauge(&self, pool: Pool) -> &Gauge {
+        match pool {
+            Pool::Contexts => &self.contexts.gauge,
+            Pool::ContextAddresses => &self.addresses_gauge,
+            Pool::Connections => &self.connections.gauge,
+            Pool::Listeners => &self.listeners.gauge,
+            Pool::Backlog => &self.backlog_gauge,
+            Pool::HalfOpen => &self.half_open.gauge,
+            Pool::TimeWait => &self.time_wait.gauge,
+            Pool::SendPages => &self.store.send.gauge,
+            Pool::ReceivePages => &self.store.receive.gauge,
+            Pool::TransmitRecords => &self.store.records.gauge,
+            Pool::OutOfOrderRanges => &self.store.ranges,
+            Pool::Tuples => &self.tuples.gauge,
+            Pool::Timers => &self.wheel.gauge,
+            Pool::Segments => &self.segments_gauge,
+            Pool::Replies => &self.replies_gauge,
+            Pool::Events => &self.pressure.gauge,
+            Pool::FastOpenServers => &self.cookies.gauge,
+            Pool::FastOpenPending => &self.fast_open_gauge,
+            Pool::WireFifo => &self.processor.waiting,
+        }
     }
 
     /// Every counter.
     pub fn counters(&self) -> impl Iterator<Item = StatEntry<'static>> + '_ {
         self.store.counters.iter()
+    }
+
+    /// The name of every counter, and what it counts.
+    pub fn counter_texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        Counters::texts()
+    }
+
+    /// The hash of a 4-tuple under this card's key, which nobody can know: for tests of what the card does if somebody does.
+    pub fn tuple_hash(&self, local: Endpoint, remote: Endpoint) -> u64 {
+        self.keys.table.hash(&Tuple { local, remote }.words())
     }
 
     fn owner(&self, tuple: &Tuple) -> Option<Owner> {
@@ -253,15 +333,22 @@ impl Firmware {
                 *tuple
                     == match Owner::from_u32(value) {
                         Owner::Connection(slot) => self.connections[slot].tuple,
-                        Owner::HalfOpen(slot) => self.half_open[slot].tuple,
+                        Owner::HalfOpen(slot) => self.half_open_tuple(slot),
                         Owner::TimeWait(slot) => self.time_wait[slot].tuple,
                     }
             })
             .map(Owner::from_u32)
     }
 
+    /// Gives the 4-tuple to an owner. There must be a place: see [`Self::has_place`]. Who had it until now leaves one.
     fn own(&mut self, tuple: &Tuple, owner: Owner) {
-        self.tuples.insert(self.keys.table.hash(&tuple.words()), owner.to_u32());
+        let owned = self.tuples.insert(self.keys.table.hash(&tuple.words()), owner.to_u32());
+        debug_assert!(owned, "a 4-tuple without a place");
+    }
+
+    /// Whether the table has a place for a 4-tuple that nobody has: always, unless somebody knows the card's key.
+    fn has_place(&self, tuple: &Tuple) -> bool {
+        self.tuples.has_place(self.keys.table.hash(&tuple.words()))
     }
 
     fn disown(&mut self, tuple: &Tuple, owner: Owner) {
@@ -274,6 +361,9 @@ impl Firmware {
             self.enter_time_wait(slot, now);
         }
         self.account(slot);
+        let t = &mut self.connections[slot];
+        t.receive.count_ranges(&mut self.store.ranges);
+        self.note_progress(slot, now);
         let t = &mut self.connections[slot];
         if let Some(learned) = t.fast_open.take_learned() {
             self.cookies.learn(&t.tuple, learned, now);
@@ -291,6 +381,8 @@ impl Firmware {
         if t.is_over() {
             // It may still stand in a queue; whoever takes it from there finds nothing to do, or its successor's turn.
             t.free(&mut self.store);
+            self.discharge_connection(slot);
+            self.forget_progress(slot);
             for kind in Kind::ALL {
                 self.wheel.disarm(self.timers.connection(slot, kind));
             }
@@ -354,19 +446,39 @@ impl Firmware {
         entry.parked = true;
         let tuple = entry.tuple;
         self.disown(&tuple, Owner::TimeWait(slot));
+        // It neither runs out nor gives way meanwhile: the half-open entry knows its place.
+        self.time_wait_order.remove(&mut self.time_wait_links, slot);
+        self.wheel.disarm(self.timers.time_wait(slot));
     }
 
-    fn forget_half_open(&mut self, slot: Slot) {
-        let HalfOpen { tuple, listener, time_wait, .. } = self.half_open[slot];
-        if let Some(before) = self.time_wait.find(time_wait) {
-            // The SYN was an old duplicate: back to TIME-WAIT (RFC 9293, 3.6.1, MAY-2, condition 2).
-            self.time_wait[before].parked = false;
-            self.own(&tuple, Owner::TimeWait(before));
-        }
+    /// The SYN was an old duplicate: back to TIME-WAIT, whose time begins anew (RFC 9293, 3.6.1, MAY-2, condition 2).
+    fn unpark_time_wait(&mut self, slot: Slot, now: Instant) {
+        let entry = &mut self.time_wait[slot];
+        entry.parked = false;
+        let tuple = entry.tuple;
+        self.own(&tuple, Owner::TimeWait(slot));
+        self.time_wait_order.push(&mut self.time_wait_links, slot);
+        self.wheel.arm(self.timers.time_wait(slot), now + self.store.config.time_wait);
+    }
+
+    /// Frees an entry; gives the TIME-WAIT entry that it would have taken over, still parked.
+    fn free_half_open(&mut self, slot: Slot) -> Option<Slot> {
+        let tuple = self.half_open_tuple(slot);
+        let entry = self.half_open[slot];
         self.disown(&tuple, Owner::HalfOpen(slot));
-        self.listeners[listener].half_open -= 1;
+        self.listeners[entry.listener()].half_open -= 1;
+        self.discharge(self.listeners[entry.listener()].context, Metered::HalfOpen);
+        self.orders.half_open_ended(slot);
         self.wheel.disarm(self.timers.half_open(slot));
         self.half_open.give(slot);
+        entry.time_wait()
+    }
+
+    /// An entry comes to nothing.
+    fn forget_half_open(&mut self, slot: Slot, now: Instant) {
+        if let Some(before) = self.free_half_open(slot) {
+            self.unpark_time_wait(before, now);
+        }
     }
 
     /// Queues a segment that no block sends.
@@ -375,7 +487,7 @@ impl Firmware {
             let taken = self.segments_gauge.take(1);
             debug_assert!(taken);
         } else {
-            self.segments_gauge.refuse(Reason::Replies);
+            self.segments_gauge.refuse(Reason::Segments);
         }
     }
 }

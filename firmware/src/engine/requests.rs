@@ -9,18 +9,20 @@ use toe_abi::{
     Action, Addresses, Caps, Connect, ConnectResult, ETHERTYPE, Error, FRAME_BYTES_MAX, FirmwareEvent, FrameError,
     FrameHeader, GetOption, Hello, Listen, ListenResult, Mac, Message, Noticed, OptionResult, ParseError, Parsed,
     Reason, ReceiveCredit, Released, Send, SetOption, Shutdown, Taken, Unlistened, Urgent, VERSION, flags,
+    listen_policy,
 };
 
 use crate::counters::Counter;
 use crate::engine::events::{Body, Reply};
 use crate::engine::listener::Listener;
-use crate::engine::{Firmware, Owner, Verdict};
+use crate::engine::{Call, Firmware, Owner, Verdict};
 use crate::profile::Refusal;
 use crate::seq::Position;
 use crate::store::slab::Slot;
 use crate::tcp::calls::Sent;
 use crate::tcp::ecn::EcnPolicy;
 use crate::tcp::fast_open::FastOpen;
+use crate::tcp::half_open::clock;
 use crate::tcp::tcb::{Due, Guest, Link, Tuple};
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Ethernet;
@@ -43,6 +45,12 @@ struct From {
 impl Firmware {
     /// Takes a frame from the guest, Ethernet header first.
     pub fn handle_guest(&mut self, now: Instant, frame: &[u8]) -> Verdict {
+        let verdict = self.guest_frame(now, frame);
+        self.worked(Call::HandleGuest, true, now);
+        verdict
+    }
+
+    fn guest_frame(&mut self, now: Instant, frame: &[u8]) -> Verdict {
         self.store.counters.add(Counter::GuestIn);
         let Some((ethernet, _)) = Ethernet::split(frame) else {
             self.store.counters.add(Counter::GuestDropRunt);
@@ -92,6 +100,7 @@ impl Firmware {
     /// A frame that names no context: only HELLO makes sense.
     fn first_contact(&mut self, parsed: &Parsed<'_>, from: From, now: Instant) {
         for message in parsed.messages.clone() {
+            self.store.steps.one();
             match message {
                 Ok(Message::Hello(hello)) => {
                     self.store.counters.add(Counter::ChannelMessages);
@@ -108,6 +117,7 @@ impl Firmware {
 
     fn messages(&mut self, context: Slot, from: From, parsed: &Parsed<'_>, now: Instant) {
         for message in parsed.messages.clone() {
+            self.store.steps.one();
             match message {
                 Ok(message) => {
                     self.store.counters.add(Counter::ChannelMessages);
@@ -141,18 +151,20 @@ impl Firmware {
         match message {
             Message::Hello(m) => self.hello(from, &m, now),
             Message::Addresses(m, tail) => self.addresses(context, from, kind, &m, tail),
+            Message::Process(m, name) => self.process(context, m, name),
             Message::Connect(m) => self.connect(context, from, &m, now),
-            Message::Listen(m) => self.listen(context, from, &m),
+            Message::Listen(m) => self.listen(context, from, &m, now),
             Message::Unlisten(m) => {
                 if let Some(slot) = self.listener_of(context, m.listener) {
                     self.contexts[context].listeners -= 1;
-                    self.close_listener(slot);
+                    self.close_listener(slot, now);
                 }
                 self.reply(from, Message::Unlistened(Unlistened { listener: m.listener }));
             }
             Message::Taken(Taken { listener, taken }) => match self.listener_of(context, listener) {
                 Some(slot) if taken <= self.listeners[slot].accepted => {
                     let listener = &mut self.listeners[slot];
+                    self.backlog_gauge.give(taken.saturating_sub(listener.taken));
                     listener.taken = listener.taken.max(taken);
                 }
                 Some(_) => {
@@ -226,6 +238,7 @@ impl Firmware {
             },
             Message::Limits(m) => self.push_reply(from, Body::Limits { cookie: m.cookie, first: m.first }),
             Message::Stat(m) => self.push_reply(from, Body::Stat { cookie: m.cookie, first: m.first }),
+            Message::Sockets(m) => self.push_reply(from, Body::Sockets { cookie: m.cookie, after: m.after }),
             Message::Bye(_)
             | Message::Caps(_)
             | Message::ConnectResult(_)
@@ -240,9 +253,11 @@ impl Firmware {
             | Message::InfoResult(_)
             | Message::Error(_)
             | Message::FirmwareEvent(_)
+            | Message::ResourceEvent(_)
             | Message::Received(..)
             | Message::LimitsResult(..)
-            | Message::StatResult(..) => {
+            | Message::StatResult(..)
+            | Message::SocketsResult(..) => {
                 self.store.counters.add(Counter::ChannelUnknownMessage);
                 self.error(from, kind, 0, 0, Reason::UnknownMessage);
             }
@@ -258,11 +273,15 @@ impl Firmware {
             None => match self.contexts.take() {
                 Some(id) => {
                     self.contexts[id.slot].open(from.key);
+                    self.store.send.begin_account(id.slot);
+                    self.store.receive.begin_account(id.slot);
                     id.slot
                 }
                 None => {
                     self.contexts.gauge.refuse(Reason::Contexts);
-                    return self.error(from, Message::Hello(*m).kind(), 0, 0, Reason::Contexts);
+                    let (kind, reason) = (Message::Hello(*m).kind(), Reason::Contexts as u32);
+                    let denied = u16::from(self.policy.contexts == Refusal::Deny);
+                    return self.reply(from, Message::Error(Error { cookie: 0, object: 0, reason, kind, denied }));
                 }
             },
         };
@@ -294,13 +313,19 @@ impl Firmware {
     }
 
     fn addresses(&mut self, context: Slot, from: From, kind: u16, m: &Addresses, tail: &[u8]) {
+        self.store.steps.add(tail.len() as u64 / 16);
         let addresses = tail.chunks_exact(16).map(|b| {
             let mut octets = [0; 16];
             octets.copy_from_slice(b);
             IpAddr::from(octets).to_canonical()
         });
-        if !self.contexts[context].set_addresses(addresses) {
-            self.contexts.gauge.refuse(Reason::Addresses);
+        let before = self.contexts[context].address_count();
+        if self.contexts[context].set_addresses(addresses) {
+            self.addresses_gauge.give(before);
+            let taken = self.addresses_gauge.take(self.contexts[context].address_count());
+            debug_assert!(taken, "each context's part is its own");
+        } else {
+            self.addresses_gauge.refuse(Reason::Addresses);
             self.error(from, kind, m.cookie, 0, Reason::Addresses);
         }
     }
@@ -323,7 +348,9 @@ impl Firmware {
                     ..refused(Reason::None, Action::Deny)
                 }
             }
-            Err(reason @ Reason::Connections) => refused(reason, action(self.policy.connections)),
+            Err(reason @ (Reason::Connections | Reason::Quota | Reason::FairShare)) => {
+                refused(reason, action(self.policy.connections))
+            }
             Err(reason) => refused(reason, Action::Deny),
         };
         self.reply(from, Message::ConnectResult(result));
@@ -348,8 +375,8 @@ impl Firmware {
         if m.next_hop.is_group() || m.next_hop == Mac::default() {
             return Err(Reason::NextHopInvalid);
         }
-        let mut iss = Position::initial(self.initial_sequence_number(&tuple, now));
-        match self.owner(&tuple) {
+        let mut iss = Position::initial(self.initial_sequence_number(&tuple, clock(now)));
+        let before = match self.owner(&tuple) {
             Some(Owner::Connection(slot)) => {
                 let guest = &self.connections[slot].guest;
                 let again = guest.context == Some(context) && guest.listener == 0 && guest.cookie == m.cookie;
@@ -358,22 +385,25 @@ impl Firmware {
             Some(Owner::HalfOpen(_)) => return Err(Reason::AddressInUse),
             // The kernel that chose the port does not know of our TIME-WAIT. A sequence number beyond the old ones makes
             // it safe (RFC 9293, 3.4.3).
-            Some(Owner::TimeWait(slot)) if self.connections.gauge.free() > 0 => {
-                //= docs/specs/rfc9293.txt#section-3.6.1
-                //# However, it MAY accept a new SYN from the remote TCP endpoint to reopen the connection directly
-                //# from TIME-WAIT state (MAY-2), if it: (1) assigns its initial sequence number for the new
-                //# connection to be larger than the largest sequence number it used on the previous connection
-                //# incarnation, and (2) returns to TIME-WAIT state if the SYN turns out to be an old duplicate.
-                iss = Position::initial(self.time_wait[slot].next_iss(iss.seq()));
-                self.store.counters.add(Counter::TcpTimeWaitReused);
-                self.forget_time_wait(slot);
-            }
-            Some(Owner::TimeWait(_)) | None => {}
-        }
-        let Some(id) = self.connections.take() else {
-            self.connections.gauge.refuse(Reason::Connections);
-            return Err(Reason::Connections);
+            Some(Owner::TimeWait(slot)) => Some(slot),
+            None => None,
         };
+        // Who finds its 4-tuple in TIME-WAIT has a place.
+        if before.is_none() && !self.has_place(&tuple) {
+            self.tuples.gauge.refuse(Reason::Connections);
+            return Err(Reason::Connections);
+        }
+        let id = self.take_connection(context, None, now)?;
+        if let Some(slot) = before {
+            //= docs/specs/rfc9293.txt#section-3.6.1
+            //# However, it MAY accept a new SYN from the remote TCP endpoint to reopen the connection directly
+            //# from TIME-WAIT state (MAY-2), if it: (1) assigns its initial sequence number for the new
+            //# connection to be larger than the largest sequence number it used on the previous connection
+            //# incarnation, and (2) returns to TIME-WAIT state if the SYN turns out to be an old duplicate.
+            iss = Position::initial(self.time_wait[slot].next_iss(iss.seq()));
+            self.store.counters.add(Counter::TcpTimeWaitReused);
+            self.forget_time_wait(slot);
+        }
         let link = Link { local: self.contexts[context].mac, remote: m.next_hop };
         let t = &mut self.connections[id.slot];
         t.begin(tuple, link, m.mtu, &self.store, now);
@@ -400,8 +430,8 @@ impl Firmware {
         Ok(id.slot)
     }
 
-    fn listen(&mut self, context: Slot, from: From, m: &Listen) {
-        let result = self.open_listener(context, m);
+    fn listen(&mut self, context: Slot, from: From, m: &Listen, now: Instant) {
+        let result = self.open_listener(context, m, now);
         let refused = |reason: Reason, action: Action| ListenResult {
             cookie: m.cookie,
             listener: 0,
@@ -410,7 +440,9 @@ impl Firmware {
         };
         let result = match result {
             Ok(listener) => ListenResult { listener, ..refused(Reason::None, Action::Deny) },
-            Err(reason @ Reason::Listeners) => refused(reason, action(self.policy.listeners)),
+            Err(reason @ (Reason::Listeners | Reason::Quota | Reason::FairShare)) => {
+                refused(reason, action(self.policy.listeners))
+            }
             Err(reason) => refused(reason, Action::Deny),
         };
         self.reply(from, Message::ListenResult(result));
@@ -424,7 +456,7 @@ impl Firmware {
     //= docs/specs/rfc9293.txt#section-3.9.1.1
     //# The optional "local IP address" parameter MUST be supported to allow the specification of the local IP
     //# address (MUST-43).
-    fn open_listener(&mut self, context: Slot, m: &Listen) -> Result<u64, Reason> {
+    fn open_listener(&mut self, context: Slot, m: &Listen, now: Instant) -> Result<u64, Reason> {
         if m.local.port == 0 || !(m.local.ip.is_unspecified() || ip::is_unicast(m.local.ip)) {
             return Err(Reason::AddressInvalid);
         }
@@ -436,15 +468,17 @@ impl Firmware {
             let again = listener.context == context && listener.cookie == m.cookie;
             return if again { Ok(self.listeners.id(slot)) } else { Err(Reason::AddressInUse) };
         }
-        let Some(id) = self.listeners.take() else {
+        if !self.has_place_to_listen(&m.local) {
             self.listeners.gauge.refuse(Reason::Listeners);
             return Err(Reason::Listeners);
-        };
+        }
+        let id = self.take_listener(context, now)?;
         self.listeners[id.slot] = Listener {
             context,
             cookie: m.cookie,
             local: m.local,
-            backlog: m.backlog,
+            backlog: m.backlog.min(self.backlog_max),
+            policy: own_policy(m.policy),
             nodelay: m.flags & flags::NODELAY != 0,
             fast_open: m.flags & flags::FAST_OPEN != 0,
             receive_limit: m.receive_limit,
@@ -519,7 +553,7 @@ impl Firmware {
     }
 
     fn error(&mut self, from: From, kind: u16, cookie: u64, object: u64, reason: Reason) {
-        self.reply(from, Message::Error(Error { cookie, object, reason: reason as u32, kind }));
+        self.reply(from, Message::Error(Error { cookie, object, reason: reason as u32, kind, denied: 0 }));
     }
 
     fn reply(&mut self, from: From, message: Message<'static>) {
@@ -528,7 +562,11 @@ impl Firmware {
 
     fn push_reply(&mut self, from: From, body: Body) {
         let From { mac, key, context } = from;
-        if self.replies.push(Reply { mac, key, context, body }) {
+        self.queue_reply(Reply { mac, key, context, body });
+    }
+
+    pub(super) fn queue_reply(&mut self, reply: Reply) {
+        if self.replies.push(reply) {
             let taken = self.replies_gauge.take(1);
             debug_assert!(taken);
         } else {
@@ -538,9 +576,19 @@ impl Firmware {
     }
 }
 
+/// What LISTEN says of SYNs for which there is no room; `None`: what the card says.
+fn own_policy(said: u32) -> Option<Refusal> {
+    match said {
+        listen_policy::DENY => Some(Refusal::Deny),
+        listen_policy::FALLBACK => Some(Refusal::Fallback),
+        listen_policy::EVICT => Some(Refusal::Evict),
+        _ => None,
+    }
+}
+
 fn action(policy: Refusal) -> Action {
     match policy {
-        Refusal::Deny => Action::Deny,
+        Refusal::Deny | Refusal::Evict => Action::Deny,
         Refusal::Fallback => Action::Fallback,
     }
 }

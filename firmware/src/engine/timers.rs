@@ -1,7 +1,7 @@
 //! The timers of all objects, numbered, and what happens when one fires.
 
 use crate::counters::Counter;
-use crate::engine::Firmware;
+use crate::engine::{Call, Firmware};
 use crate::profile::Limits;
 use crate::store::slab::Slot;
 use crate::store::wheel::Timer;
@@ -77,11 +77,16 @@ impl Timers {
 impl Firmware {
     /// When `handle_timeout` wants to be called next. May change with every other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wheel.next()
+        [self.wheel.next(), self.processor.next()].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.run_timers(now);
+        self.worked(Call::HandleTimeout, false, now);
+    }
+
+    fn run_timers(&mut self, now: Instant) {
         while let Some(timer) = self.wheel.pop(now) {
             match self.timers.whose(timer) {
                 Whose::Connection(slot, kind) => {
@@ -96,25 +101,20 @@ impl Firmware {
     }
 
     fn half_open_timeout(&mut self, slot: Slot, now: Instant) {
-        if self.half_open[slot].transmissions > self.store.config.syn_ack_retries {
+        if self.half_open[slot].retries() >= self.store.config.syn_ack_retries {
             self.store.counters.add(Counter::TcpHalfOpenTimedOut);
-            self.forget_half_open(slot);
+            self.forget_half_open(slot, now);
         } else {
+            self.store.counters.add(Counter::TcpRetransmits);
+            self.half_open[slot].send_again();
             self.send_syn_ack(slot, now);
         }
     }
 
     /// Sends a SYN-ACK, the first or again, and waits twice as long as the last time.
     pub(super) fn send_syn_ack(&mut self, slot: Slot, now: Instant) {
-        let entry = &mut self.half_open[slot];
-        if entry.transmissions == 0 {
-            entry.sent_at = now;
-        } else {
-            self.store.counters.add(Counter::TcpRetransmits);
-        }
-        let wait = SYN_ACK_TIMEOUT.backed_off(entry.transmissions, self.store.config.rto_max);
-        entry.transmissions += 1;
-        let headers = entry.syn_ack(&self.store.config, now);
+        let wait = SYN_ACK_TIMEOUT.backed_off(self.half_open[slot].retries(), self.store.config.rto_max);
+        let headers = self.opening(slot, now).syn_ack(&self.store.config, now);
         self.wheel.arm(self.timers.half_open(slot), now + wait);
         self.send_segment(headers);
     }

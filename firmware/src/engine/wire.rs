@@ -3,7 +3,7 @@
 use toe_abi::ETHERTYPE;
 
 use crate::counters::Counter;
-use crate::engine::{Checksum, Firmware, Owner, Verdict};
+use crate::engine::{Call, Checksum, Firmware, Owner, Verdict};
 use crate::seq::Seq;
 use crate::store::slab::Slot;
 use crate::tcp::arrives::{self, Reply};
@@ -23,6 +23,19 @@ use toe_abi::Endpoint;
 impl Firmware {
     /// Takes a frame from the wire, Ethernet header first. It may be longer than an MTU (merged segments).
     pub fn handle_wire(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
+        match self.admit_frame(now) {
+            Ok(()) => self.take_frame(now, frame, checksum),
+            Err(verdict) => verdict,
+        }
+    }
+
+    pub(super) fn take_frame(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
+        let verdict = self.wire_frame(now, frame, checksum);
+        self.worked(Call::HandleWire, true, now);
+        verdict
+    }
+
+    fn wire_frame(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
         self.store.counters.add(Counter::WireIn);
         let Some((ethernet, packet)) = Ethernet::split(frame) else {
             return self.drop_from_wire(Counter::WireDropRunt);
@@ -77,7 +90,7 @@ impl Firmware {
         if located.fragment {
             return Err(Counter::WireDropFragment);
         }
-        let segment = Segment::parse(located.tcp).map_err(|malformed| match malformed {
+        let segment = Segment::parse(located.tcp, &self.store.steps).map_err(|malformed| match malformed {
             Malformed::Truncated => Counter::WireDropMalformed,
             Malformed::DataOffset => Counter::WireDropDataOffset,
         })?;
@@ -121,10 +134,13 @@ impl Firmware {
             return self.pass_from_wire();
         };
         let syn = segment.flags.has(Flags::SYN) && segment.flags.0 & (Flags::ACK | Flags::RST | Flags::FIN).0 == 0;
-        if !syn {
-            return self.pass_from_wire();
+        if syn {
+            return self.listen_syn(listener, ethernet, tuple, &segment, None, now);
         }
-        self.listen_syn(listener, ethernet, tuple, &segment, None, now)
+        match self.cookie_ack(listener, ethernet, &tuple, &segment, now) {
+            Some(verdict) => verdict,
+            None => self.pass_from_wire(),
+        }
     }
 
     fn owned(
@@ -140,6 +156,11 @@ impl Firmware {
             Owner::Connection(slot) => self.at_connection(slot, segment, now),
             Owner::HalfOpen(slot) => self.at_half_open(slot, segment, now),
             Owner::TimeWait(slot) => {
+                if let Some(listener) = self.listener_for(&tuple.local)
+                    && let Some(verdict) = self.cookie_ack(listener, ethernet, tuple, segment, now)
+                {
+                    return verdict;
+                }
                 if self.at_time_wait(slot, segment, now) {
                     if let Some(listener) = self.listener_for(&tuple.local) {
                         return self.listen_syn(listener, ethernet, *tuple, segment, Some(slot), now);
@@ -152,7 +173,7 @@ impl Firmware {
         self.take_from_wire()
     }
 
-    fn at_connection(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
+    pub(super) fn at_connection(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
         let t = &mut self.connections[slot];
         let (tuple, link) = (t.tuple, t.link);
         let reply = arrives::segment_arrives(t, &mut self.store, segment, now);
@@ -166,35 +187,32 @@ impl Firmware {
     }
 
     fn at_half_open(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
-        let entry = &mut self.half_open[slot];
-        match entry.arrives(segment) {
+        let opening = self.opening(slot, now);
+        match opening.arrives(segment) {
             half_open::Outcome::Ignore => {}
             half_open::Outcome::SynAck => {
                 // RFC 3168, 6.1.1: a SYN that comes again without asking for ECN asks no more.
-                self.half_open[slot].agreed.ecn &= ecn::is_setup_syn(segment.flags);
-                let entry = &self.half_open[slot];
-                let headers = entry.syn_ack(&self.store.config, now);
+                if !ecn::is_setup_syn(segment.flags) {
+                    self.half_open[slot].without_ecn();
+                }
+                let headers = self.opening(slot, now).syn_ack(&self.store.config, now);
                 self.send_segment(headers);
             }
-            half_open::Outcome::Challenge if entry.challenges_left == 0 => {
+            half_open::Outcome::Challenge if !self.half_open[slot].may_challenge() => {
                 self.store.counters.add(Counter::TcpChallengeLimited);
             }
             half_open::Outcome::Challenge => {
-                entry.challenges_left -= 1;
                 self.store.counters.add(Counter::TcpChallengeAcks);
-                let headers = entry.challenge(&self.store.config, now);
+                let headers = opening.challenge(&self.store.config, now);
                 self.send_segment(headers);
             }
-            half_open::Outcome::Reset => {
-                let (tuple, link) = (entry.tuple, entry.link);
-                self.send_reset(&tuple, link, segment);
-            }
+            half_open::Outcome::Reset => self.send_reset(&opening.tuple, opening.link, segment),
             half_open::Outcome::Forget => {
                 self.store.counters.add(Counter::TcpHalfOpenReset);
-                self.forget_half_open(slot);
+                self.forget_half_open(slot, now);
             }
             half_open::Outcome::Establish => {
-                if let Some(connection) = self.establish(slot, None, now) {
+                if let Some(connection) = self.complete(slot, &opening, now) {
                     self.at_connection(connection, segment, now);
                 }
             }
@@ -241,7 +259,8 @@ impl Firmware {
         self.send_segment(headers);
     }
 
-    /// RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 microseconds.
+    /// RFC 6528: ISN = M + F(localip, localport, remoteip, remoteport, secretkey), M a clock of 4 microseconds
+    /// ([`half_open::clock`]).
     //= docs/specs/rfc6528.txt#section-3
     //# ISN = M + F(localip, localport, remoteip, remoteport, secretkey)
     //= docs/specs/rfc9293.txt#section-3.4.1
@@ -255,8 +274,8 @@ impl Firmware {
     //= docs/specs/rfc9293.txt#section-3.4.1
     //# F() MUST NOT be computable from the outside (MUST-9), or an attacker could still guess at sequence numbers
     //# from the ISN used for some other connection.
-    pub(super) fn initial_sequence_number(&self, tuple: &Tuple, now: Instant) -> Seq {
-        Seq(((now.as_us() / 4) as u32).wrapping_add(self.keys.sequence.hash(&tuple.words()) as u32))
+    pub(super) fn initial_sequence_number(&self, tuple: &Tuple, clock: u32) -> Seq {
+        Seq(clock.wrapping_add(self.keys.sequence.hash(&tuple.words()) as u32))
     }
 
     pub(super) fn pass_from_wire(&mut self) -> Verdict {
@@ -277,13 +296,21 @@ impl Firmware {
     /// The next frame for the wire, with its checksums complete, into `buffer`, which must have room for a whole
     /// frame (65,549 bytes); its length. To be called until `None`, or as long as the wire takes frames.
     pub fn poll_wire(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        let length = self.next_wire_frame(now, buffer);
+        self.worked(Call::PollWire, length.is_some(), now);
+        length
+    }
+
+    fn next_wire_frame(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         if let Some(headers) = self.segments.pop() {
             self.segments_gauge.give(1);
             self.store.counters.add(Counter::TcpSegmentsOut);
             self.store.counters.add(Counter::WireOut);
             return Some(headers.write(buffer, 0, |_| ()));
         }
+        self.feed(now);
         while let Some(slot) = self.wire_queue.pop(&mut self.wire_links) {
+            self.store.steps.one();
             let t = &mut self.connections[slot];
             let Some(segment) = output::next_segment(t, &mut self.store, now) else {
                 continue;

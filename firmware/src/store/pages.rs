@@ -8,14 +8,25 @@
 //! peer), the pages behind it are *granted*. Each stream has [`PAGES_RESERVED`] pages for itself, the rest is first
 //! come, first served. So storing within the grant cannot fail, and what fails is visible as a smaller window.
 //!
+//! Each stream is on an *account*: its context's, or the one of nobody. An account has its own most of the shared pages,
+//! and while one that has less than its fair share (all shared pages, divided by the accounts that hold any) waits,
+//! those that have theirs get no more. A stream that was not granted all that it wanted waits in a queue, and is
+//! named by [`Pages::next_hungry`] when there are pages again: those of accounts below their share first, then the others,
+//! in the order in which they came; one that waits for its own account, when that gives some back.
+//!
 //! TCP sees only [`Stream`]; where the bytes lie is known to this module alone.
 
+use toe_abi::{LimitEntry, Reason};
+
 use super::gauge::Gauge;
+use super::queue::{Links, Queue};
 use crate::profile::PAGES_RESERVED;
 use crate::seq::Position;
+use crate::work::Steps;
 
+/// A page's number, from one on: a table at rest is all zeros, which costs no memory before it is used.
 type Page = u32;
-const NONE: Page = Page::MAX;
+const NONE: Page = 0;
 
 /// The pages of all streams of one direction.
 #[derive(Debug)]
@@ -31,6 +42,57 @@ pub struct Pages {
     pub gauge: Gauge,
     /// Pages that may be granted beyond the reserved ones.
     shared_free: u64,
+    /// All of those.
+    shared: u64,
+    /// The reason of a refusal when they are used up.
+    full: Reason,
+    accounts: Box<[Account]>,
+    /// Accounts that hold some.
+    active: u64,
+    /// The most shared pages of one account.
+    account_max: u64,
+    /// Streams that want more, of accounts that have less than their share; and the others.
+    poor: Queue,
+    rich: Queue,
+    links: Links,
+    /// Which queue a stream is in.
+    waits: Box<[Waits]>,
+    /// Two steps for every page that is taken, one of them for when it is given back, and one whenever it is touched.
+    pub steps: Steps,
+}
+
+/// What one context holds of a pool; its pages and, of them, the shared ones.
+#[derive(Debug)]
+struct Account {
+    gauge: Gauge,
+    shared: u64,
+    /// Streams that wait for it to have less.
+    waiting: Queue,
+}
+
+/// Whose pages a stream's are: a context's place, or [`Pages::nobody`].
+pub type AccountNumber = u32;
+
+/// Where a stream stands that wants more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Waits {
+    Not,
+    Poor,
+    Rich,
+    Account,
+}
+
+/// What one account can have of a pool, and how it is published.
+#[derive(Clone, Copy, Debug)]
+pub struct AccountPlan {
+    /// So many accounts, beside the one of nobody.
+    pub count: u32,
+    /// Its name.
+    pub name: &'static str,
+    /// The most pages of one, reserved ones included; zero for the whole pool.
+    pub pages: u32,
+    /// So many connections of one have their reserve.
+    pub connections: u32,
 }
 
 /// One direction's window over the pool. Which one of the pool's tables is its own is fixed at boot.
@@ -41,24 +103,51 @@ pub struct Stream {
     start: Position,
     /// First position behind what is granted.
     limit: Position,
+    account: AccountNumber,
     open: bool,
 }
 
 impl Pages {
     /// `count` pages of `page_bytes` (a power of two) for `streams` streams of at most `stream_pages` each (a power
     /// of two).
-    pub fn new(gauge: Gauge, count: u32, page_bytes: u32, streams: u32, stream_pages: u32) -> Self {
+    pub fn new(
+        (gauge, full): (Gauge, Reason),
+        count: u32,
+        page_bytes: u32,
+        streams: u32,
+        stream_pages: u32,
+        plan: AccountPlan,
+    ) -> Self {
+        let shared = u64::from(count) - u64::from(streams) * u64::from(PAGES_RESERVED);
+        let quota = if plan.pages == 0 { count } else { plan.pages };
+        let account = |capacity: u32| Account {
+            gauge: Gauge::new(plan.name, "deny", capacity.into()),
+            shared: 0,
+            waiting: Queue::EMPTY,
+        };
+        let reserve = u64::from(plan.connections) * u64::from(PAGES_RESERVED);
+        let account_max = if plan.pages == 0 { shared } else { shared.min(u64::from(quota) - reserve) };
         // A window of n pages that begins within a page touches n + 1 of them.
         let table_len = stream_pages as usize * 2;
         Self {
             bytes: vec![0; count as usize * page_bytes as usize].into(),
-            free: (0..count).rev().collect(),
+            free: (1..=count).rev().collect(),
             free_count: count as usize,
             tables: vec![NONE; streams as usize * table_len].into(),
             table_len,
             page_bits: page_bytes.trailing_zeros(),
             gauge,
-            shared_free: u64::from(count) - u64::from(streams) * u64::from(PAGES_RESERVED),
+            shared_free: shared,
+            shared,
+            full,
+            accounts: (0..plan.count).map(|_| account(quota)).chain([account(count)]).collect(),
+            active: 0,
+            account_max,
+            poor: Queue::EMPTY,
+            rich: Queue::EMPTY,
+            links: Links::new(streams),
+            waits: vec![Waits::Not; streams as usize].into(),
+            steps: Steps::default(),
         }
     }
 
@@ -80,31 +169,209 @@ impl Pages {
         &mut self.tables[stream.table as usize * self.table_len + (number as usize & (self.table_len - 1))]
     }
 
+    fn forget(&mut self, stream: &Stream, number: u64) {
+        let page = std::mem::replace(self.entry(stream, number), NONE);
+        if page != NONE {
+            self.free[self.free_count] = page;
+            self.free_count += 1;
+        }
+    }
+
     fn span(&self, start: Position, limit: Position) -> u64 {
         if limit <= start { 0 } else { self.number(limit.back(1)) - self.number(start) + 1 }
     }
 
-    fn take_shared(&mut self, before: u64, after: u64) -> u64 {
+    /// Takes what can be had for a stream that has `before` pages and wants `after`; how many it has then.
+    fn take_shared(&mut self, stream: &Stream, before: u64, after: u64) -> u64 {
         let reserved = u64::from(PAGES_RESERVED);
         let wanted = after.max(reserved) - before.max(reserved);
-        let got = wanted.min(self.shared_free);
-        self.shared_free -= got;
+        if wanted == 0 {
+            return before.max(reserved);
+        }
+        let share = self.fair_share();
+        let nobody = self.nobody();
+        let account = &mut self.accounts[stream.account as usize];
+        let poor = account.shared < share;
+        // The tightest of the three bounds, and its name.
+        let most = if stream.account == nobody { self.shared } else { self.account_max };
+        let own = most - account.shared;
+        let fair = if self.poor.is_empty() { u64::MAX } else { share.saturating_sub(account.shared) };
+        let (bound, reason, waits) = [
+            (self.shared_free, self.full, if poor { Waits::Poor } else { Waits::Rich }),
+            (own, Reason::Quota, Waits::Account),
+            (fair, Reason::FairShare, Waits::Rich),
+        ]
+        .into_iter()
+        .min_by_key(|(bound, ..)| *bound)
+        .unwrap_or((0, self.full, Waits::Rich));
+        let got = wanted.min(bound);
+        if got > 0 {
+            self.shared_free -= got;
+            account.shared += got;
+            let taken = self.gauge.take(got) && account.gauge.take(got);
+            debug_assert!(taken);
+        }
+        if got < wanted {
+            self.gauge.refuse(reason);
+            account.gauge.refuse(reason);
+            self.wait(stream, waits);
+        } else {
+            self.wait(stream, Waits::Not);
+        }
         before.max(reserved) + got
+    }
+
+    /// Gives shared pages back.
+    fn give_shared(&mut self, account: AccountNumber, pages: u64) {
+        if pages == 0 {
+            return;
+        }
+        self.shared_free += pages;
+        self.gauge.give(pages);
+        let account = &mut self.accounts[account as usize];
+        account.shared -= pages;
+        account.gauge.give(pages);
+        // Who waited for the account waits for the pool from here on: one for each time that it gives something back.
+        if let Some(table) = account.waiting.pop(&mut self.links) {
+            self.waits[table as usize] = Waits::Rich;
+            self.rich.push(&mut self.links, table);
+        }
+    }
+
+    /// Puts a stream into the queue where it belongs; one that stands in it keeps its place.
+    fn wait(&mut self, stream: &Stream, waits: Waits) {
+        let table = stream.table;
+        let before = std::mem::replace(&mut self.waits[table as usize], waits);
+        if before == waits {
+            return;
+        }
+        if let Some((queue, links)) = self.queue(before, stream.account) {
+            queue.remove(links, table);
+        }
+        if let Some((queue, links)) = self.queue(waits, stream.account) {
+            queue.push(links, table);
+        }
+    }
+
+    fn queue(&mut self, waits: Waits, account: AccountNumber) -> Option<(&mut Queue, &mut Links)> {
+        let queue = match waits {
+            Waits::Not => return None,
+            Waits::Poor => &mut self.poor,
+            Waits::Rich => &mut self.rich,
+            Waits::Account => &mut self.accounts[account as usize].waiting,
+        };
+        Some((queue, &mut self.links))
+    }
+
+    /// Shared pages for each account if all that hold some had as many.
+    fn fair_share(&self) -> u64 {
+        self.shared / self.active.max(1)
+    }
+
+    /// The account of streams whose context is gone.
+    pub fn nobody(&self) -> AccountNumber {
+        self.accounts.len() as u32 - 1
+    }
+
+    /// Whether somebody waits for pages and there are none.
+    pub fn is_starved(&self) -> bool {
+        self.shared_free == 0 && !(self.poor.is_empty() && self.rich.is_empty())
+    }
+
+    /// The first stream that waits, other than this one; of no more than two that are looked at.
+    pub fn first_waiting(&self, other_than: u32) -> Option<u32> {
+        let queue = if self.poor.is_empty() { &self.rich } else { &self.poor };
+        let first = queue.first()?;
+        if first == other_than { queue.behind(&self.links, first) } else { Some(first) }
+    }
+
+    /// The next stream that wants more pages than it was granted, if there are some; it leaves the queue.
+    pub fn next_hungry(&mut self) -> Option<u32> {
+        if self.shared_free == 0 {
+            return None;
+        }
+        let table = self.poor.pop(&mut self.links).or_else(|| self.rich.pop(&mut self.links))?;
+        self.waits[table as usize] = Waits::Not;
+        Some(table)
+    }
+
+    /// An account begins anew, for another context, with nothing on it.
+    pub fn begin_account(&mut self, account: AccountNumber) {
+        self.accounts[account as usize].gauge.begin();
+    }
+
+    /// What an account holds, as it is published.
+    pub fn account(&self, account: AccountNumber) -> LimitEntry<'static> {
+        self.accounts[account as usize].gauge.entry()
+    }
+
+    fn charge(&mut self, account: AccountNumber, pages: u64) {
+        let gauge = &mut self.accounts[account as usize].gauge;
+        self.active += u64::from(gauge.in_use() == 0);
+        let taken = gauge.take(pages);
+        debug_assert!(taken, "an account has room for the reserve of all of its connections");
+    }
+
+    fn discharge(&mut self, account: AccountNumber, pages: u64) {
+        let gauge = &mut self.accounts[account as usize].gauge;
+        gauge.give(pages);
+        self.active -= u64::from(gauge.in_use() == 0);
     }
 }
 
 impl Stream {
     /// The stream of that number.
     pub fn new(table: u32) -> Self {
-        Self { table, start: Position::default(), limit: Position::default(), open: false }
+        Self { table, start: Position::default(), limit: Position::default(), account: 0, open: false }
     }
 
-    /// Begins a new life at `start`, with nothing granted. The pool's gauge counts the reserved pages from here on.
+    /// Begins a new life at `start`, with nothing granted. The pool's gauge counts the reserved pages from here on, and
+    /// that of the account.
     pub fn open(&mut self, pages: &mut Pages, start: Position) {
         debug_assert!(!self.open);
         let taken = pages.gauge.take(u64::from(PAGES_RESERVED));
         debug_assert!(taken, "every stream's reserve is part of the pool");
-        *self = Self { table: self.table, start, limit: start, open: true };
+        pages.charge(self.account, u64::from(PAGES_RESERVED));
+        *self = Self { table: self.table, start, limit: start, account: self.account, open: true };
+    }
+
+    /// Its pages are on another account from here on.
+    pub fn recharge(&mut self, pages: &mut Pages, account: AccountNumber) {
+        if !self.open || self.account == account {
+            self.account = account;
+            return;
+        }
+        pages.wait(self, Waits::Not);
+        let shared = self.shared(pages);
+        let all = shared + u64::from(PAGES_RESERVED);
+        pages.accounts[self.account as usize].shared -= shared;
+        pages.discharge(self.account, all);
+        self.account = account;
+        pages.accounts[account as usize].shared += shared;
+        pages.charge(account, all);
+    }
+
+    /// Shared pages that it was granted.
+    pub fn shared(&self, pages: &Pages) -> u64 {
+        if self.open { pages.span(self.start, self.limit).saturating_sub(PAGES_RESERVED.into()) } else { 0 }
+    }
+
+    /// Takes back what was granted beyond the reserve, as far as it lies behind `position`: what was written there is
+    /// forgotten.
+    pub fn withdraw(&mut self, pages: &mut Pages, position: Position) {
+        let before = pages.span(self.start, self.limit);
+        let keep = pages.span(self.start, position.max(self.start)).max(PAGES_RESERVED.into());
+        if before <= keep {
+            return;
+        }
+        let first = pages.number(self.start);
+        for number in first + keep..first + before {
+            pages.forget(self, number);
+        }
+        self.limit = Position::default() + ((first + keep) << pages.page_bits);
+        // Who waits goes before whom it was taken from.
+        pages.wait(self, Waits::Not);
+        pages.give_shared(self.account, before - keep);
     }
 
     /// Gives everything back.
@@ -112,7 +379,9 @@ impl Stream {
         if self.open {
             let limit = self.limit;
             self.release_before(pages, limit);
+            pages.wait(self, Waits::Not);
             pages.gauge.give(u64::from(PAGES_RESERVED));
+            pages.discharge(self.account, PAGES_RESERVED.into());
             self.open = false;
         }
     }
@@ -142,10 +411,7 @@ impl Stream {
             return self.limit;
         }
         let after = pages.span(self.start, wanted);
-        let reserved = u64::from(PAGES_RESERVED);
-        let got = pages.take_shared(before, after);
-        let taken = pages.gauge.take(got - before.max(reserved));
-        debug_assert!(taken);
+        let got = pages.take_shared(self, before, after);
         let reach = Position::default() + ((pages.number(self.start) + got) << pages.page_bits);
         self.limit = self.limit.max(wanted.min(reach));
         self.limit
@@ -158,7 +424,9 @@ impl Stream {
         while !bytes.is_empty() {
             let number = pages.number(position);
             let mut page = *pages.entry(self, number);
+            pages.steps.one();
             if page == NONE {
+                pages.steps.one();
                 // Cannot fail: what is granted is never more than there is.
                 let Some(last) = pages.free_count.checked_sub(1) else {
                     debug_assert!(false, "granted more than there is");
@@ -170,7 +438,7 @@ impl Stream {
             }
             let offset = position.raw() as usize & (page_bytes - 1);
             let (now, later) = bytes.split_at(bytes.len().min(page_bytes - offset));
-            let at = page as usize * page_bytes + offset;
+            let at = (page as usize - 1) * page_bytes + offset;
             pages.bytes[at..at + now.len()].copy_from_slice(now);
             position = position + now.len() as u64;
             bytes = later;
@@ -183,13 +451,14 @@ impl Stream {
         while !into.is_empty() {
             let index =
                 self.table as usize * pages.table_len + (pages.number(position) as usize & (pages.table_len - 1));
+            pages.steps.one();
             let page = pages.tables[index];
             let offset = position.raw() as usize & (page_bytes - 1);
             let length = into.len().min(page_bytes - offset);
             let (now, later) = into.split_at_mut(length);
             debug_assert!(page != NONE, "read what was not written");
             if page != NONE {
-                let at = page as usize * page_bytes + offset;
+                let at = (page as usize - 1) * page_bytes + offset;
                 now.copy_from_slice(&pages.bytes[at..at + length]);
             }
             position = position + length as u64;
@@ -207,18 +476,13 @@ impl Stream {
         let keep_from =
             if position == self.limit { pages.number(self.limit.back(1)) + 1 } else { pages.number(position) };
         for number in pages.number(self.start)..keep_from {
-            let page = std::mem::replace(pages.entry(self, number), NONE);
-            if page != NONE {
-                pages.free[pages.free_count] = page;
-                pages.free_count += 1;
-            }
+            pages.forget(self, number);
         }
         self.start = position;
         let after = pages.span(self.start, self.limit);
         let reserved = u64::from(PAGES_RESERVED);
         let back = before.max(reserved) - after.max(reserved);
-        pages.shared_free += back;
-        pages.gauge.give(back);
+        pages.give_shared(self.account, back);
     }
 }
 
@@ -229,7 +493,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn pool(count: u32, streams: u32) -> Pages {
-        Pages::new(Gauge::new("pages", "deny", count.into()), count, 512, streams, 8)
+        let plan = AccountPlan { count: 2, name: "own", pages: 0, connections: streams };
+        Pages::new((Gauge::new("pages", "deny", count.into()), Reason::SendMemory), count, 512, streams, 8, plan)
     }
 
     #[test]
@@ -257,6 +522,61 @@ mod tests {
         assert_eq!((pages.gauge.in_use(), pages.free_count, pages.shared_free), (0, 8, 2));
     }
 
+    /// Two accounts: the one that had everything gets nothing more while the other has less than its share and waits.
+    #[test]
+    fn accounts_that_compete_come_to_their_fair_share() {
+        // Two streams with two pages each, and eight to share.
+        let mut pages = pool(12, 2);
+        let start = Position::initial(Seq(0));
+        let page = |n: u64| start + n * 512;
+        let mut streams = [Stream::new(0), Stream::new(1)];
+        streams[1].recharge(&mut pages, 1);
+        for s in &mut streams {
+            s.open(&mut pages, start);
+        }
+        assert_eq!(streams[0].grant(&mut pages, page(8)), page(8));
+        assert_eq!(streams[0].grant(&mut pages, page(8)), page(8));
+        assert_eq!(streams[1].grant(&mut pages, page(8)), page(4), "what is left of the eight, and its own");
+        assert!(pages.is_starved() && pages.next_hungry().is_none());
+        for n in 1..=4 {
+            streams[0].release_before(&mut pages, page(n));
+            // The rich one asks first, and would take it.
+            let rich = streams[0].grant(&mut pages, page(8 + n));
+            while let Some(table) = pages.next_hungry() {
+                streams[table as usize].grant(&mut pages, page(8));
+            }
+            assert_eq!(rich, if n <= 2 { page(8) } else { page(6 + n) }, "{n}");
+        }
+        assert_eq!((streams[0].shared(&pages), streams[1].shared(&pages)), (4, 4));
+        let refused =
+            |account| pages.account(account).refusals.iter().any(|(r, n)| *r == Reason::FairShare as u32 && *n > 0);
+        assert!(refused(0) && !refused(1));
+        streams.iter_mut().for_each(|s| s.close(&mut pages));
+        assert_eq!((pages.gauge.in_use(), pages.shared_free, pages.active), (0, 8, 0));
+    }
+
+    /// A quota leaves pages to others that nobody else wants; who waits for it waits for its own account.
+    #[test]
+    fn an_account_has_no_more_than_its_quota() {
+        let plan = AccountPlan { count: 1, name: "own", pages: 6, connections: 2 };
+        let gauge = Gauge::new("pages", "deny", 12);
+        let mut pages = Pages::new((gauge, Reason::SendMemory), 12, 512, 2, 8, plan);
+        let start = Position::initial(Seq(0));
+        let page = |n: u64| start + n * 512;
+        let mut a = Stream::new(0);
+        let mut b = Stream::new(1);
+        a.open(&mut pages, start);
+        b.open(&mut pages, start);
+        assert_eq!(a.grant(&mut pages, page(8)), page(4), "two of its own, and six less the reserves of both");
+        assert_eq!(b.grant(&mut pages, page(8)), page(2));
+        assert!(pages.next_hungry().is_none() && !pages.is_starved());
+        a.release_before(&mut pages, page(2));
+        assert!(pages.next_hungry().is_some());
+        assert_eq!(pages.account(0).refusals[0], (Reason::Quota as u32, 2));
+        a.close(&mut pages);
+        b.close(&mut pages);
+    }
+
     proptest! {
         /// Two streams against plain vectors; grants always add up.
         #[test]
@@ -267,7 +587,7 @@ mod tests {
             let mut pages = pool(12, 2);
             let start = Position::initial(Seq(initial));
             let mut streams = [Stream::new(0), Stream::new(1)];
-            let mut written = [Vec::new(), Vec::new()];
+            let mut written = [Vec::<u8>::new(), Vec::new()];
             streams.iter_mut().for_each(|s| s.open(&mut pages, start));
             for (i, wanted, write, release) in steps {
                 let s = &mut streams[i];

@@ -1,4 +1,5 @@
-//! Queues of slots without allocation: one link per slot, each slot at most once in its queue.
+//! Queues of slots without allocation: two links per slot, each slot at most once in its queue. Every operation takes the
+//! same few steps, whatever the queue holds.
 
 use super::slab::Slot;
 
@@ -9,16 +10,16 @@ const LAST: Slot = Slot::MAX - 1;
 #[derive(Debug)]
 pub struct Links {
     next: Box<[Slot]>,
+    previous: Box<[Slot]>,
 }
 
 impl Links {
     /// For slots below `capacity`.
     pub fn new(capacity: u32) -> Self {
-        Self { next: vec![NONE; capacity as usize].into() }
+        Self { next: vec![NONE; capacity as usize].into(), previous: vec![NONE; capacity as usize].into() }
     }
 
     /// Whether a slot is in a queue.
-    #[cfg(test)]
     pub fn is_queued(&self, slot: Slot) -> bool {
         self.next[slot as usize] != NONE
     }
@@ -41,6 +42,7 @@ impl Queue {
             return;
         }
         links.next[slot as usize] = LAST;
+        links.previous[slot as usize] = if self.head == NONE { NONE } else { self.tail };
         if self.head == NONE {
             self.head = slot;
         } else {
@@ -55,7 +57,16 @@ impl Queue {
         let link = links.next.get_mut(slot as usize)?;
         self.head = if *link == LAST { NONE } else { *link };
         *link = NONE;
+        if self.head != NONE {
+            links.previous[self.head as usize] = NONE;
+        }
         Some(slot)
+    }
+
+    /// The one behind a slot that is in it.
+    pub fn behind(&self, links: &Links, slot: Slot) -> Option<Slot> {
+        let next = links.next[slot as usize];
+        (next != LAST && next != NONE).then_some(next)
     }
 
     /// Whether it is empty.
@@ -68,29 +79,25 @@ impl Queue {
         (self.head != NONE).then_some(self.head)
     }
 
-    /// Takes a slot out, wherever it stands: a walk from the front.
+    /// Takes a slot out, wherever it stands. If it is in a queue of these links at all, it must be this one.
     pub fn remove(&mut self, links: &mut Links, slot: Slot) {
-        if links.next[slot as usize] == NONE {
-            return;
-        }
-        let mut before = NONE;
-        let mut at = self.head;
-        while at != NONE && at != LAST && at != slot {
-            before = at;
-            at = links.next[at as usize];
-        }
-        if at != slot {
-            return;
-        }
         let after = links.next[slot as usize];
+        if after == NONE {
+            return;
+        }
+        let before = links.previous[slot as usize];
         links.next[slot as usize] = NONE;
         if before == NONE {
+            debug_assert!(self.head == slot);
             self.head = if after == LAST { NONE } else { after };
         } else {
             links.next[before as usize] = after;
-            if after == LAST {
-                self.tail = before;
-            }
+        }
+        if after == LAST {
+            debug_assert!(self.tail == slot);
+            self.tail = before;
+        } else {
+            links.previous[after as usize] = before;
         }
     }
 }

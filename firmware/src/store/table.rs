@@ -1,15 +1,23 @@
 //! A keyed hash table of fixed size: from a hash to whatever a 32-bit value names.
 //!
-//! Open addressing, linear probing, and on removal the entries behind move up, so there are no tombstones and the
-//! cost does not grow with age. The table holds at most half of its places. It keeps the full hash beside each
-//! value and asks the caller only about equal ones; that the hash is keyed and secret is what bounds the probes.
+//! Its places stand in buckets of [`BUCKET`], and a value lies in one of the two buckets that its hash names, the emptier one
+//! when it came. So whatever is asked of the table, at most two buckets are looked at: the bound does not rest on the key being
+//! secret. What the key is for: nobody can choose 4-tuples that meet in two buckets. At half
+//! of its places in use, which is the most that the table holds, a bucket of chance has four values and seven at most (seen in
+//! 10^5 draws); who knows the key can fill two, and then whatever is for these two is refused. The table keeps half of the
+//! hash beside each value and asks the caller only about equal ones.
+
+use super::gauge::Gauge;
+use crate::work::Steps;
 
 /// The table.
 #[derive(Debug)]
 pub struct Table {
     places: Box<[Place]>,
-    mask: usize,
-    len: usize,
+    /// What is published.
+    pub gauge: Gauge,
+    /// A step for every place looked at.
+    pub steps: Steps,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -20,67 +28,78 @@ struct Place {
 
 const EMPTY: u32 = u32::MAX;
 
+/// Places of a bucket: a cache line of them.
+const BUCKET: usize = 8;
+
 impl Table {
-    /// A table for `capacity` values.
-    pub fn new(capacity: usize) -> Self {
-        let places = (capacity * 2).next_power_of_two().max(2);
-        Self { places: vec![Place { hash: 0, value: EMPTY }; places].into(), mask: places - 1, len: 0 }
+    /// A table for as many values as the gauge's capacity.
+    pub fn new(gauge: Gauge) -> Self {
+        let places = (gauge.capacity() as usize * 2).next_power_of_two().max(2 * BUCKET);
+        Self { places: vec![Place { hash: 0, value: EMPTY }; places].into(), gauge, steps: Steps::default() }
     }
 
-    /// Puts a value in; it must not be there, nor be `u32::MAX`, and there must be room.
-    pub fn insert(&mut self, hash: u64, value: u32) {
-        debug_assert!(value != EMPTY && self.len * 2 < self.places.len());
-        let hash = hash as u32;
-        let mut at = hash as usize & self.mask;
-        while self.places[at].value != EMPTY {
-            at = (at + 1) & self.mask;
+    /// Where the two buckets of a hash begin.
+    fn buckets(&self, hash: u64) -> [usize; 2] {
+        let mask = self.places.len() / BUCKET - 1;
+        let (first, second) = (hash as usize & mask, (hash >> 32) as usize & mask);
+        // Two there are, whatever the hash.
+        [first * BUCKET, if second == first { first ^ 1 } else { second } * BUCKET]
+    }
+
+    /// The places in use of a bucket, each a step, and one for its end. They stand before the empty ones.
+    fn bucket(&self, at: usize) -> impl Iterator<Item = (usize, Place)> + '_ {
+        let places = self.places[at..at + BUCKET].iter().enumerate();
+        let used = places.take_while(|(_, place)| {
+            self.steps.one();
+            place.value != EMPTY
+        });
+        used.map(move |(i, place)| (at + i, *place))
+    }
+
+    /// Where a value of that hash would go.
+    fn place_for(&self, hash: u64) -> Option<usize> {
+        let [a, b] = self.buckets(hash).map(|at| (self.bucket(at).count(), at));
+        let (used, at) = if b.0 < a.0 { b } else { a };
+        (used < BUCKET).then_some(at + used)
+    }
+
+    /// Whether a value of that hash finds a place.
+    pub fn has_place(&self, hash: u64) -> bool {
+        self.place_for(hash).is_some()
+    }
+
+    /// Puts a value in; it must not be there, nor be `u32::MAX`. `false`, with nothing done, if both buckets are full.
+    #[must_use]
+    pub fn insert(&mut self, hash: u64, value: u32) -> bool {
+        debug_assert!(value != EMPTY);
+        let Some(at) = self.place_for(hash) else { return false };
+        if !self.gauge.take(1) {
+            return false;
         }
-        self.places[at] = Place { hash, value };
-        self.len += 1;
+        self.places[at] = Place { hash: hash as u32, value };
+        true
     }
 
     /// The first value under `hash` for which `is` holds.
     pub fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let hash = hash as u32;
-        let mut at = hash as usize & self.mask;
-        loop {
-            let place = self.places[at];
-            if place.value == EMPTY {
-                return None;
-            }
-            if place.hash == hash && is(place.value) {
-                return Some(place.value);
-            }
-            at = (at + 1) & self.mask;
-        }
+        let mut places = self.buckets(hash).into_iter().flat_map(|at| self.bucket(at));
+        let found = places.find(|(_, place)| place.hash == hash as u32 && is(place.value));
+        found.map(|(_, place)| place.value)
     }
 
     /// Takes a value out; it must be there under that hash.
     pub fn remove(&mut self, hash: u64, value: u32) {
-        let mut at = hash as usize & self.mask;
-        while self.places[at].value != value {
-            if self.places[at].value == EMPTY {
-                debug_assert!(false, "removed what is not there");
-                return;
-            }
-            at = (at + 1) & self.mask;
-        }
-        let mut hole = at;
-        loop {
-            at = (at + 1) & self.mask;
-            let place = self.places[at];
-            if place.value == EMPTY {
-                break;
-            }
-            let home = place.hash as usize & self.mask;
-            // It may move into the hole if the hole is not before its home.
-            if at.wrapping_sub(home) & self.mask >= at.wrapping_sub(hole) & self.mask {
-                self.places[hole] = place;
-                hole = at;
-            }
-        }
-        self.places[hole].value = EMPTY;
-        self.len -= 1;
+        let of_value =
+            |bucket: usize| self.bucket(bucket).find(|(_, place)| place.value == value).map(|p| (bucket, p.0));
+        let Some((bucket, at)) = self.buckets(hash).into_iter().find_map(of_value) else {
+            debug_assert!(false, "removed what is not there");
+            return;
+        };
+        // The last one fills the hole.
+        let last = bucket + self.bucket(bucket).count() - 1;
+        self.places[at] = self.places[last];
+        self.places[last].value = EMPTY;
+        self.gauge.give(1);
     }
 }
 
@@ -94,13 +113,15 @@ mod tests {
         /// Against a map, with hashes that collide on purpose.
         #[test]
         fn it_is_a_map(operations in proptest::collection::vec((0u32..40, any::<bool>()), 0..400)) {
-            let hash = |v: u32| u64::from(v % 7);
-            let mut table = Table::new(40);
+            let hash = |v: u32| u64::from(v % 7) << 32 | u64::from(v % 5);
+            let mut table = Table::new(Gauge::new("t", "deny", 40));
             let mut map = HashMap::new();
             for (v, insert) in operations {
                 if insert && !map.contains_key(&v) {
-                    table.insert(hash(v), v);
-                    map.insert(v, ());
+                    prop_assert_eq!(table.has_place(hash(v)), table.insert(hash(v), v));
+                    if table.find(hash(v), |x| x == v).is_some() {
+                        map.insert(v, ());
+                    }
                 } else if !insert && map.remove(&v).is_some() {
                     table.remove(hash(v), v);
                 }
@@ -108,6 +129,34 @@ mod tests {
                     prop_assert_eq!(table.find(hash(v), |x| x == v).is_some(), map.contains_key(&v));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn who_knows_the_key_fills_two_buckets_and_costs_no_more_than_two() {
+        let mut table = Table::new(Gauge::new("t", "deny", 1000));
+        let taken = (0..100).filter(|v| table.insert(5 << 32 | 3, *v)).count();
+        assert_eq!(taken, 2 * BUCKET);
+        let before = table.steps.count();
+        assert_eq!(table.find(5 << 32 | 3, |v| v == 99), None);
+        assert_eq!(table.steps.count() - before, 2 * BUCKET as u64);
+        // Who shares one of the two has the other.
+        assert!(table.insert(9 << 32 | 3, 200));
+        table.remove(5 << 32 | 3, 0);
+        assert!(table.insert(5 << 32 | 3, 0));
+    }
+
+    #[test]
+    fn chance_fills_the_table() {
+        let key = crate::chance::Key::new([3; 16]);
+        let mut table = Table::new(Gauge::new("t", "deny", 4096));
+        for v in 0..4096 {
+            assert!(table.insert(key.hash(&[v.into()]), v), "{v}");
+        }
+        // And again and again, each time another.
+        for v in 4096..50_000u32 {
+            table.remove(key.hash(&[u64::from(v - 4096)]), v - 4096);
+            assert!(table.insert(key.hash(&[v.into()]), v), "{v}");
         }
     }
 }

@@ -5,7 +5,9 @@
 //! deadline's tick differs from the present one and falls to a lower level when time reaches that slot; it expires
 //! in the order of ticks, never early. Each level has a word of which slots are occupied.
 
+use super::gauge::Gauge;
 use crate::time::{Duration, Instant};
+use crate::work::Steps;
 
 const LEVELS: usize = 7;
 const SLOT_BITS: u32 = 6;
@@ -37,6 +39,10 @@ pub struct Wheel {
     occupied: [u64; LEVELS],
     /// The tick up to which time has been dealt with.
     tick: u64,
+    /// What is published: the timers that are armed.
+    pub gauge: Gauge,
+    /// A step for every timer that falls to a lower level or expires.
+    pub steps: Steps,
 }
 
 fn tick_of(deadline: Instant) -> u64 {
@@ -45,14 +51,16 @@ fn tick_of(deadline: Instant) -> u64 {
 }
 
 impl Wheel {
-    /// For timers below `count`, from `now` on.
-    pub fn new(count: u32, now: Instant) -> Self {
+    /// For timers below the gauge's capacity, from `now` on.
+    pub fn new(gauge: Gauge, now: Instant) -> Self {
         let entry = Entry { deadline: Instant::default(), next: NONE, previous: NONE, list: UNARMED };
         Self {
-            entries: vec![entry; count as usize].into(),
+            entries: vec![entry; gauge.capacity() as usize].into(),
             heads: [NONE; LEVELS * SLOTS + 1],
             occupied: [0; LEVELS],
             tick: now.as_us() >> TICK_BITS,
+            gauge,
+            steps: Steps::default(),
         }
     }
 
@@ -64,15 +72,24 @@ impl Wheel {
                 return;
             }
             self.unlink(timer);
+        } else {
+            let taken = self.gauge.take(1);
+            debug_assert!(taken, "each timer is armed once at most");
         }
         self.entries[timer as usize].deadline = deadline;
         self.place(timer);
+    }
+
+    /// Whether a timer is armed.
+    pub fn is_armed(&self, timer: Timer) -> bool {
+        self.entries[timer as usize].list != UNARMED
     }
 
     /// Disarms a timer, if it is armed.
     pub fn disarm(&mut self, timer: Timer) {
         if self.entries[timer as usize].list != UNARMED {
             self.unlink(timer);
+            self.gauge.give(1);
         }
     }
 
@@ -82,7 +99,9 @@ impl Wheel {
         loop {
             let due = self.heads[DUE as usize];
             if due != NONE {
+                self.steps.one();
                 self.unlink(due);
+                self.gauge.give(1);
                 return Some(due);
             }
             let (tick, level, slot) = self.next_slot()?;
@@ -94,6 +113,7 @@ impl Wheel {
             self.tick = tick;
             let list = level * SLOTS + slot;
             while self.heads[list] != NONE {
+                self.steps.one();
                 let timer = self.heads[list];
                 self.unlink(timer);
                 self.place(timer);
@@ -183,10 +203,14 @@ mod tests {
         Instant::from_us(us)
     }
 
+    fn wheel(count: u64, now: u64) -> Wheel {
+        Wheel::new(Gauge::new("timers", "deny", count), at(now))
+    }
+
     #[test]
     fn a_timer_expires_once_not_early_and_within_a_tick() {
         for deadline in [0, 1, 127, 128, 129, 8191, 8192, 8193, 1 << 20, 3_600_000_000, 1 << 45] {
-            let mut w = Wheel::new(1, at(0));
+            let mut w = wheel(1, 0);
             w.arm(0, at(deadline));
             let mut wakes = 0;
             let expired = loop {
@@ -204,7 +228,7 @@ mod tests {
 
     #[test]
     fn what_is_disarmed_does_not_expire_and_what_is_moved_expires_once() {
-        let mut w = Wheel::new(3, at(0));
+        let mut w = wheel(3, 0);
         w.arm(0, at(1000));
         w.arm(1, at(1000));
         w.arm(2, at(1000));
@@ -224,7 +248,7 @@ mod tests {
             steps in proptest::collection::vec((0u32..8, 0u64..1 << 34, 0u64..1 << 33, any::<bool>()), 1..60),
         ) {
             let mut now = start;
-            let mut w = Wheel::new(8, at(now));
+            let mut w = wheel(8, now);
             let mut list: [Option<u64>; 8] = [None; 8];
             for (timer, delay, advance, short) in steps {
                 let scale = if short { 12 } else { 0 };
@@ -243,6 +267,7 @@ mod tests {
                     .collect();
                 prop_assert_eq!(&expired, &due);
                 due.iter().for_each(|t| list[*t as usize] = None);
+                prop_assert_eq!(w.gauge.in_use(), list.iter().flatten().count() as u64);
             }
         }
     }

@@ -6,7 +6,7 @@ use toe_abi::{Reason, state};
 use crate::counters::Counter;
 use crate::profile::CongestionControl;
 use crate::seq::Position;
-use crate::tcp::ecn::{self, EcnPolicy};
+use crate::tcp::ecn;
 use crate::tcp::receive::{AckNeed, Arrival};
 use crate::tcp::recovery::Ack;
 use crate::tcp::spurious;
@@ -136,14 +136,13 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     t.send.wl2 = t.send.una;
 }
 
-/// RFC 3168, 6.1.1: a SYN-ACK agrees to what our first SYN asked for (a SYN that was sent again asks for nothing); a SYN
-/// that crosses ours asks.
+/// RFC 3168, 6.1.1: a SYN-ACK agrees to what our first SYN asked for (a SYN that was sent again asks for nothing). SYNs that
+/// cross agree if both ask: whether the peer ever sees our SYN-ACK, which would answer its own, depends on which of the two
+/// SYN-ACKs is first.
 fn agrees_on_ecn(t: &Tcb, flags: Flags) -> bool {
-    if flags.has(Flags::ACK) {
-        t.asks_for_ecn() && t.syn_transmissions == 1 && ecn::is_setup_syn_ack(flags)
-    } else {
-        t.settings.ecn != EcnPolicy::Off && ecn::is_setup_syn(flags)
-    }
+    let asked = t.asks_for_ecn() && t.syn_transmissions == 1;
+    let answered = if flags.has(Flags::ACK) { ecn::is_setup_syn_ack(flags) } else { ecn::is_setup_syn(flags) };
+    asked && answered
 }
 
 /// 3.10.7.4.
@@ -195,11 +194,11 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         && now.since(t.receive.timestamp_at) < TIMESTAMP_LIFE
     {
         store.counters.add(Counter::TcpPaws);
-        answer_unacceptable(t, store, length, now);
+        answer_unacceptable(t, store, segment, seq, now);
         return Check::Drop;
     }
     // What `is_acceptable` allows at the edge is for bare ACKs: a reset there is outside (RFC 5961, 3.2).
-    let beyond = reset && seq > t.receive.nxt && seq == t.receive.edge;
+    let beyond = reset && seq == t.receive.edge;
     if beyond || !t.receive.is_acceptable(seq, length) {
         // MUST-66: with a zero window, ACKs and RSTs at the edge are still valid; `is_acceptable` has that. A segment
         // with text at a closed window carries a valid ACK all the same: it must not go unheard while both ends' windows
@@ -210,11 +209,10 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
         }
         store.counters.add(Counter::TcpOutOfWindow);
         if !reset {
-            let text_end = seq + segment.text.len() as u64;
-            if !segment.text.is_empty() && text_end <= t.receive.nxt && seq > t.receive.irs {
-                t.receive.note_twice(seq, text_end);
+            if seq > t.receive.irs {
+                t.receive.note_twice(seq, seq + segment.text.len() as u64, &store.steps);
             }
-            answer_unacceptable(t, store, length, now);
+            answer_unacceptable(t, store, segment, seq, now);
         }
         return Check::Drop;
     }
@@ -232,13 +230,15 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
     Check::Go
 }
 
-/// An unacceptable segment gets an ACK; one that takes no sequence space may itself be the answer to one of ours, so
-/// it gets no more than the budget of challenges allows.
+/// An unacceptable segment gets an ACK. One that takes no sequence space may itself be the answer to one of ours, and a SYN,
+/// or text farther from the window than any window was wide, is not the peer's but of somebody who guesses: those get no
+/// more than the budget of challenges allows, or whoever knows the ends of a connection could fill its path with our answers.
 //= docs/specs/rfc9293.txt#section-3.10.7.4
 //# If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set,
 //# if so drop the segment and return):
-fn answer_unacceptable(t: &mut Tcb, store: &mut Store, length: u64, now: Instant) {
-    if length > 0 {
+fn answer_unacceptable(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) {
+    let length = u64::from(segment.sequence_length());
+    if length > 0 && !segment.flags.has(Flags::SYN) && t.receive.may_be_late_or_early(seq, length) {
         t.receive.ack = AckNeed::Now;
     } else {
         challenge(t, store, now);
@@ -474,12 +474,11 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     if segment.text.is_empty() {
         return Reply::Nothing;
     }
-    let end = seq + segment.text.len() as u64;
     //= docs/specs/rfc9293.txt#section-3.6.1
     //# If such a host issues a CLOSE call while received data is still pending in the TCP connection, or if new
     //# data is received after CLOSE is called, its TCP implementation SHOULD send a RST to show that data was lost
     //# (SHLD-3).
-    if t.guest.context.is_none() && end > t.receive.nxt {
+    if t.guest.context.is_none() {
         // Nobody will ever read this; the peer is to know. Its own SEG.ACK is the number that it must believe (RFC 5961,
         // 3.2), whether it has our FIN or not.
         store.counters.add(Counter::TcpDataAfterClose);
@@ -515,6 +514,7 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         }
         Arrival::NoRange => {
             store.counters.add(Counter::TcpOutOfOrderDropped);
+            store.ranges.refuse(Reason::OutOfOrder);
             t.receive.ack = AckNeed::Now;
         }
     }

@@ -193,17 +193,13 @@ impl Bbr {
             u64::from(window.congestion) * 1_000_000 / rtt
         };
         let pace = rate.saturating_mul(self.pacing_gain()) / UNIT * PACE_PERCENT / 100;
-        if self.is_full() || self.pace.is_none_or(|before| pace > before) {
-            self.pace = Some(pace.max(u64::from(seen.mss)));
-        }
+        let least = if self.is_full() { None } else { self.pace };
+        self.pace = Some(pace.max(u64::from(seen.mss)).max(least.unwrap_or(0)));
     }
 
     fn set_window(&mut self, window: &mut Window, seen: &Seen, begins: bool) {
         let mss = u64::from(seen.mss);
-        let mut congestion = u64::from(window.congestion);
-        if seen.lost > 0 {
-            congestion = congestion.saturating_sub(seen.lost).max(mss);
-        }
+        let mut congestion = u64::from(window.congestion).saturating_sub(seen.lost).max(mss);
         if seen.is_recovering && !self.recovering {
             self.conserving = true;
             // The first round of a recovery ends when something sent in it is delivered.
@@ -229,7 +225,7 @@ impl Bbr {
         congestion = congestion.max(SEGMENTS_MIN * mss);
         if let Mode::ProbeRtt { .. } = self.mode {
             congestion = congestion.min(SEGMENTS_MIN * mss);
-        } else if !seen.is_recovering && self.prior_window > 0 {
+        } else if !seen.is_recovering {
             congestion = congestion.max(self.prior_window.into());
             self.prior_window = 0;
         }
@@ -407,5 +403,285 @@ mod tests {
         }
         assert_eq!(smallest, 4 * MSS);
         assert!(p.window.congestion > 4 * MSS, "and it comes back");
+    }
+
+    fn at_us(us: u64) -> Instant {
+        Instant::from_us(us)
+    }
+
+    /// An acknowledgement at time zero of which nothing else is known.
+    fn quiet() -> Seen {
+        Seen {
+            now: at_us(0),
+            mss: MSS,
+            delivered: 0,
+            delivered_total: 0,
+            lost: 0,
+            in_network: 45_000,
+            is_recovering: false,
+            rate: None,
+            sample: None,
+        }
+    }
+
+    fn rate(bytes_per_s: u64, delivered_before: u64) -> Option<RateSample> {
+        Some(RateSample { bytes_per_s, delivered_before, is_limited: false })
+    }
+
+    /// A million bytes per second over 40 ms: a product of 40,000 bytes.
+    fn known(mode: Mode) -> Bbr {
+        Bbr {
+            mode,
+            rates: [1_000_000, 0],
+            full_rate: 1_000_000,
+            full_rounds: 3,
+            min_rtt: Some(Duration::from_ms(40)),
+            ..Bbr::default()
+        }
+    }
+
+    fn probing(phase: usize) -> Mode {
+        Mode::ProbeBandwidth { phase, since: at_us(0) }
+    }
+
+    fn window(congestion: u32) -> Window {
+        Window { congestion, threshold: u32::MAX }
+    }
+
+    /// Rounds of one acknowledgement each, all of that rate.
+    fn rated(c: &mut Bbr, rounds: u32, bytes_per_s: u64, is_limited: bool) {
+        for _ in 0..rounds {
+            let delivered_before = c.round_end;
+            let rate = Some(RateSample { bytes_per_s, delivered_before, is_limited });
+            assert!(c.take_rate(&Seen { delivered_total: delivered_before + 1000, rate, ..quiet() }));
+        }
+    }
+
+    #[test]
+    fn a_round_ends_when_something_is_delivered_that_was_sent_in_it() {
+        // 4.1.1.3 of the draft: packet.delivered >= BBR.next_round_delivered.
+        let mut c = Bbr::default();
+        assert!(c.take_rate(&Seen { delivered_total: 10_000, rate: rate(1000, 0), ..quiet() }));
+        assert!(!c.take_rate(&Seen { delivered_total: 15_000, rate: rate(1000, 9_999), ..quiet() }));
+        assert!(!c.take_rate(&Seen { delivered_total: 18_000, ..quiet() }), "without a sample nothing is known");
+        assert_eq!((c.round, c.round_end), (1, 10_000));
+        assert!(c.take_rate(&Seen { delivered_total: 20_000, rate: rate(1000, 10_000), ..quiet() }));
+        assert_eq!((c.round, c.round_end), (2, 20_000));
+    }
+
+    #[test]
+    fn a_rate_counts_for_ten_rounds_at_most() {
+        let mut c = Bbr::default();
+        rated(&mut c, 1, 100_000, false);
+        rated(&mut c, 8, 50_000, false);
+        assert_eq!(c.rate(), 100_000);
+        rated(&mut c, 1, 50_000, false);
+        assert_eq!(c.rate(), 50_000);
+    }
+
+    #[test]
+    fn what_the_program_limits_counts_only_if_it_is_more() {
+        // 4.1.1.4: "if (rs.delivery_rate >= BBR.BtlBw || ! rs.is_app_limited)".
+        let mut c = Bbr::default();
+        rated(&mut c, 4, 100_000, false);
+        rated(&mut c, 50, 99_999, true);
+        assert_eq!((c.rate(), c.filter_round), (100_000, 0), "it does not even age what is known");
+        rated(&mut c, 1, 100_000, true);
+        assert_eq!((c.rates, c.filter_round), ([100_000, 100_000], 55));
+        rated(&mut c, 1, 100_001, true);
+        assert_eq!(c.rate(), 100_001);
+    }
+
+    #[test]
+    fn startup_is_over_after_three_rounds_with_less_than_a_quarter_more() {
+        // 4.3.2.2: BBRCheckFullPipe.
+        let mut c = Bbr::default();
+        rated(&mut c, 1, 100_000, false);
+        rated(&mut c, 2, 124_999, false);
+        assert_eq!((c.full_rate, c.full_rounds), (100_000, 2));
+        rated(&mut c, 1, 125_000, false);
+        assert_eq!((c.full_rate, c.full_rounds), (125_000, 0));
+        rated(&mut c, 2, 125_000, false);
+        assert!(!c.is_full());
+        // Neither a second sample of a round nor a round that the program limits is a witness.
+        c.take_rate(&Seen { rate: rate(125_000, 0), ..quiet() });
+        rated(&mut c, 5, 100_000, true);
+        assert!(!c.is_full());
+        rated(&mut c, 1, 125_000, false);
+        assert!(c.is_full());
+        rated(&mut c, 1, 500_000, false);
+        assert!(c.is_full(), "once and for all");
+    }
+
+    #[test]
+    fn the_queue_of_startup_is_drained_to_the_product() {
+        let mut c = known(Mode::Startup);
+        c.full_rounds = 2;
+        c.move_on(&window(10_000), &quiet());
+        assert_eq!(c.mode, Mode::Startup);
+        c.full_rounds = 3;
+        c.move_on(&window(10_000), &Seen { in_network: 40_001, ..quiet() });
+        assert_eq!(c.mode, Mode::Drain);
+        let now = at_us(77);
+        c.move_on(&window(10_000), &Seen { now, in_network: 40_000, ..quiet() });
+        assert_eq!(c.mode, Mode::ProbeBandwidth { phase: 2, since: now });
+        // Without a model there is no product.
+        let mut c = Bbr { mode: Mode::Drain, ..Bbr::default() };
+        c.move_on(&window(10_000), &Seen { in_network: 0, ..quiet() });
+        assert_eq!(c.mode, Mode::Drain);
+        assert_eq!((c.product(UNIT), known(Mode::Drain).product(UNIT)), (None, Some(40_000)));
+        c.min_rtt = Some(Duration::from_ms(1));
+        assert_eq!(c.product(UNIT), None);
+    }
+
+    #[test]
+    fn each_phase_lasts_a_round_trip_and_the_first_two_look_at_what_is_in_flight() {
+        // 4.3.4.3: BBRIsNextCyclePhase.
+        let after = |phase: usize, us: u64, in_network: u64, lost: u64| {
+            let mut c = known(probing(phase));
+            c.move_on(&window(10_000), &Seen { now: at_us(us), in_network, lost, ..quiet() });
+            match c.mode {
+                Mode::ProbeBandwidth { phase, since } => (phase, since.as_us()),
+                other => panic!("{other:?}"),
+            }
+        };
+        for phase in 2..8 {
+            assert_eq!(after(phase, 40_000, 45_000, 1), (phase, 0));
+            assert_eq!(after(phase, 40_001, 45_000, 0), ((phase + 1) % 8, 40_001));
+        }
+        // A quarter more: until that is in flight, or too much.
+        assert_eq!(after(0, 40_001, 49_999, 0), (0, 0));
+        assert_eq!(after(0, 40_001, 50_000, 0), (1, 40_001));
+        assert_eq!(after(0, 40_001, 10_000, 1), (1, 40_001));
+        assert_eq!(after(0, 40_000, 50_000, 1), (0, 0));
+        // A quarter less: until the queue is gone.
+        assert_eq!(after(1, 40_000, 40_000, 0), (1, 0));
+        assert_eq!(after(1, 10, 39_999, 0), (2, 10));
+        assert_eq!(after(1, 40_001, 45_000, 0), (2, 40_001));
+    }
+
+    #[test]
+    fn the_lowest_round_trip_is_kept_for_ten_seconds_from_when_it_was_last_seen() {
+        let mut c = known(probing(2));
+        let see = |c: &mut Bbr, us: u64, sample_ms: u64| {
+            let sample = Some(Duration::from_ms(sample_ms));
+            c.probe_rtt(&window(60_000), &Seen { now: at_us(us), sample, ..quiet() });
+            (c.min_rtt.unwrap().as_ms(), c.min_rtt_at.as_us())
+        };
+        assert_eq!(see(&mut c, 1_000_000, 41), (40, 0));
+        assert_eq!(see(&mut c, 1_000_000, 40), (40, 1_000_000));
+        assert_eq!(see(&mut c, 2_000_000, 39), (39, 2_000_000));
+        assert_eq!(see(&mut c, 12_000_000, 50), (39, 2_000_000));
+        assert_eq!(c.mode, probing(2));
+        assert_eq!(see(&mut c, 12_000_001, 50), (50, 12_000_001));
+        assert_eq!((c.mode, c.prior_window), (Mode::ProbeRtt { until: None }, 60_000));
+    }
+
+    #[test]
+    fn a_round_trip_is_probed_for_200_ms_with_four_segments_in_flight() {
+        for (full_rounds, next) in [(3, true), (2, false)] {
+            let mut c = Bbr { full_rounds, prior_window: 70_000, ..known(probing(2)) };
+            let mut see = |us: u64, in_network: u64| {
+                let now = at_us(us);
+                c.probe_rtt(&window(60_000), &Seen { now, in_network, ..quiet() });
+                c
+            };
+            assert_eq!(see(10_000_001, 4001).mode, Mode::ProbeRtt { until: None });
+            let until = Some(at_us(10_700_000));
+            let began = see(10_500_000, 4000);
+            assert_eq!((began.mode, began.prior_window), (Mode::ProbeRtt { until }, 70_000));
+            assert_eq!(see(10_699_999, 4000).mode, Mode::ProbeRtt { until }, "nothing measured, but under way");
+            let end = see(10_700_000, 4000);
+            let since = at_us(10_700_000);
+            assert_eq!(end.mode, if next { Mode::ProbeBandwidth { phase: 2, since } } else { Mode::Startup });
+            assert_eq!(end.min_rtt_at, since);
+        }
+    }
+
+    #[test]
+    fn the_pace_is_the_rate_by_the_gain_less_a_hundredth() {
+        let pace = |mut c: Bbr| {
+            c.set_pace(&window(10_000), &quiet());
+            c.pace().unwrap()
+        };
+        assert_eq!(pace(known(Mode::Startup)), 1_000_000 * 739 / 256 * 99 / 100);
+        assert_eq!(pace(known(Mode::Drain)), 1_000_000 * 88 / 256 * 99 / 100);
+        assert_eq!(pace(known(probing(0))), 1_237_500);
+        assert_eq!(pace(known(probing(1))), 742_500);
+        assert_eq!(pace(known(probing(2))), 990_000);
+        assert_eq!(pace(known(Mode::ProbeRtt { until: None })), 990_000);
+        // Before anything is measured the window goes in a millisecond.
+        assert_eq!(pace(Bbr::default()), 10_000_000 * 739 / 256 * 99 / 100);
+        // Until startup is over it only rises.
+        let before = Some(2_000_000);
+        assert_eq!(pace(Bbr { pace: before, full_rounds: 2, ..known(probing(2)) }), 2_000_000);
+        assert_eq!(pace(Bbr { pace: before, full_rounds: 3, ..known(probing(2)) }), 990_000);
+        assert_eq!(pace(Bbr { pace: Some(980_000), full_rounds: 2, ..known(probing(2)) }), 990_000);
+        // And never is it less than a segment in a second.
+        assert_eq!(pace(Bbr { rates: [10, 0], ..known(probing(2)) }), u64::from(MSS));
+    }
+
+    /// The window that follows one.
+    fn next_window(c: &mut Bbr, congestion: u32, seen: &Seen, begins: bool) -> u32 {
+        let mut window = window(congestion);
+        c.set_window(&mut window, seen, begins);
+        window.congestion
+    }
+
+    #[test]
+    fn the_window_grows_by_what_is_delivered_up_to_twice_the_product() {
+        // 4.2.3.4: BBRSetCwnd.
+        let seen = Seen { delivered: 2000, ..quiet() };
+        let next = |mut c: Bbr, congestion: u32| next_window(&mut c, congestion, &seen, false);
+        assert_eq!(next(known(probing(2)), 60_000), 62_000);
+        assert_eq!(next(known(probing(2)), 82_000), 83_000);
+        assert_eq!(next(known(probing(2)), 200_000), 83_000);
+        // In startup and drain the product counts 2/ln(2) times: 115,468.
+        let startup = |mode| Bbr { full_rounds: 0, ..known(mode) };
+        assert_eq!(next(startup(Mode::Startup), 118_467), 120_467);
+        assert_eq!(next(startup(Mode::Startup), 118_468), 118_468);
+        assert_eq!(next(known(Mode::Drain), 118_468), 118_468);
+        assert_eq!(next(startup(probing(2)), 83_000), 83_000);
+        assert_eq!(next(startup(probing(2)), 82_999), 84_999);
+        assert_eq!(next(Bbr::default(), 1_000_000), 1_002_000, "without a model there is no product");
+        // Four segments at least.
+        assert_eq!(next(known(probing(2)), 1_000), 4_000);
+        assert_eq!(next(known(Mode::ProbeRtt { until: None }), 60_000), 4_000);
+    }
+
+    #[test]
+    fn the_window_from_before_a_probe_of_the_round_trip_comes_back_behind_it() {
+        let seen = quiet();
+        let mut c = Bbr { prior_window: 70_000, ..known(Mode::ProbeRtt { until: None }) };
+        assert_eq!(next_window(&mut c, 60_000, &seen, false), 4_000);
+        assert_eq!(c.prior_window, 70_000);
+        c.mode = probing(2);
+        assert_eq!(next_window(&mut c, 4_000, &seen, false), 70_000);
+        assert_eq!(c.prior_window, 0);
+        assert_eq!(next_window(&mut c, 4_000, &seen, false), 4_000);
+    }
+
+    #[test]
+    fn a_loss_takes_what_is_lost_and_a_recovery_conserves_for_a_round() {
+        let lose = |congestion, lost, delivered| {
+            next_window(&mut known(probing(2)), congestion, &Seen { lost, delivered, ..quiet() }, false)
+        };
+        assert_eq!((lose(60_000, 5_000, 2_000), lose(3_000, 5_000, 6_000)), (57_000, 7_000));
+
+        let mut c = known(probing(2));
+        assert_eq!(c.lost(&Window { congestion: 60_000, threshold: 7 }, MSS), 7);
+        c.lost(&window(50_000), MSS);
+        let recovering = Seen { is_recovering: true, delivered_total: 123, in_network: 20_000, ..quiet() };
+        assert_eq!(next_window(&mut c, 60_000, &recovering, true), 21_000, "at least a segment may go");
+        assert_eq!((c.round_end, c.conserving), (123, true));
+        // What is delivered may go, and the window does not fall.
+        assert_eq!(next_window(&mut c, 21_000, &Seen { delivered: 3_000, ..recovering }, false), 23_000);
+        assert_eq!(next_window(&mut c, 30_000, &Seen { delivered: 3_000, ..recovering }, false), 30_000);
+        // From the next round on it grows as ever; what was before is kept until the end.
+        assert_eq!(next_window(&mut c, 30_000, &Seen { delivered: 3_000, ..recovering }, true), 33_000);
+        assert_eq!(next_window(&mut c, 33_000, &Seen { delivered: 3_000, ..recovering }, false), 36_000);
+        assert_eq!(c.prior_window, 60_000);
+        assert_eq!(next_window(&mut c, 36_000, &quiet(), false), 60_000);
+        assert_eq!((c.prior_window, c.conserving, c.recovering), (0, false, false));
     }
 }

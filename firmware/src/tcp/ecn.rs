@@ -12,6 +12,7 @@ use crate::wire::segment::Flags;
 
 /// Whether connections use ECN, as Linux's `tcp_ecn` has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EcnPolicy {
     /// Never.

@@ -15,15 +15,17 @@
 //! With a cookie, the SYN waits up to [`WAIT`] for the program's first words. A SYN that is not answered is sent again
 //! without text and option; a server that did not take the text is not offered any for [`PAUSE`].
 
-use toe_abi::Endpoint;
+use toe_abi::{Endpoint, Reason};
 
 use crate::chance::Key;
 use crate::counters::Counter;
+use crate::store::gauge::Gauge;
 use crate::tcp::recovery::Recovery;
 use crate::tcp::tcb::{Due, State, Store, Tcb, Tuple, address_words, initial_window};
 use crate::time::{Duration, Instant};
 use crate::wire::options::Cookie;
 use crate::wire::segment::{Flags, Segment};
+use crate::work::Steps;
 
 /// How long the SYN waits for something to carry.
 pub const WAIT: Duration = Duration::from_ms(50);
@@ -84,16 +86,23 @@ struct Known {
 pub struct Cookies {
     known: Box<[Option<Known>]>,
     next: usize,
+    /// What is published.
+    pub gauge: Gauge,
+    /// A step for every server looked at.
+    pub steps: Steps,
 }
 
 impl Cookies {
-    /// Room for so many servers.
-    pub fn new(capacity: u32) -> Self {
-        Self { known: vec![None; capacity as usize].into(), next: 0 }
+    /// Room for as many servers as the gauge's capacity.
+    pub fn new(gauge: Gauge) -> Self {
+        Self { known: vec![None; gauge.capacity() as usize].into(), next: 0, gauge, steps: Steps::default() }
     }
 
     fn find(&mut self, tuple: &Tuple) -> Option<&mut Known> {
-        let same = |k: &&mut Known| k.local == tuple.local.ip && k.remote == tuple.remote;
+        let same = |k: &&mut Known| {
+            self.steps.one();
+            k.local == tuple.local.ip && k.remote == tuple.remote
+        };
         self.known.iter_mut().flatten().find(same)
     }
 
@@ -116,7 +125,12 @@ impl Cookies {
         if let Some(known) = self.find(tuple) {
             *known = new;
         } else if let Some(place) = self.known.get_mut(self.next) {
-            *place = Some(new);
+            if place.replace(new).is_some() {
+                self.gauge.refuse(Reason::FastOpenServers);
+            } else {
+                let taken = self.gauge.take(1);
+                debug_assert!(taken);
+            }
             self.next = (self.next + 1) % self.known.len();
         }
     }
@@ -340,7 +354,7 @@ mod tests {
 
     #[test]
     fn the_table_of_servers_forgets_the_oldest() {
-        let mut cookies = Cookies::new(2);
+        let mut cookies = Cookies::new(Gauge::new("f", "evict", 2));
         let now = Instant::from_us(1);
         let server = |n: u8| Tuple {
             local: Endpoint::new("192.0.2.2".parse().unwrap(), 40_000),
@@ -357,7 +371,7 @@ mod tests {
         assert_eq!(cookies.client(&server(11), now), Client::Off);
         assert_eq!(cookies.client(&server(12), now), Client::Offer { cookie, mss: 1000 });
         assert_eq!(cookies.client(&server(11), now + PAUSE), Client::Ask);
-        let mut none = Cookies::new(0);
+        let mut none = Cookies::new(Gauge::new("f", "evict", 0));
         none.learn(&server(1), Learned::Refused, now);
         assert_eq!(none.client(&server(1), now), Client::Ask);
     }
@@ -532,6 +546,20 @@ mod tests {
         b.expect("S 0:0 <fo 0102030405060708>");
         b.peer("SA 0 ack 1 <mss 1000>");
         b.expect("A 1:1");
+    }
+
+    #[test]
+    fn the_window_of_a_syn_ack_that_takes_text_is_not_scaled() {
+        let mut b = client();
+        b.connect(flags::FAST_OPEN | flags::NODELAY);
+        b.send(300);
+        b.expect("S 0:300");
+        b.peer("SA 0 ack 301 win 1000 <mss 1000, ws 7>");
+        b.expect("A 301:301");
+        assert_eq!((b.info().send_window, b.info().in_flight), (1000, 0));
+        b.send(5000);
+        b.expect("A 301:1301");
+        b.nothing();
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod notice;
 pub mod output;
 pub mod pacing;
 pub mod path_mtu;
+pub mod ranges;
 pub mod receive;
 pub mod records;
 pub mod recovery;
@@ -28,6 +29,7 @@ pub mod rtt;
 pub mod send;
 pub mod settings;
 pub mod spurious;
+pub mod syn_cookie;
 pub mod tcb;
 #[cfg(test)]
 mod tests;

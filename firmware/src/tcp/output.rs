@@ -12,6 +12,7 @@ use crate::tcp::tcb::{Due, State, Store, Tcb, initial_window};
 use crate::time::Instant;
 use crate::wire::options::{Options, SackBlocks, Timestamps};
 use crate::wire::segment::Flags;
+use crate::work::Steps;
 
 /// A segment to be sent; the text lies in the sender's stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,7 +164,7 @@ fn syn_window(t: &mut Tcb, store: &mut Store, first: bool) -> u16 {
 
 /// A segment without text.
 fn bare(t: &mut Tcb, store: &mut Store, now: Instant, seq: Position, flags: Flags) -> Outgoing {
-    let options = data_options(t, now);
+    let options = data_options(t, &store.steps, now);
     acknowledging(
         t,
         store,
@@ -196,10 +197,10 @@ fn acknowledging(t: &mut Tcb, store: &mut Store, segment: Outgoing) -> Outgoing 
 //= docs/specs/rfc9293.txt#section-3.2
 //# This field may be sent in the initial connection request (i.e., in segments with the SYN control bit set) and
 //# MUST NOT be sent in other segments (MUST-65).
-fn data_options(t: &Tcb, now: Instant) -> Options {
+fn data_options(t: &Tcb, steps: &Steps, now: Instant) -> Options {
     let timestamps =
         t.agreed.timestamps.then(|| Timestamps { value: t.timestamp_value(now), echo: t.receive.timestamp });
-    let sack = if t.agreed.sack { t.receive.sack_blocks() } else { SackBlocks::default() };
+    let sack = if t.agreed.sack { t.receive.sack_blocks(steps) } else { SackBlocks::default() };
     Options { timestamps, sack, ..Options::default() }
 }
 
@@ -223,7 +224,7 @@ fn blocks_max(t: &Tcb, text_bytes: u64) -> usize {
 
 /// A segment with the octets from `start` to `end`, of which the last may be our FIN.
 fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Position) -> Outgoing {
-    let mut options = data_options(t, now);
+    let mut options = data_options(t, &store.steps, now);
     let fin = t.send.fin && end > t.send.end;
     let text_end = end.min(t.send.end);
     t.path_sent(start, text_end);
@@ -286,7 +287,7 @@ fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if t.recovery.holds_retransmissions() {
         return None;
     }
-    let slot = t.recovery.first_lost(&t.send, &store.records)?;
+    let slot = t.send.records.first_lost()?;
     if !t.may_go(now) {
         return None;
     }
@@ -315,7 +316,7 @@ fn lost(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
 fn again(t: &mut Tcb, store: &mut Store, now: Instant, slot: RecordSlot) -> Outgoing {
     // SACK blocks may have come since: what does not fit beside them becomes a record of its own. Without a record
     // for that, the text goes as it is and the blocks are left out.
-    let most = text_max(t, &data_options(t, now));
+    let most = text_max(t, &data_options(t, &store.steps, now));
     let record = *store.records.get(slot);
     let text_bytes = record.end.min(t.send.end).since(record.start);
     let end = if text_bytes > most && t.send.records.split(&mut store.records, slot, record.start + most) {
@@ -332,7 +333,7 @@ fn again(t: &mut Tcb, store: &mut Store, now: Instant, slot: RecordSlot) -> Outg
     store.counters.add(Counter::TcpRetransmits);
     t.figures.retransmits += 1;
     let timestamp = t.timestamp_value(now);
-    t.recovery.retransmitted(&mut store.records, slot, now, timestamp);
+    t.recovery.retransmitted(&mut t.send, &mut store.records, slot, now, timestamp);
     t.recovery.pacing.sent(t.recovery.pace(), end.since(record.start), now);
     data(t, store, now, record.start, end)
 }
@@ -381,24 +382,24 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
             store.counters.add(Counter::TcpIdleRestarts);
         }
     }
-    let length = new_octets(t, now, probe)?;
+    let length = new_octets(t, store, now, probe)?;
     let mut segment = send_new(t, store, now, start + length)?;
     t.send.burst += 1;
     // The receiver may wait for more to merge with this; where several went at once and no more may go, it shall not.
-    if t.send.burst > 1 && segment.text_bytes > 0 && new_octets(t, now, false).is_none() {
+    if t.send.burst > 1 && segment.text_bytes > 0 && new_octets(t, store, now, false).is_none() {
         segment.flags = segment.flags | Flags::PSH;
     }
     Some(segment)
 }
 
 /// How many octets of new data, the FIN among them, the next segment may have.
-fn new_octets(t: &Tcb, now: Instant, probe: bool) -> Option<u64> {
+fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> {
     let start = t.send.nxt;
     let queued = t.send.last().since(start);
     if queued == 0 {
         return None;
     }
-    let mss = text_max(t, &data_options(t, now));
+    let mss = text_max(t, &data_options(t, &store.steps, now));
     let allowed = t.send.edge().since(start);
     //= docs/specs/rfc9293.txt#section-3.9.1.2
     //# However, a TCP implementation SHOULD send a maximum-sized segment whenever possible (SHLD-28) to improve
@@ -483,7 +484,7 @@ fn window_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing
     store.counters.add(Counter::TcpWindowProbes);
     let allowed = t.send.edge().since(t.send.nxt);
     if allowed > 0 {
-        let end = t.send.nxt + queued.min(allowed).min(text_max(t, &data_options(t, now)));
+        let end = t.send.nxt + queued.min(allowed).min(text_max(t, &data_options(t, &store.steps, now)));
         return send_new(t, store, now, end);
     }
     // Without a record: if the peer does not take it, it was never sent.

@@ -349,6 +349,7 @@ impl Tcb {
     /// The probe was sent.
     pub fn probe_was_sent(&mut self, store: &mut Store, start: Position, end: Position) {
         store.counters.add(Counter::TcpMtuProbes);
+        self.send.records.watch_last(&mut store.records);
         self.path.probe = Some(Probe { bytes: end.since(start) as u32 + self.overhead(), start, end });
     }
 
@@ -366,21 +367,15 @@ impl Tcb {
             self.follow_path();
             return;
         }
-        let mut next = self.send.records.first();
-        while let Some(slot) = next {
-            let record = store.records.get(slot);
-            if record.start >= probe.start {
-                if record.start == probe.start && record.lost {
-                    let alone = self.recovery.lost() == record.len();
-                    store.counters.add(Counter::TcpMtuProbesLost);
-                    self.path.probe_failed(probe.bytes, now);
-                    if alone {
-                        self.recovery.forgive(&before);
-                    }
-                }
-                return;
+        let Some(slot) = self.send.records.take_watched_lost() else { return };
+        let record = store.records.get(slot);
+        if record.start == probe.start && record.lost {
+            let alone = self.recovery.lost() == record.len();
+            store.counters.add(Counter::TcpMtuProbesLost);
+            self.path.probe_failed(probe.bytes, now);
+            if alone {
+                self.recovery.forgive(&before);
             }
-            next = store.records.next(slot);
         }
     }
 
@@ -394,6 +389,9 @@ impl Tcb {
         recovery.too_big(&mut around);
     }
 }
+
+#[cfg(test)]
+mod bounds;
 
 #[cfg(test)]
 mod tests {

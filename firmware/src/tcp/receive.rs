@@ -5,20 +5,14 @@
 //! send can be kept; only a range too many is refused, and the peer sends that again.
 
 use crate::seq::Position;
+use crate::store::gauge::Gauge;
 use crate::store::pages::{Pages, Stream};
 use crate::tcp::ecn::Echo;
+use crate::tcp::ranges::{Noted, Ranges};
 use crate::tcp::urgent::ReceiveMark;
 use crate::time::{Duration, Instant};
-use crate::wire::options::SackBlocks;
-
-/// A stretch of data beyond a gap.
-#[derive(Clone, Copy, Debug, Default)]
-struct Range {
-    start: Position,
-    end: Position,
-    /// Larger is younger: RFC 2018 wants the youngest first.
-    age: u32,
-}
+use crate::wire::options::{SACK_BLOCKS_MAX, SackBlocks};
+use crate::work::Steps;
 
 /// Whether and how urgently the peer is to be acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,9 +76,9 @@ pub struct Receiver {
     round_began: Instant,
     /// Where it ends.
     round_end: Position,
-    ranges: Box<[Range]>,
-    range_count: usize,
-    age: u32,
+    ranges: Ranges,
+    /// Of these, in the gauge.
+    ranges_counted: u64,
     /// Marks to be echoed (RFC 3168).
     pub echo: Echo,
     /// Octets of the segment last received that were there already: to be reported once (RFC 2883).
@@ -116,9 +110,8 @@ impl Receiver {
             buffer: 0,
             round_began: Instant::default(),
             round_end: Position::default(),
-            ranges: vec![Range::default(); ranges as usize].into(),
-            range_count: 0,
-            age: 0,
+            ranges: Ranges::new(ranges),
+            ranges_counted: 0,
             twice: None,
             echo: Echo::default(),
         }
@@ -151,8 +144,7 @@ impl Receiver {
         self.buffer = first.min(self.buffer_max);
         self.round_began = now;
         self.round_end = nxt + self.buffer / 2;
-        self.range_count = 0;
-        self.age = 0;
+        self.ranges.clear();
         self.twice = None;
         self.echo = Echo::default();
     }
@@ -192,9 +184,15 @@ impl Receiver {
         }
     }
 
+    /// Whether a segment outside the window can be the peer's: text that was sent before and is sent again lies within the
+    /// widest window that it was ever offered, and what it sends too early begins no farther beyond the edge.
+    pub fn may_be_late_or_early(&self, seq: Position, length: u64) -> bool {
+        seq + length + self.buffer_max >= self.nxt && seq <= self.edge + self.buffer_max
+    }
+
     /// Takes the text of an acceptable segment.
     pub fn text(&mut self, pages: &mut Pages, seq: Position, text: &[u8]) -> Arrival {
-        self.note_twice(seq, seq + text.len() as u64);
+        self.note_twice(seq, seq + text.len() as u64, &pages.steps);
         let start = seq.max(self.nxt);
         let mut end = (seq + text.len() as u64).min(self.edge);
         if let Some(fin) = self.fin {
@@ -203,19 +201,26 @@ impl Receiver {
         if end <= start {
             return Arrival::Duplicate;
         }
+        // Pages that were taken back ([`Self::prune`]): to the peer it is as if this was lost on the way.
+        end = end.min(self.stream.limit());
+        if end <= start {
+            return Arrival::NoRange;
+        }
         let text = &text[start.since(seq) as usize..end.since(seq) as usize];
         if start == self.nxt {
             self.stream.write(pages, start, text);
             self.nxt = end;
             self.join();
             Arrival::InOrder
-        } else if let Some(arrival) = self.note(start, end) {
-            if arrival == Arrival::OutOfOrder {
-                self.stream.write(pages, start, text);
-            }
-            arrival
         } else {
-            Arrival::NoRange
+            match self.ranges.note(start, end, &pages.steps) {
+                Noted::New => {
+                    self.stream.write(pages, start, text);
+                    Arrival::OutOfOrder
+                }
+                Noted::Known => Arrival::Duplicate,
+                Noted::NoPlace => Arrival::NoRange,
+            }
         }
     }
 
@@ -223,7 +228,7 @@ impl Receiver {
     pub fn hold(&mut self, pages: &mut Pages, text: &[u8]) {
         self.edge = self.next_edge(pages);
         let end = (self.nxt + text.len() as u64).min(self.edge);
-        if end > self.nxt && self.note(self.nxt, end).is_some() {
+        if end > self.nxt && self.ranges.note(self.nxt, end, &pages.steps) != Noted::NoPlace {
             self.stream.write(pages, self.nxt, &text[..end.since(self.nxt) as usize]);
             self.segment_bytes = text.len() as u32;
         }
@@ -238,7 +243,7 @@ impl Receiver {
 
     /// Takes a FIN at `position`; `nxt` goes over it when it is reached. A second one elsewhere is not believed.
     pub fn finish(&mut self, position: Position) {
-        let beyond = self.ranges[..self.range_count].iter().any(|r| r.end > position);
+        let beyond = self.ranges.end().is_some_and(|end| end > position);
         if self.fin.is_none() && position >= self.nxt && !beyond {
             self.fin = Some(position);
         }
@@ -250,61 +255,64 @@ impl Receiver {
     }
 
     /// RFC 2883, section 4: notes "the first contiguous sequence" of a segment's octets that were received before.
-    pub fn note_twice(&mut self, start: Position, end: Position) {
-        let ranges = self.ranges[..self.range_count].iter().map(|r| (r.start, r.end));
-        let received = std::iter::once((start.min(self.nxt), self.nxt)).chain(ranges);
-        let mut overlaps = received.map(|(from, to)| (from.max(start), to.min(end))).filter(|(from, to)| from < to);
-        self.twice = overlaps.next().or(self.twice);
+    pub fn note_twice(&mut self, start: Position, end: Position, steps: &Steps) {
+        let before = (start < self.nxt && start < end).then(|| (start, self.nxt.min(end)));
+        self.twice = before.or_else(|| self.ranges.overlap(start, end, steps)).or(self.twice);
     }
 
     /// Moves `nxt` over the ranges that it has reached.
     fn join(&mut self) {
-        let mut joined = 0;
-        for range in &self.ranges[..self.range_count] {
-            if range.start > self.nxt {
-                break;
-            }
-            self.nxt = self.nxt.max(range.end);
-            joined += 1;
-        }
-        self.ranges.copy_within(joined..self.range_count, 0);
-        self.range_count -= joined;
+        self.nxt = self.ranges.join(self.nxt);
     }
 
-    /// Notes data beyond a gap; `None` if there is no range left for it.
-    //= docs/specs/rfc9293.txt#section-3.10.7.4
-    //# Segments with higher beginning sequence numbers SHOULD be held for later processing (SHLD-31).
-    fn note(&mut self, start: Position, end: Position) -> Option<Arrival> {
-        let ranges = &self.ranges[..self.range_count];
-        // Those from `first` to before `last` touch the new one.
-        let first = ranges.iter().position(|r| r.end >= start).unwrap_or(ranges.len());
-        let last = ranges.iter().position(|r| r.start > end).unwrap_or(ranges.len());
-        self.age += 1;
-        let mut merged = Range { start, end, age: self.age };
-        let mut arrival = Arrival::OutOfOrder;
-        if first < last {
-            if ranges[first].start <= start && ranges[first].end >= end {
-                arrival = Arrival::Duplicate;
-            }
-            merged.start = merged.start.min(ranges[first].start);
-            merged.end = merged.end.max(ranges[last - 1].end);
-            self.ranges[first] = merged;
-            self.ranges.copy_within(last..self.range_count, first + 1);
-            self.range_count -= last - first - 1;
-        } else {
-            if self.range_count == self.ranges.len() {
-                return None;
-            }
-            self.ranges.copy_within(first..self.range_count, first + 1);
-            self.ranges[first] = merged;
-            self.range_count += 1;
+    /// Brings the gauge of all ranges up to date with this connection's part of it.
+    pub fn count_ranges(&mut self, gauge: &mut Gauge) {
+        let now = self.ranges.len();
+        if self.ranges_counted != now {
+            gauge.give(self.ranges_counted);
+            let taken = gauge.take(now);
+            debug_assert!(taken, "each connection's part is its own");
+            self.ranges_counted = now;
         }
-        Some(arrival)
+    }
+
+    /// At the end of a life: forgets what lies beyond gaps, and gives the pages back.
+    pub fn close(&mut self, pages: &mut Pages, ranges: &mut Gauge) {
+        self.ranges.clear();
+        self.count_ranges(ranges);
+        self.stream.close(pages);
+    }
+
+    /// Forgets all that lies beyond a gap and takes back the pages behind what is in order, but for the reserve. The peer
+    /// keeps what is not acknowledged (RFC 2018, section 8), and the window that it was given stays: what comes into it
+    /// and finds no page is dropped as if it was lost. How many pages were freed.
+    pub fn prune(&mut self, pages: &mut Pages) -> u64 {
+        let before = self.stream.shared(pages);
+        self.ranges.clear();
+        self.twice = None;
+        self.stream.withdraw(pages, self.nxt);
+        before - self.stream.shared(pages)
+    }
+
+    /// How far data beyond a gap reaches, in octets from what is in order: what it keeps pages for.
+    pub fn reach_beyond_gap(&self) -> u64 {
+        self.ranges.end().map_or(0, |end| end.since(self.nxt))
+    }
+
+    /// The window may open now that there are pages again; whether the peer is to be told. (One that was not told that
+    /// its window is closed asks by itself.)
+    pub fn fed(&mut self, pages: &mut Pages) -> bool {
+        let before = self.window();
+        let opens = !self.is_finished() && self.next_edge(pages).since(self.nxt) > before;
+        if opens {
+            self.ack = AckNeed::Now;
+        }
+        opens
     }
 
     /// Whether data lies beyond a gap.
     pub fn has_gap(&self) -> bool {
-        self.range_count > 0
+        !self.ranges.is_empty()
     }
 
     /// The blocks to report: what came twice (RFC 2883, section 4), and (RFC 2018, section 4) the range of the segment
@@ -313,18 +321,15 @@ impl Receiver {
     //# The first SACK block (i.e., the one immediately following the kind and length fields in the option) MUST
     //# specify the contiguous block of data containing the segment which triggered this ACK, unless that segment
     //# advanced the Acknowledgment Number field in the header.
-    pub fn sack_blocks(&self) -> SackBlocks {
+    pub fn sack_blocks(&self, steps: &Steps) -> SackBlocks {
         let mut blocks = SackBlocks::default();
         if let Some((start, end)) = self.twice {
             blocks.push(start.seq(), end.seq());
         }
-        let mut before = u32::MAX;
-        for _ in 0..crate::wire::options::SACK_BLOCKS_MAX {
-            // What a SYN brought lies at `nxt` until the handshake is complete, and behind no gap.
-            let ranges = self.ranges[..self.range_count].iter().filter(|r| r.start > self.nxt);
-            let Some(range) = ranges.filter(|r| r.age < before).max_by_key(|r| r.age) else { break };
+        // What a SYN brought lies at `nxt` until the handshake is complete, and behind no gap.
+        for range in self.ranges.by_age().filter(|r| r.start > self.nxt).take(SACK_BLOCKS_MAX) {
+            steps.one();
             blocks.push(range.start.seq(), range.end.seq());
-            before = range.age;
         }
         blocks
     }
@@ -415,15 +420,21 @@ impl Receiver {
 mod tests {
     use super::*;
     use crate::seq::Seq;
-    use crate::store::gauge::Gauge;
+    use crate::store::pages::AccountPlan;
     use proptest::prelude::*;
 
     fn start() -> Position {
         Position::initial(Seq(u32::MAX - 100))
     }
 
+    /// Pages for two connections.
+    fn pool(count: u32) -> Pages {
+        let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 2 };
+        Pages::new((Gauge::new("p", "deny", count.into()), toe_abi::Reason::ReceiveMemory), count, 512, 2, 64, plan)
+    }
+
     fn receiver(ranges: u32) -> (Pages, Receiver) {
-        let mut pages = Pages::new(Gauge::new("p", "deny", 64), 64, 512, 1, 64);
+        let mut pages = pool(64);
         let mut r = Receiver::new(Stream::new(0), ranges);
         r.open(&mut pages, start().back(1), 0, 1460, 16_384, Instant::default());
         r.advertise(&mut pages);
@@ -458,8 +469,12 @@ mod tests {
             assert_eq!(r.text(&mut pages, n + at, &[1; 50]), Arrival::OutOfOrder);
         }
         assert_eq!(r.text(&mut pages, n + 350, &[1; 50]), Arrival::OutOfOrder);
-        let blocks: Vec<_> =
-            r.sack_blocks().as_slice().iter().map(|(a, b)| (a.distance(n.seq()), b.distance(n.seq()))).collect();
+        let blocks: Vec<_> = r
+            .sack_blocks(&Steps::default())
+            .as_slice()
+            .iter()
+            .map(|(a, b)| (a.distance(n.seq()), b.distance(n.seq())))
+            .collect();
         assert_eq!(blocks, [(300, 400), (900, 950), (700, 750), (500, 550)]);
         assert_eq!(r.text(&mut pages, n + 310, &[1; 20]), Arrival::Duplicate);
     }
@@ -535,7 +550,7 @@ mod tests {
     #[test]
     fn on_an_exhausted_pool_a_drained_connection_still_has_a_window() {
         // Two connections with two pages of 512 bytes each, and no more.
-        let mut pages = Pages::new(Gauge::new("p", "deny", 4), 4, 512, 2, 64);
+        let mut pages = pool(4);
         let mut r = Receiver::new(Stream::new(0), 4);
         r.open(&mut pages, start().back(1), 0, 1460, 32_768, Instant::default());
         r.segment_bytes = 9_000;
@@ -565,7 +580,7 @@ mod tests {
             for (at, length) in pieces {
                 r.text(&mut pages, n + at as u64, &whole[at..at + length]);
                 r.twice = None;
-                let blocks = r.sack_blocks();
+                let blocks = r.sack_blocks(&Steps::default());
                 for (left, right) in blocks.as_slice() {
                     prop_assert!(left.near(r.nxt) > r.nxt && right.near(r.nxt) > left.near(r.nxt));
                 }

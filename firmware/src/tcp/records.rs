@@ -3,12 +3,24 @@
 //! The records of a connection form a list in sequence order, without gaps, from `snd_una` to `snd_nxt`. Each knows
 //! when it was last sent and what is known of its fate, which is all that loss detection (RFC 6675, 8985) asks.
 //! Records come from one pool; each connection can always have [`RECORDS_RESERVED`].
+//!
+//! A peer that acknowledges selectively can point anywhere, so nothing here is found by walking from one end:
+//!
+//! * A record whose fate is open hangs in a second list, by the time at which it was last sent; one that is deemed lost in
+//!   another, by sequence number as nearly as [`WALK_MAX`] steps allow. The oldest and the first lost are at their heads.
+//! * Neighbours that are both selectively acknowledged become one record.
+//! * Positions are looked for from the nearest of both ends and of the place where the last search ended, and for no more
+//!   than a given number of steps. A search that gives up goes on there the next time.
+//!
+//! With every transmission a record pays for what becomes of it once: that it is judged, that the judgement is taken back,
+//! and that it is released. So an acknowledgement of a thousand records costs no more steps than one of one.
 
 use crate::profile::RECORDS_RESERVED;
 use crate::seq::Position;
 use crate::store::gauge::Gauge;
 use crate::tcp::delivery::Stamp;
 use crate::time::Instant;
+use crate::work::Steps;
 
 /// A record's place in the pool.
 pub type RecordSlot = u32;
@@ -32,8 +44,13 @@ pub struct Record {
     pub lost: bool,
     /// What was delivered when it was last sent.
     pub stamp: Stamp,
+    /// The connection wants to know when it is lost: it probes the path's MTU.
+    watched: bool,
     next: RecordSlot,
     previous: RecordSlot,
+    /// In the list of its fate.
+    fate_next: RecordSlot,
+    fate_previous: RecordSlot,
 }
 
 impl Record {
@@ -51,16 +68,39 @@ pub struct Records {
     shared_free: u32,
     /// Records promised, reserved ones included; what is published.
     pub gauge: Gauge,
+    /// [`PREPAID`] for every transmission, and one for every record walked over.
+    pub steps: Steps,
 }
 
-/// One connection's list.
+/// The ends of a list of fates.
+#[derive(Clone, Copy, Debug)]
+struct Fates {
+    head: RecordSlot,
+    tail: RecordSlot,
+}
+
+/// One connection's lists.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordList {
     head: RecordSlot,
     tail: RecordSlot,
     count: u32,
     open: bool,
+    /// Those whose fate is open, by the time at which they were last sent.
+    sent: Fates,
+    /// Those that are deemed lost.
+    lost: Fates,
+    /// Where the last search ended.
+    cursor: RecordSlot,
+    /// A watched record that was lost.
+    watched_lost: RecordSlot,
 }
+
+/// The most steps for finding a lost record's place among the others.
+pub const WALK_MAX: u32 = 8;
+
+/// Steps that a transmission pays for: itself, a judgement, its taking back, and the release.
+const PREPAID: u64 = 4;
 
 impl Records {
     /// `count` records for `lists` lists.
@@ -73,10 +113,19 @@ impl Records {
             sacked: false,
             lost: false,
             stamp: Stamp::default(),
+            watched: false,
             next: if slot + 1 < count { slot + 1 } else { NONE },
             previous: NONE,
+            fate_next: NONE,
+            fate_previous: NONE,
         };
-        Self { places: (0..count).map(record).collect(), free: 0, shared_free: count - lists * RECORDS_RESERVED, gauge }
+        Self {
+            places: (0..count).map(record).collect(),
+            free: 0,
+            shared_free: count - lists * RECORDS_RESERVED,
+            gauge,
+            steps: Steps::default(),
+        }
     }
 
     fn take(&mut self, count: u32) -> Option<RecordSlot> {
@@ -88,6 +137,7 @@ impl Records {
             let taken = self.gauge.take(1);
             debug_assert!(taken);
         }
+        self.steps.add(PREPAID);
         let slot = self.free;
         self.free = self.places[slot as usize].next;
         Some(slot)
@@ -105,7 +155,16 @@ impl Records {
 
 impl RecordList {
     /// A list that is not in use.
-    pub const CLOSED: Self = Self { head: NONE, tail: NONE, count: 0, open: false };
+    pub const CLOSED: Self = Self {
+        head: NONE,
+        tail: NONE,
+        count: 0,
+        open: false,
+        sent: Fates::EMPTY,
+        lost: Fates::EMPTY,
+        cursor: NONE,
+        watched_lost: NONE,
+    };
 
     /// Begins an empty list.
     pub fn open(&mut self, records: &mut Records) {
@@ -143,8 +202,11 @@ impl RecordList {
             sacked: false,
             lost: false,
             stamp,
+            watched: false,
             next: NONE,
             previous: self.tail,
+            fate_next: NONE,
+            fate_previous: NONE,
         };
         if self.tail == NONE {
             self.head = slot;
@@ -153,6 +215,7 @@ impl RecordList {
         }
         self.tail = slot;
         self.count += 1;
+        self.sent.append(records, slot);
         true
     }
 
@@ -169,16 +232,33 @@ impl RecordList {
     /// Removes the first record and gives it.
     pub fn pop_front(&mut self, records: &mut Records) -> Option<Record> {
         let slot = self.first()?;
-        let record = records.places[slot as usize];
-        self.head = record.next;
-        if record.next == NONE {
-            self.tail = NONE;
+        let record = *records.get(slot);
+        self.leave_fate(records, slot);
+        self.remove(records, slot);
+        Some(record)
+    }
+
+    /// Takes a record that is in no list of fates out of the list.
+    fn remove(&mut self, records: &mut Records, slot: RecordSlot) {
+        let Record { next, previous, .. } = *records.get(slot);
+        if previous == NONE {
+            self.head = next;
         } else {
-            records.places[record.next as usize].previous = NONE;
+            records.places[previous as usize].next = next;
+        }
+        if next == NONE {
+            self.tail = previous;
+        } else {
+            records.places[next as usize].previous = previous;
+        }
+        if self.cursor == slot {
+            self.cursor = if next == NONE { previous } else { next };
+        }
+        if self.watched_lost == slot {
+            self.watched_lost = NONE;
         }
         records.give(slot, self.count);
         self.count -= 1;
-        Some(record)
     }
 
     /// Splits a record at a position inside it, so that one ends and the next begins there; `false` if no record is
@@ -199,7 +279,192 @@ impl RecordList {
             records.places[record.next as usize].previous = new;
         }
         self.count += 1;
+        if record.lost {
+            self.lost.insert_after(records, slot, new);
+        } else if !record.sacked {
+            self.sent.insert_after(records, slot, new);
+        }
         true
+    }
+
+    fn leave_fate(&mut self, records: &mut Records, slot: RecordSlot) {
+        let record = records.get(slot);
+        if record.lost {
+            self.lost.remove(records, slot);
+        } else if !record.sacked {
+            self.sent.remove(records, slot);
+        }
+    }
+
+    /// The record with an open fate that was sent first.
+    pub fn oldest_sent(&self) -> Option<RecordSlot> {
+        (self.sent.head != NONE).then_some(self.sent.head)
+    }
+
+    /// The first lost record.
+    pub fn first_lost(&self) -> Option<RecordSlot> {
+        (self.lost.head != NONE).then_some(self.lost.head)
+    }
+
+    /// A record is selectively acknowledged; its neighbours may become one with it. Gives the place that has it now.
+    pub fn mark_sacked(&mut self, records: &mut Records, slot: RecordSlot) -> RecordSlot {
+        self.leave_fate(records, slot);
+        let record = records.get_mut(slot);
+        (record.sacked, record.lost) = (true, false);
+        let (previous, next) = (record.previous, record.next);
+        if next != NONE && records.get(next).sacked {
+            records.get_mut(slot).end = records.get(next).end;
+            self.remove(records, next);
+        }
+        if previous != NONE && records.get(previous).sacked {
+            records.get_mut(previous).end = records.get(slot).end;
+            self.remove(records, slot);
+            return previous;
+        }
+        slot
+    }
+
+    /// A record is deemed lost. Its place among the others that are is looked for within `walk` steps.
+    pub fn mark_lost(&mut self, records: &mut Records, slot: RecordSlot, walk: &mut u32) {
+        self.leave_fate(records, slot);
+        let record = records.get_mut(slot);
+        record.lost = true;
+        record.sacked = false;
+        if record.watched {
+            self.watched_lost = slot;
+        }
+        let start = record.start;
+        let mut before = self.lost.tail;
+        while before != NONE && records.get(before).start > start {
+            let Some(left) = walk.checked_sub(1) else {
+                before = NONE;
+                break;
+            };
+            *walk = left;
+            records.steps.one();
+            before = records.get(before).fate_previous;
+        }
+        self.lost.insert_after(records, before, slot);
+    }
+
+    /// A record was sent again.
+    pub fn mark_sent_again(&mut self, records: &mut Records, slot: RecordSlot) {
+        if records.get(slot).sacked {
+            return;
+        }
+        records.steps.add(PREPAID);
+        self.leave_fate(records, slot);
+        records.get_mut(slot).lost = false;
+        self.sent.append(records, slot);
+    }
+
+    /// Nothing was lost after all: all of it was sent before what has an open fate.
+    pub fn none_lost(&mut self, records: &mut Records) {
+        let mut slot = self.lost.tail;
+        while slot != NONE {
+            records.get_mut(slot).lost = false;
+            let previous = records.get(slot).fate_previous;
+            self.sent.insert_after(records, NONE, slot);
+            slot = previous;
+        }
+        self.lost = Fates::EMPTY;
+    }
+
+    /// Everything is lost that is not selectively acknowledged; with `reneged`, that too. Gives the octets that stay
+    /// selectively acknowledged, and those that are lost. A walk over all records.
+    pub fn all_lost(&mut self, records: &mut Records, reneged: bool) -> (u64, u64) {
+        (self.sent, self.lost) = (Fates::EMPTY, Fates::EMPTY);
+        let (mut sacked, mut lost) = (0, 0);
+        let mut next = self.first();
+        while let Some(slot) = next {
+            next = records.next(slot);
+            let record = records.get_mut(slot);
+            record.sacked &= !reneged;
+            record.lost = !record.sacked;
+            if record.sacked {
+                sacked += record.len();
+            } else {
+                lost += record.len();
+                let tail = self.lost.tail;
+                self.lost.insert_after(records, tail, slot);
+            }
+        }
+        (sacked, lost)
+    }
+
+    /// The last record is to be watched: [`Self::take_watched_lost`] says when it is lost.
+    pub fn watch_last(&mut self, records: &mut Records) {
+        if let Some(last) = self.last() {
+            records.get_mut(last).watched = true;
+        }
+    }
+
+    /// A watched record that was lost, once.
+    pub fn take_watched_lost(&mut self) -> Option<RecordSlot> {
+        let slot = std::mem::replace(&mut self.watched_lost, NONE);
+        (slot != NONE).then_some(slot)
+    }
+
+    /// The record that has the octet at `position`, which lies in flight; looked for within `walk` steps. `None` if that is
+    /// not enough: the next search goes on from there.
+    pub fn find(&mut self, records: &Records, position: Position, walk: &mut u32) -> Option<RecordSlot> {
+        let distance = |slot: RecordSlot| {
+            let start = records.places.get(slot as usize).map(|r| r.start)?;
+            Some((start.since(position).max(position.since(start)), slot))
+        };
+        let (_, mut at) = [self.head, self.tail, self.cursor].into_iter().filter_map(distance).min()?;
+        loop {
+            let record = records.get(at);
+            self.cursor = at;
+            if record.start <= position && position < record.end {
+                return Some(at);
+            }
+            *walk = walk.checked_sub(1)?;
+            records.steps.one();
+            at = if record.start > position { record.previous } else { record.next };
+            if at == NONE {
+                return None;
+            }
+        }
+    }
+}
+
+impl Fates {
+    const EMPTY: Self = Self { head: NONE, tail: NONE };
+
+    fn append(&mut self, records: &mut Records, slot: RecordSlot) {
+        self.insert_after(records, self.tail, slot);
+    }
+
+    /// Behind `before`; at the front if there is none.
+    fn insert_after(&mut self, records: &mut Records, before: RecordSlot, slot: RecordSlot) {
+        let after = if before == NONE { self.head } else { records.get(before).fate_next };
+        let record = records.get_mut(slot);
+        (record.fate_previous, record.fate_next) = (before, after);
+        if before == NONE {
+            self.head = slot;
+        } else {
+            records.get_mut(before).fate_next = slot;
+        }
+        if after == NONE {
+            self.tail = slot;
+        } else {
+            records.get_mut(after).fate_previous = slot;
+        }
+    }
+
+    fn remove(&mut self, records: &mut Records, slot: RecordSlot) {
+        let Record { fate_next, fate_previous, .. } = *records.get(slot);
+        if fate_previous == NONE {
+            self.head = fate_next;
+        } else {
+            records.get_mut(fate_previous).fate_next = fate_next;
+        }
+        if fate_next == NONE {
+            self.tail = fate_previous;
+        } else {
+            records.get_mut(fate_next).fate_previous = fate_previous;
+        }
     }
 }
 
@@ -214,8 +479,21 @@ impl Records {
         &mut self.places[slot as usize]
     }
 
+    /// Behind a record in its list; counts no step.
+    pub fn behind(&self, slot: RecordSlot) -> Option<RecordSlot> {
+        let next = self.places[slot as usize].next;
+        (next != NONE).then_some(next)
+    }
+
+    /// Behind a record in the list of its fate; counts no step.
+    pub fn next_by_fate(&self, slot: RecordSlot) -> Option<RecordSlot> {
+        let next = self.places[slot as usize].fate_next;
+        (next != NONE).then_some(next)
+    }
+
     /// The next place in the list.
     pub fn next(&self, slot: RecordSlot) -> Option<RecordSlot> {
+        self.steps.one();
         let next = self.places[slot as usize].next;
         (next != NONE).then_some(next)
     }

@@ -12,6 +12,8 @@
 //! lost; a lost segment sent again is in flight again.
 
 mod rack;
+#[cfg(test)]
+mod tests;
 mod undoing;
 
 use rack::{Rack, Widened};
@@ -22,7 +24,7 @@ use crate::seq::{Position, Seq};
 use crate::tcp::congestion::{Acked, AnyController, Controller, Seen, Window};
 use crate::tcp::delivery::{Delivery, Stamp};
 use crate::tcp::pacing::Pacing;
-use crate::tcp::records::{RecordSlot, Records};
+use crate::tcp::records::{Record, RecordSlot, Records, WALK_MAX};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
 use crate::tcp::spurious::{Frto, Undo};
@@ -34,6 +36,9 @@ const DUPLICATES: u32 = 3;
 
 /// RFC 8985, 7.2: how long a peer may delay the acknowledgement of a single segment.
 const DELAYED_ACK_WORST: Duration = Duration::from_ms(200);
+
+/// The most records that the SACK blocks of one segment may lead over without anything new.
+const SACK_WALK: u32 = 16;
 
 /// What is going on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +94,8 @@ pub struct Recovery {
     /// What was before the last reduction of the window.
     undo: Option<Undo>,
     frto: Frto,
+    /// The acknowledgement under way delivered something that was sent but once, before the recovery's end.
+    original: bool,
     /// Marks of what was sent before this are answered already (RFC 3168, 6.1.2).
     answered: Position,
     /// The window was reduced, and the peer is to know (CWR).
@@ -167,6 +174,7 @@ impl Recovery {
             probe: None,
             undo: None,
             frto: Frto::Off,
+            original: false,
             answered: iss,
             reduced: false,
             sent_at: Instant::default(),
@@ -209,17 +217,19 @@ impl Recovery {
         let mut rtt_sample = None;
         let progress = ack.ack > a.sender.una;
         let acknowledged = ack.ack.since(a.sender.una);
-        let original_before = self.originals_in_flight(a, progress || ack.sack.is_some_and(|b| !b.is_empty()));
+        self.original = false;
 
         if progress {
             delivered += self.cumulative(a, ack.ack, now, &mut rtt_sample);
         }
         match ack.sack {
             Some(blocks) => {
+                let mut walk = SACK_WALK;
                 for &(left, right) in blocks {
+                    a.records.steps.one();
                     let (left, right) = (left.near(a.sender.una), right.near(a.sender.una));
-                    if a.sender.una <= left && left < right && right <= a.sender.nxt {
-                        delivered += self.selective(a, left, right, now, &mut rtt_sample);
+                    if a.sender.una <= left && right <= a.sender.nxt {
+                        delivered += self.selective(a, left, right, &mut walk, now, &mut rtt_sample);
                     }
                 }
             }
@@ -238,7 +248,7 @@ impl Recovery {
         if self.phase == Phase::Fast && delivered > 0 {
             self.probe = None;
         }
-        self.judge(a, ack, progress, original_before);
+        self.judge(a, ack, progress);
 
         let lost_before = self.lost;
         if ack.sack.is_some() {
@@ -295,6 +305,7 @@ impl Recovery {
             if record.lost {
                 self.lost -= bytes;
             }
+            self.note_original(&record);
             if record.end > ack {
                 a.records.get_mut(slot).start = ack;
                 break;
@@ -310,43 +321,49 @@ impl Recovery {
         delivered
     }
 
-    /// Marks what a SACK block covers; gives the bytes newly delivered.
+    /// Marks what a SACK block covers, as far as it can be reached in `walk` steps; gives the bytes newly delivered. What is
+    /// not reached comes again: a peer reports a block at least three times (RFC 2018, section 4).
     fn selective(
         &mut self,
         a: &mut Around<'_>,
         left: Position,
         right: Position,
+        walk: &mut u32,
         now: Instant,
         rtt_sample: &mut Option<Duration>,
     ) -> u64 {
         let mut delivered = 0;
-        let mut next = a.sender.records.first();
+        let mut next = a.sender.records.find(a.records, left, walk);
         while let Some(slot) = next {
             let record = *a.records.get(slot);
-            if record.start >= right {
-                break;
-            }
-            next = a.records.next(slot);
-            if record.sacked || record.end <= left {
-                continue;
-            }
             // Only what is covered whole is marked (RFC 2018, section 8): blocks of single octets shall not cut the flight
             // into as many records.
-            if record.start < left || record.end > right {
+            if record.start >= right || record.end > right {
+                break;
+            }
+            if record.sacked || record.start < left {
+                let Some(less) = walk.checked_sub(1) else { break };
+                *walk = less;
+                next = a.records.next(slot);
                 continue;
             }
-            let record = a.records.get_mut(slot);
-            record.sacked = true;
+            self.note_original(&record);
             let bytes = record.len();
-            if std::mem::take(&mut record.lost) {
+            if record.lost {
                 self.lost -= bytes;
             }
             self.sacked += bytes;
             delivered += bytes;
-            let record = *record;
+            let at = a.sender.records.mark_sacked(a.records, slot);
+            next = a.records.behind(at);
             self.newly_delivered(a.rtt, &record, now, rtt_sample);
         }
         delivered
+    }
+
+    /// F-RTO waits for what was in flight at the timeout and sent but once.
+    fn note_original(&mut self, record: &Record) {
+        self.original |= record.transmissions == 1 && !record.sacked && record.start < self.until;
     }
 
     /// Without SACK a duplicate acknowledgement stands for one segment delivered somewhere.
@@ -377,9 +394,9 @@ impl Recovery {
             return;
         }
         if let Some(slot) = a.sender.records.first() {
-            let record = a.records.get_mut(slot);
+            let record = *a.records.get(slot);
             if !record.lost && (third || record.transmissions == 1) {
-                record.lost = true;
+                a.sender.records.mark_lost(a.records, slot, &mut { WALK_MAX });
                 self.lost += record.len();
             }
         }
@@ -535,43 +552,32 @@ impl Recovery {
         self.reorder_at = None;
         // A peer that selectively acknowledged the first octet and still waits for it has dropped what it held.
         let reneged = a.sender.records.first().is_some_and(|slot| a.records.get(slot).sacked);
-        (self.sacked, self.lost) = (0, 0);
-        let mut next = a.sender.records.first();
-        while let Some(slot) = next {
-            next = a.records.next(slot);
-            let record = a.records.get_mut(slot);
-            record.sacked &= !reneged;
-            record.lost = !record.sacked;
-            if record.sacked {
-                self.sacked += record.len();
-            } else {
-                self.lost += record.len();
-            }
-        }
+        (self.sacked, self.lost) = a.sender.records.all_lost(a.records, reneged);
     }
 
     /// Segments larger than the path now takes are lost (RFC 1191, 6.4), which says nothing about congestion.
     pub fn too_big(&mut self, a: &mut Around<'_>) {
         let mss = u64::from(a.sender.mss);
-        let mut next = a.sender.records.first();
-        while let Some(slot) = next {
-            next = a.records.next(slot);
-            let record = a.records.get_mut(slot);
-            if record.len() > mss && !record.sacked && !record.lost {
-                record.lost = true;
-                self.lost += record.len();
-            }
-        }
+        self.lose(a, |record| record.len() > mss);
     }
 
     /// The peer has not taken what the SYN carried (RFC 7413, 4.2.2): sent again at once, and no sign of congestion.
     pub fn refused(&mut self, a: &mut Around<'_>) {
-        let mut next = a.sender.records.first();
+        self.lose(a, |_| true);
+    }
+
+    /// Those are lost whose fate is open and of which that is true: a walk over what was sent.
+    fn lose(&mut self, a: &mut Around<'_>, is: impl Fn(&Record) -> bool) {
+        let mut walk = WALK_MAX;
+        let mut next = a.sender.records.oldest_sent();
         while let Some(slot) = next {
-            next = a.records.next(slot);
-            let record = a.records.get_mut(slot);
-            record.lost = true;
-            self.lost += record.len();
+            a.records.steps.one();
+            next = a.records.next_by_fate(slot);
+            let record = *a.records.get(slot);
+            if is(&record) {
+                a.sender.records.mark_lost(a.records, slot, &mut walk);
+                self.lost += record.len();
+            }
         }
     }
 
@@ -585,23 +591,15 @@ impl Recovery {
         self.undo = before.undo;
     }
 
-    /// The first lost segment.
-    pub fn first_lost(&self, sender: &Sender, records: &Records) -> Option<RecordSlot> {
-        if self.lost == 0 {
-            return None;
-        }
-        let mut next = sender.records.first();
-        while let Some(slot) = next {
-            if records.get(slot).lost {
-                return Some(slot);
-            }
-            next = records.next(slot);
-        }
-        None
-    }
-
     /// A record was sent again.
-    pub fn retransmitted(&mut self, records: &mut Records, slot: RecordSlot, now: Instant, timestamp: u32) {
+    pub fn retransmitted(
+        &mut self,
+        sender: &mut Sender,
+        records: &mut Records,
+        slot: RecordSlot,
+        now: Instant,
+        timestamp: u32,
+    ) {
         self.sent_at = now;
         let stamp = self.delivery.sent(false, now);
         let record = records.get_mut(slot);
@@ -609,9 +607,10 @@ impl Recovery {
         record.sent_at = now;
         record.transmissions = record.transmissions.saturating_add(1);
         let bytes = record.len();
-        if std::mem::take(&mut record.lost) {
+        if record.lost {
             self.lost -= bytes;
         }
+        sender.records.mark_sent_again(records, slot);
         self.prr.out += bytes;
         if self.phase != Phase::Open
             && let Some(undo) = &mut self.undo

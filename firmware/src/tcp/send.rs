@@ -152,6 +152,12 @@ mod tests {
     use super::*;
     use crate::seq::Seq;
     use crate::store::gauge::Gauge;
+    use crate::store::pages::AccountPlan;
+
+    fn pool() -> Pages {
+        let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 1 };
+        Pages::new((Gauge::new("p", "deny", 8), toe_abi::Reason::SendMemory), 8, 512, 1, 8, plan)
+    }
 
     //= docs/specs/rfc9293.txt#section-3.1
     //= type=test
@@ -159,7 +165,7 @@ mod tests {
     //# the connection record and do all window computations with 32 bits (REC-1).
     #[test]
     fn the_largest_window_is_a_gigabyte_and_lies_ahead() {
-        let mut pages = Pages::new(Gauge::new("p", "deny", 8), 8, 512, 1, 8);
+        let mut pages = pool();
         let mut s = Sender::new(Stream::new(0));
         s.open(&mut pages, Position::initial(Seq(u32::MAX)), 1000, 4096, false);
         s.shift = 14;
@@ -170,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_window_from_an_older_segment_is_not_believed() {
-        let mut pages = Pages::new(Gauge::new("p", "deny", 8), 8, 512, 1, 8);
+        let mut pages = pool();
         let mut s = Sender::new(Stream::new(0));
         s.open(&mut pages, Position::initial(Seq(0)), 1000, 4096, false);
         let at = |n: u64| Position::initial(Seq(500)) + n;

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use toe_abi::{Endpoint, Mac, Reason, state};
 
 use crate::counters::{Counter, Counters};
-use crate::profile::{CongestionControl, Tcp};
+use crate::profile::{CongestionControl, SynCookies, Tcp};
 use crate::seq::Position;
+use crate::store::gauge::Gauge;
 use crate::store::pages::Pages;
 use crate::store::slab::Slot;
 use crate::tcp::ecn::EcnPolicy;
@@ -27,6 +28,7 @@ use crate::tcp::user_timeout::UserTimeout;
 use crate::time::{Duration, Instant};
 use crate::wire::frame::Headers;
 use crate::wire::{ip, segment};
+use crate::work::Steps;
 
 /// The two ends of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,6 +195,8 @@ pub struct Config {
     pub give_up_syn: Duration,
     /// Limit of an abandoned FIN-WAIT-2.
     pub fin_wait_2: Duration,
+    /// No progress for so long, and it may be evicted.
+    pub stalled: Duration,
     /// Twice the maximum segment lifetime.
     pub time_wait: Duration,
     /// Least part of the retransmission timeout.
@@ -203,6 +207,8 @@ pub struct Config {
     pub initial_window: u32,
     /// When FINs cross, the acknowledgement of the peer's repeats ours.
     pub repeat_fin: bool,
+    /// When a SYN is answered with a cookie.
+    pub syn_cookies: SynCookies,
     /// Retransmissions of a SYN-ACK.
     pub syn_ack_retries: u32,
     /// Fast Open is allowed, and of a listener so many may be pending.
@@ -225,11 +231,13 @@ impl Config {
             give_up: ms(tcp.give_up_ms),
             give_up_syn: ms(tcp.give_up_syn_ms),
             fin_wait_2: ms(tcp.fin_wait_2_ms),
+            stalled: ms(tcp.stalled_ms),
             time_wait: ms(2 * tcp.msl_ms),
             rto_floor: ms(tcp.rto_min_ms),
             rto_max: ms(tcp.rto_max_ms),
             initial_window: tcp.initial_window_segments,
             repeat_fin: tcp.repeat_fin,
+            syn_cookies: tcp.syn_cookies,
             syn_ack_retries: tcp.syn_ack_retries,
             fast_open: tcp.fast_open.then_some(tcp.fast_open_pending),
             settings: Settings::new(tcp.congestion, tcp.ecn),
@@ -248,10 +256,14 @@ pub struct Store {
     pub receive: Pages,
     /// Segments in flight.
     pub records: Records,
+    /// How many stretches of data lie beyond gaps.
+    pub ranges: Gauge,
     /// Counters.
     pub counters: Counters,
     /// What is fixed.
     pub config: Config,
+    /// What is counted of the work that none of the pools counts.
+    pub steps: Steps,
 }
 
 /// Something to be sent out of turn.
@@ -343,6 +355,21 @@ pub struct Tcb {
     pub syn_transmissions: u32,
     /// A RST with this number is to be sent; the connection is over.
     pub reset_due: bool,
+    /// The context for which its place and its memory count: its owner, and after RELEASE the one that it had.
+    pub charged: Option<Slot>,
+    /// Its place among those that may have to give way.
+    pub order: Order,
+}
+
+/// A connection's place in the orders of `engine::evict`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Order {
+    /// Its [`Tcb::progress_mark`] when it last moved on.
+    pub mark: u64,
+    /// When it was last put at the end.
+    pub moved_at: Instant,
+    /// The class of what it holds beyond a gap.
+    pub class: u8,
 }
 
 /// Challenge ACKs that a connection may send in [`CHALLENGE_PERIOD`] (RFC 5961, section 7; of each connection's own, so
@@ -425,6 +452,8 @@ impl Tcb {
             in_table: false,
             syn_transmissions: 0,
             reset_due: false,
+            charged: None,
+            order: Order::default(),
         }
     }
 
@@ -459,6 +488,8 @@ impl Tcb {
             in_table: _,
             syn_transmissions,
             reset_due,
+            charged: _,
+            order: _,
         } = self;
         (*my_tuple, *my_link, *my_mtu) = (tuple, link, mtu);
         *state = State::SynSent;
@@ -591,7 +622,7 @@ impl Tcb {
     pub fn free(&mut self, store: &mut Store) {
         self.send.stream.close(&mut store.send);
         self.send.records.close(&mut store.records);
-        self.receive.stream.close(&mut store.receive);
+        self.receive.close(&mut store.receive, &mut store.ranges);
     }
 
     /// Whether the guest may not know yet that this is its connection: it broke before the guest has said anything of
@@ -613,6 +644,17 @@ impl Tcb {
             return 0;
         }
         self.guest.furthest.since(self.receive.stream.start())
+    }
+
+    /// A number that changes with every progress: something was acknowledged by the peer, received in order, or taken by
+    /// the guest.
+    pub fn progress_mark(&self) -> u64 {
+        let received = if self.receive.stream.is_open() {
+            self.receive.nxt.raw().wrapping_add(self.receive.stream.start().raw())
+        } else {
+            0
+        };
+        self.send.una.raw().wrapping_add(received)
     }
 
     /// Octets of data that the guest does not have yet.

@@ -97,6 +97,11 @@ fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
     Some((rto_at, Waiting::Acknowledgement))
 }
 
+/// Whether the first timer waits for the peer's window to open.
+pub fn is_probing_window(t: &Tcb) -> bool {
+    matches!(waiting(t), Some((_, Waiting::Window)))
+}
+
 /// A timer fired.
 pub fn fired(t: &mut Tcb, store: &mut Store, kind: Kind, now: Instant) {
     t.send.burst = 0;

@@ -1,6 +1,7 @@
 //! TCP options (RFC 9293, 3.1 and 3.2; 7323; 2018).
 
 use crate::seq::Seq;
+use crate::work::Steps;
 
 /// Bytes of options that a TCP header can hold.
 pub const OPTION_BYTES_MAX: usize = 40;
@@ -109,13 +110,15 @@ impl Options {
     //= docs/specs/rfc9293.txt#section-3.2
     //# There is no guarantee that senders will use this option, so receivers MUST be prepared to process options
     //# even if they do not begin on a word boundary (MUST-64).
-    pub fn parse(mut b: &[u8]) -> (Self, bool) {
+    pub fn parse(mut b: &[u8], steps: &Steps) -> (Self, bool) {
         let mut options = Self::default();
         while let Some(&kind) = b.first() {
+            steps.one();
             match kind {
                 0 => break,
                 1 => {
-                    b = &b[1..];
+                    // A run of them is one step.
+                    b = &b[b.iter().position(|kind| *kind != 1).unwrap_or(b.len())..];
                     continue;
                 }
                 _ => {}
@@ -136,6 +139,7 @@ impl Options {
                 (5, 8 | 16 | 24 | 32) => {
                     options.sack = SackBlocks::default();
                     for block in body.chunks_exact(8) {
+                        steps.one();
                         options.sack.push(Seq(be32(block, 0)), Seq(be32(block, 4)));
                     }
                 }
@@ -229,7 +233,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(b: &[u8]) -> Options {
-        Options::parse(b).0
+        Options::parse(b, &Steps::default()).0
     }
 
     fn written(options: &Options) -> Vec<u8> {

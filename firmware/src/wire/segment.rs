@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::checksum::Sum;
 use super::options::{OPTION_BYTES_MAX, Options};
 use crate::seq::Seq;
+use crate::work::Steps;
 
 /// Bytes of a TCP header without options.
 pub const TCP_HEADER_BYTES: usize = 20;
@@ -90,13 +91,13 @@ impl<'a> Segment<'a> {
     ///
     /// # Errors
     /// See [`Malformed`].
-    pub fn parse(b: &'a [u8]) -> Result<Self, Malformed> {
+    pub fn parse(b: &'a [u8], steps: &Steps) -> Result<Self, Malformed> {
         let fixed = b.first_chunk::<TCP_HEADER_BYTES>().ok_or(Malformed::Truncated)?;
         let offset = usize::from(fixed[12] >> 4) * 4;
         if offset < TCP_HEADER_BYTES || offset > b.len() {
             return Err(Malformed::DataOffset);
         }
-        let (options, options_legal) = Options::parse(&b[TCP_HEADER_BYTES..offset]);
+        let (options, options_legal) = Options::parse(&b[TCP_HEADER_BYTES..offset], steps);
         let be16 = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
         let be32 = |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
         Ok(Self {
@@ -220,7 +221,7 @@ mod tests {
         let n = header().write(&mut buffer, a, b, 3, |t| t.copy_from_slice(b"abc"));
         let tcp = &mut buffer[..n];
         assert!(checksum_is_right(a, b, tcp));
-        let s = Segment::parse(tcp).unwrap();
+        let s = Segment::parse(tcp, &Steps::default()).unwrap();
         assert_eq!((s.source_port, s.destination_port, s.seq, s.ack, s.window), (1, 2, Seq(3), Seq(4), 5));
         assert_eq!((s.flags, s.urgent, s.options.mss, s.text), (Flags(0x38), 7, Some(6), &b"abc"[..]));
         assert_eq!(s.sequence_length(), 3);
@@ -231,21 +232,21 @@ mod tests {
     #[test]
     fn lengths_that_cannot_be() {
         let mut b = [0; 24];
-        assert_eq!(Segment::parse(&b[..19]), Err(Malformed::Truncated));
+        assert_eq!(Segment::parse(&b[..19], &Steps::default()), Err(Malformed::Truncated));
         for offset in 0..5 {
             b[12] = offset << 4;
-            assert_eq!(Segment::parse(&b), Err(Malformed::DataOffset));
+            assert_eq!(Segment::parse(&b, &Steps::default()), Err(Malformed::DataOffset));
         }
         b[12] = 7 << 4;
-        assert_eq!(Segment::parse(&b), Err(Malformed::DataOffset));
+        assert_eq!(Segment::parse(&b, &Steps::default()), Err(Malformed::DataOffset));
         b[12] = 6 << 4;
-        assert!(Segment::parse(&b).is_ok());
+        assert!(Segment::parse(&b, &Steps::default()).is_ok());
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read(b in proptest::collection::vec(any::<u8>(), 0..100)) {
-            if let Ok(s) = Segment::parse(&b) {
+            if let Ok(s) = Segment::parse(&b, &Steps::default()) {
                 prop_assert!(s.text.len() + TCP_HEADER_BYTES <= b.len());
             }
         }

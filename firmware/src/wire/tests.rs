@@ -29,7 +29,7 @@ fn listed(b: &[u8]) -> (Vec<(u8, &[u8])>, bool) {
 }
 
 fn compare(b: &[u8]) {
-    let (options, legal) = Options::parse(b);
+    let (options, legal) = Options::parse(b, &crate::work::Steps::default());
     let (list, list_legal) = listed(b);
     assert_eq!(legal, list_legal, "{b:?}");
     let last = |kind, lengths: &[usize]| {
@@ -73,10 +73,10 @@ fn every_list_of_options_up_to_three_octets_is_read() {
     }
     // Of three octets without the comparison's memory: the first two decide, the third is a body or begins anew.
     strings(&all, 3, |b| {
-        let (options, legal) = Options::parse(b);
+        let (options, legal) = Options::parse(b, &crate::work::Steps::default());
         let first = match b {
             [0, ..] => true,
-            [1, rest @ ..] => Options::parse(rest).1,
+            [1, rest @ ..] => Options::parse(rest, &crate::work::Steps::default()).1,
             [_, 2, last] => matches!(last, 0 | 1),
             [_, 3, _] => true,
             _ => false,
@@ -111,7 +111,7 @@ fn every_known_option_is_read_at_every_place_and_with_every_length() {
                 if matches!(kind, 2..=5 | 8) || length < 3 {
                     compare(&b);
                 } else {
-                    let _ = Options::parse(&b);
+                    let _ = Options::parse(&b, &crate::work::Steps::default());
                 }
             }
         }
@@ -155,7 +155,7 @@ fn every_combination_that_is_written_has_lengths_fills_words_and_needs_no_paddin
                 rest = &rest[skip..];
             }
             assert_eq!(said + nops, length);
-            let (again, _) = Options::parse(&b[..length]);
+            let (again, _) = Options::parse(&b[..length], &crate::work::Steps::default());
             assert_eq!((again.mss, again.window_scale), (options.mss, options.window_scale));
             assert_eq!((again.sack_permitted, again.timestamps), (options.sack_permitted, options.timestamps));
         }
@@ -169,7 +169,7 @@ fn every_data_offset_is_judged_at_every_length() {
             let mut b = [0; 64];
             b[12] = octet;
             let header = usize::from(octet >> 4) * 4;
-            let found = Segment::parse(&b[..length]);
+            let found = Segment::parse(&b[..length], &crate::work::Steps::default());
             if length < TCP_HEADER_BYTES {
                 assert_eq!(found, Err(Malformed::Truncated));
             } else if header < TCP_HEADER_BYTES || header > length {
@@ -311,7 +311,7 @@ proptest! {
             let inside = p.as_ptr_range();
             let tcp = found.tcp.as_ptr_range();
             prop_assert!(inside.start <= tcp.start && tcp.end <= inside.end);
-            let _ = Segment::parse(found.tcp);
+            let _ = Segment::parse(found.tcp, &crate::work::Steps::default());
         }
     }
 }

@@ -42,22 +42,31 @@ pub(crate) struct Listener {
     pub(crate) timer: Option<Instant>,
 }
 
+/// What the program asks of a listener; see LISTEN.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListenWish {
+    pub(crate) backlog: u32,
+    pub(crate) flags: u32,
+    /// See `toe_abi::listen_policy`.
+    pub(crate) policy: u32,
+}
+
 impl Listener {
     pub(crate) fn new(
         now: Instant,
         cookie: u64,
         local: Endpoint,
-        backlog: u32,
-        flags: u32,
+        wish: ListenWish,
         mtu: u32,
         receive_limit: u64,
     ) -> Self {
+        let ListenWish { backlog, flags, policy } = wish;
         let mut asking = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
         asking.start(now);
         Self {
             id: None,
             state: ListenerState::Asked,
-            listen: Listen { cookie, local, backlog, flags, receive_limit, mtu },
+            listen: Listen { cookie, local, backlog, flags, receive_limit, mtu, policy },
             asking,
             owes_listen: true,
             announced: VecDeque::new(),

@@ -78,6 +78,13 @@ impl Engine {
             Message::InfoResult(m) => self.answer(m.cookie, |_| Reply::Info(Box::new(*m))),
             Message::LimitsResult(m, tail) => self.answer(m.cookie, |_| request::limits_reply(m, tail)),
             Message::StatResult(m, tail) => self.answer(m.cookie, |_| request::stat_reply(m, tail)),
+            Message::ResourceEvent(m) => {
+                log::debug!("the card's pool {} is at level {}: {} of {}", m.pool, m.level, m.in_use, m.capacity);
+                self.counters.resource_events += 1;
+                self.pressure.note(*m);
+                self.changes.push(Change::Context);
+            }
+            Message::SocketsResult(m, tail) => self.answer(m.cookie, |_| request::sockets_reply(m, tail)),
             Message::Error(m) => self.handle_error(now, m),
             // What only a guest says.
             _ => self.counters.messages_impossible += 1,

@@ -214,7 +214,7 @@ impl MockCard {
     }
 
     fn unknown(&mut self, key: u128, context: u64, object: u64, kind: u16) {
-        let e = Error { cookie: 0, object, reason: Reason::UnknownObject as u32, kind };
+        let e = Error { cookie: 0, object, reason: Reason::UnknownObject as u32, kind, denied: 0 };
         self.say(key, context, &Message::Error(e));
     }
 

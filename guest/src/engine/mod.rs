@@ -17,6 +17,7 @@ mod listener;
 mod messages;
 #[cfg(test)]
 pub(crate) mod mock_card;
+mod pressure;
 mod repeat;
 mod request;
 #[cfg(test)]
@@ -27,14 +28,15 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use toe_abi::{
-    Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, VERSION, Writer, option,
+    Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, ResourceEvent, VERSION,
+    Writer, option,
 };
 
 pub(crate) use connection::Connection;
 pub use connection::{Broken, Buffers};
 pub(crate) use connection::{Opening, Read, Write};
 use listener::Listener;
-pub(crate) use listener::ListenerState;
+pub(crate) use listener::{ListenWish, ListenerState};
 use repeat::{Repeat, earliest};
 use request::Request;
 pub use request::{LimitRow, StatRow};
@@ -61,6 +63,25 @@ pub(crate) struct Config {
     pub(crate) receive_bytes_max: u64,
     pub(crate) lease: Duration,
     pub(crate) buffers: Buffers,
+    /// What the card is told of the process.
+    pub(crate) process: Option<Process>,
+}
+
+/// A process, for who looks at the card's connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+    pub(crate) name: String,
+}
+
+impl Process {
+    /// This one, as the kernel names it.
+    pub(crate) fn this() -> Self {
+        let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+        let name = name.trim_end().to_owned();
+        Self { pid: std::process::id(), uid: rustix::process::getuid().as_raw(), name }
+    }
 }
 
 /// Names a connection within its engine.
@@ -110,6 +131,8 @@ pub struct ChannelCounters {
     pub messages_impossible: u64,
     /// ERROR messages from the card.
     pub errors: u64,
+    /// Times that the card said that a pool is nearly full, full, or well below again.
+    pub resource_events: u64,
     /// Received bytes dropped because they were ahead of their turn or beyond the limit.
     pub bytes_out_of_order: u64,
     /// How often the context was lost and everything with it.
@@ -134,7 +157,8 @@ pub(crate) struct Engine {
     hello: Repeat,
     owes_hello: bool,
     hello_since: Instant,
-    hello_refused: Option<u32>,
+    /// The reason, and whether the kernel may not be used instead.
+    hello_refused: Option<(u32, bool)>,
     owes_bye: bool,
     ended: bool,
     /// When the card last showed that it knows this context.
@@ -144,6 +168,7 @@ pub(crate) struct Engine {
     owes_keepalive: bool,
     addresses: Vec<IpAddr>,
     owes_addresses: bool,
+    owes_process: bool,
     connections: HashMap<ConnectionKey, Connection>,
     connections_by_id: HashMap<u64, ConnectionKey>,
     connections_by_cookie: HashMap<u64, ConnectionKey>,
@@ -156,6 +181,7 @@ pub(crate) struct Engine {
     speakers: VecDeque<Speaker>,
     changes: Vec<Change>,
     counters: ChannelCounters,
+    pressure: pressure::Pressure,
 }
 
 impl Engine {
@@ -177,6 +203,7 @@ impl Engine {
             owes_keepalive: false,
             addresses: Vec::new(),
             owes_addresses: false,
+            owes_process: false,
             connections: HashMap::new(),
             connections_by_id: HashMap::new(),
             connections_by_cookie: HashMap::new(),
@@ -189,6 +216,7 @@ impl Engine {
             speakers: VecDeque::new(),
             changes: Vec::new(),
             counters: ChannelCounters::default(),
+            pressure: pressure::Pressure::default(),
         }
     }
 
@@ -198,8 +226,8 @@ impl Engine {
         self.open.is_some()
     }
 
-    /// Why the card refused HELLO, if it did.
-    pub(crate) fn hello_refused(&self) -> Option<u32> {
+    /// Why the card refused HELLO, if it did, and whether its operator wants the program to be told.
+    pub(crate) fn hello_refused(&self) -> Option<(u32, bool)> {
         self.hello_refused
     }
 
@@ -210,6 +238,11 @@ impl Engine {
 
     pub(crate) fn counters(&self) -> ChannelCounters {
         self.counters
+    }
+
+    /// What the card said of its pools since this was last asked.
+    pub(crate) fn take_resource_events(&mut self) -> Vec<ResourceEvent> {
+        self.pressure.take()
     }
 
     fn new_key(&mut self) -> u64 {
@@ -295,7 +328,7 @@ impl Engine {
         &mut self,
         now: Instant,
         local: Endpoint,
-        (backlog, flags): (u32, u32),
+        wish: ListenWish,
         mtu: u32,
         addresses: Vec<IpAddr>,
     ) -> ListenerKey {
@@ -304,7 +337,7 @@ impl Engine {
         let cookie = self.new_key();
         let key = ListenerKey(cookie);
         let receive_limit = self.config.buffers.receive_bytes as u64;
-        self.listeners.insert(key, Listener::new(now, cookie, local, backlog, flags, mtu, receive_limit));
+        self.listeners.insert(key, Listener::new(now, cookie, local, wish, mtu, receive_limit));
         self.settle_listener(key);
         key
     }
@@ -356,7 +389,7 @@ impl Engine {
             Question::Option { connection, .. } | Question::Info { connection } => {
                 self.connections.get(&connection).and_then(|c| c.id)
             }
-            Question::Limits { .. } | Question::Stat { .. } => Some(0),
+            Question::Limits { .. } | Question::Stat { .. } | Question::Sockets { .. } => Some(0),
         };
         match object {
             Some(object) => request.object = object,
@@ -504,7 +537,7 @@ impl Engine {
                 Ok(Message::FirmwareEvent(_)) => self.say_hello(now),
                 Ok(Message::Error(e)) if !ours && self.hello.is_running() && e.kind == HELLO_KIND => {
                     self.counters.errors += 1;
-                    self.hello_refused = Some(e.reason);
+                    self.hello_refused = Some((e.reason, e.denied != 0));
                     if self.open.take().is_some() {
                         // A context that still existed would have been confirmed.
                         self.keepalive = None;
@@ -550,6 +583,7 @@ impl Engine {
         self.hello.stop();
         self.owes_hello = false;
         self.hello_refused = None;
+        self.owes_process = true;
         self.heard = now;
         self.keepalive = Some(now + open.lease / 3);
         self.changes.push(Change::Context);
@@ -650,6 +684,7 @@ impl Engine {
         }
         self.keepalive = Some(now + open.lease / 3);
         self.owes_keepalive = true;
+        self.owes_process = true;
         self.owes_addresses |= !self.listeners.is_empty();
         let keys: Vec<_> = self.listeners.keys().copied().collect();
         for key in keys {
@@ -698,6 +733,13 @@ impl Engine {
                 }
             });
             debug_assert!(written, "an empty frame has room for it");
+        }
+        if std::mem::take(&mut self.owes_process)
+            && let Some(process) = &self.config.process
+        {
+            let message = toe_abi::Process { pid: process.pid, uid: process.uid };
+            // Without room it is said with the next sign of life: it is for tables alone.
+            let _ = w.push(&Message::Process(message, process.name.as_bytes()));
         }
         while let Some(speaker) = self.speakers.front().copied() {
             let complete = match speaker {

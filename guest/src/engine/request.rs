@@ -1,4 +1,4 @@
-//! Questions to the card that are answered once: options, INFO, LIMITS, STAT.
+//! Questions to the card that are answered once: options, INFO, LIMITS, STAT, SOCKETS.
 //!
 //! A question is repeated until its answer is there or its patience is at an end. Setting an option twice is
 //! the same as once, so that this holds for it, too.
@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use toe_abi::{
-    GetOption, Info, InfoResult, Limits, LimitsResult, Message, SetOption, Stat, StatResult, Writer, limit_entries,
-    stat_entries,
+    GetOption, Info, InfoResult, Limits, LimitsResult, Message, SetOption, SocketEntry, Sockets, SocketsResult, Stat,
+    StatResult, Writer, limit_entries, socket_entries, stat_entries,
 };
 
 use super::ConnectionKey;
@@ -25,6 +25,8 @@ pub(crate) enum Question {
     Limits { first: u32 },
     /// The counters from an index on.
     Stat { first: u32 },
+    /// What has an address, from where the last answer ended.
+    Sockets { after: u64 },
 }
 
 /// A pool of the card.
@@ -70,6 +72,10 @@ pub(crate) enum Reply {
         first: u32,
         total: u32,
         rows: Vec<StatRow>,
+    },
+    Sockets {
+        next: u64,
+        rows: Vec<SocketEntry>,
     },
     /// The card refused the question.
     Failed(u32),
@@ -157,6 +163,7 @@ impl Request {
             Question::Info { .. } => Message::Info(Info { cookie, connection: object }),
             Question::Limits { first } => Message::Limits(Limits { cookie, first }),
             Question::Stat { first } => Message::Stat(Stat { cookie, first }),
+            Question::Sockets { after } => Message::Sockets(Sockets { cookie, after }),
         };
         self.owes = !w.push(&message);
         !self.owes
@@ -185,4 +192,8 @@ pub(crate) fn limits_reply(m: &LimitsResult, tail: &[u8]) -> Reply {
 pub(crate) fn stat_reply(m: &StatResult, tail: &[u8]) -> Reply {
     let rows = stat_entries(tail).map(|e| StatRow { name: e.name.to_owned(), value: e.value }).collect();
     Reply::Stat { first: m.first, total: m.total, rows }
+}
+
+pub(crate) fn sockets_reply(m: &SocketsResult, tail: &[u8]) -> Reply {
+    Reply::Sockets { next: m.next, rows: socket_entries(tail).collect() }
 }

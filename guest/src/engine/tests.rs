@@ -44,6 +44,7 @@ impl Bench {
             receive_bytes_max: 1 << 20,
             lease: Duration::from_secs(3),
             buffers: Buffers { send_bytes: 10_000, receive_bytes: 5_000 },
+            process: None,
         };
         Self {
             now,
@@ -117,7 +118,8 @@ impl Bench {
 
     fn listen(&mut self, port: u16, backlog: u32) -> ListenerKey {
         let local = Endpoint::new(Ipv4Addr::UNSPECIFIED.into(), port);
-        self.engine.listen(self.now, local, (backlog, 0), 1_500, vec![Ipv4Addr::new(192, 0, 2, 1).into()])
+        let wish = ListenWish { backlog, flags: 0, policy: toe_abi::listen_policy::OF_CARD };
+        self.engine.listen(self.now, local, wish, 1_500, vec![Ipv4Addr::new(192, 0, 2, 1).into()])
     }
 }
 

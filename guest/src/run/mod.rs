@@ -84,7 +84,7 @@ pub fn run(options: &Options) -> Result<u8, String> {
         return Ok(not_executed(program, &e));
     }
     let (ours, theirs) = UnixStream::pair().map_err(|e| format!("no socket pair: {e}"))?;
-    let last = notify::LastCall::new().map_err(|e| format!("no memory: {e}"))?;
+    let unanswered = notify::Unanswered::new().map_err(|e| format!("no memory: {e}"))?;
     // The supervisor's children are ours if it dies. Where that cannot be, their status is lost with it.
     let _ = rustix::process::set_child_subreaper(Pid::from_raw(1));
     // SAFETY: there is one thread.
@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> Result<u8, String> {
         -1 => Err(format!("cannot fork: {}", io::Error::last_os_error())),
         0 => {
             drop(ours);
-            let code = match supervise(options, theirs, last) {
+            let code = match supervise(options, theirs, unanswered) {
                 Ok(()) => 0,
                 Err(e) => {
                     eprintln!("toe run: {e}");
@@ -104,7 +104,7 @@ pub fn run(options: &Options) -> Result<u8, String> {
         }
         _ => {
             drop(theirs);
-            attend(ours, last)
+            attend(ours, unanswered)
         }
     }
 }
@@ -152,7 +152,7 @@ const ENDED: u8 = b'X';
 const MESSAGE_BYTES: usize = 5;
 
 /// Waits for the program's end.
-fn attend(mut supervisor: UnixStream, last: notify::LastCall) -> Result<u8, String> {
+fn attend(mut supervisor: UnixStream, unanswered: notify::Unanswered) -> Result<u8, String> {
     for signal in FORWARDED {
         // SAFETY: the handler calls kill and nothing else.
         unsafe { libc::signal(*signal, forward as *const () as libc::sighandler_t) };
@@ -174,7 +174,7 @@ fn attend(mut supervisor: UnixStream, last: notify::LastCall) -> Result<u8, Stri
     PROGRAM.store(program, Ordering::SeqCst);
     match supervisor.read_exact(&mut message) {
         Ok(()) => Ok(number(&message) as u8),
-        Err(_) => Ok(stand_in(&notify::Listener::new(listener, last), program)),
+        Err(_) => Ok(stand_in(&notify::Listener::new(listener, unanswered), program)),
     }
 }
 
@@ -234,7 +234,7 @@ fn receive_descriptor(from: &UnixStream, message: &mut [u8]) -> Option<OwnedFd> 
     })
 }
 
-fn supervise(options: &Options, mut first: UnixStream, last: notify::LastCall) -> Result<(), String> {
+fn supervise(options: &Options, mut first: UnixStream, unanswered: notify::Unanswered) -> Result<(), String> {
     let said = |e: io::Error| e.to_string();
     let Some((program, arguments)) = options.command.split_first() else { return Err("no program".into()) };
     // The program's terminal may end the program; the supervisor ends after it.
@@ -278,7 +278,7 @@ fn supervise(options: &Options, mut first: UnixStream, last: notify::LastCall) -
     let listener = receive_descriptor(&ours, &mut byte).ok_or("the filter's descriptor did not come")?;
     send_descriptor(&first, &message(STARTED, child.id().cast_signed()), &listener).map_err(said)?;
 
-    let listener = notify::Listener::new(listener, last);
+    let listener = notify::Listener::new(listener, unanswered);
     let mut supervisor = Supervisor::new(listener, Kernel::shared(), options.policy.clone()).map_err(said)?;
     let status = Arc::new(Mutex::new(None));
     let (ended, wake) = (status.clone(), supervisor.waker());

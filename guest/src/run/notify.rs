@@ -89,49 +89,83 @@ pub(super) fn install(program: &[libc::sock_filter]) -> io::Result<c_int> {
     if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd as c_int) }
 }
 
-/// The last call that was received, in memory that two processes share. The kernel numbers calls one after the other,
-/// so that whoever takes over from a dead supervisor finds those that it had not answered.
+/// The calls that were received and not answered, in memory that two processes share: whoever takes over from a dead
+/// supervisor finds them there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LastCall(&'static AtomicU64);
+pub(super) struct Unanswered(&'static Shared);
 
-impl LastCall {
+#[derive(Debug)]
+#[repr(C)]
+struct Shared {
+    /// The last call that was received; zero if none was.
+    last: AtomicU64,
+    /// The ids of calls; zero in a free place.
+    places: [AtomicU64; UNANSWERED_MAX],
+}
+
+/// So many calls can wait at once; of more, some would wait for ever if the supervisor died.
+const UNANSWERED_MAX: usize = 4096;
+/// The kernel numbers calls one after the other: one that was received in the moment of the supervisor's death has one of
+/// so many next numbers.
+const NEXT: u64 = 16;
+
+impl Unanswered {
     /// Shared with all processes that are forked from here on; never unmapped.
     ///
     /// # Errors
     /// If there is no memory.
     pub(super) fn new() -> io::Result<Self> {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        let bytes = size_of::<Shared>();
         // SAFETY: a new mapping touches no other.
-        let page = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<AtomicU64>(), protection, flags, -1, 0) };
-        if page == libc::MAP_FAILED {
+        let pages = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        if pages == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the page is zeros, aligned, and there until the process ends.
-        Ok(Self(unsafe { &*page.cast::<AtomicU64>() }))
+        // SAFETY: the pages are zeros, aligned, large enough, and there until the process ends.
+        Ok(Self(unsafe { &*pages.cast::<Shared>() }))
+    }
+
+    fn place(self, id: u64, holds: u64) -> Option<&'static AtomicU64> {
+        let start = id as usize % UNANSWERED_MAX;
+        let (before, from) = self.0.places.split_at(start);
+        from.iter().chain(before).find(|place| place.load(Ordering::SeqCst) == holds)
+    }
+
+    fn add(self, id: u64) {
+        self.0.last.store(id, Ordering::SeqCst);
+        if let Some(place) = self.place(id, 0) {
+            place.store(id, Ordering::SeqCst);
+        }
+    }
+
+    fn remove(self, id: u64) {
+        if let Some(place) = self.place(id, id) {
+            place.store(0, Ordering::SeqCst);
+        }
     }
 }
-
-/// So many calls can have been left unanswered: as many as threads.
-const UNANSWERED_MAX: u64 = 65_536;
 
 /// Where the notifications come from.
 #[derive(Debug)]
 pub(super) struct Listener {
     fd: OwnedFd,
-    last: LastCall,
+    unanswered: Unanswered,
 }
 
 impl Listener {
-    pub(super) fn new(fd: OwnedFd, last: LastCall) -> Self {
-        Self { fd, last }
+    pub(super) fn new(fd: OwnedFd, unanswered: Unanswered) -> Self {
+        Self { fd, unanswered }
     }
 
     /// Has the kernel execute every call that another process has received and not answered.
     pub(super) fn proceed_all(&self) {
-        // One that was received in the moment of its death has the next number.
-        let last = self.last.0.load(Ordering::SeqCst).wrapping_add(1);
-        for back in 0..UNANSWERED_MAX {
-            self.proceed(last.wrapping_sub(back));
+        let Shared { last, places } = self.unanswered.0;
+        let ids = places.iter().map(|place| place.load(Ordering::SeqCst));
+        let last = last.load(Ordering::SeqCst);
+        for id in ids.filter(|id| *id != 0).chain((1..=NEXT).map(|next| last.wrapping_add(next))) {
+            // Most are gone, or never were.
+            self.proceed(id);
         }
     }
 
@@ -153,7 +187,7 @@ impl Listener {
         let mut call = Call::default();
         match self.ioctl(RECEIVE, &mut call) {
             Ok(_) => {
-                self.last.0.store(call.id, Ordering::SeqCst);
+                self.unanswered.add(call.id);
                 Ok(Some(call))
             }
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
@@ -163,15 +197,18 @@ impl Listener {
 
     /// Whether the call still waits.
     pub(super) fn is_valid(&self, id: u64) -> bool {
-        let mut id = id;
-        self.ioctl(ID_VALID, &mut id).is_ok()
+        let mut asked = id;
+        let is_valid = self.ioctl(ID_VALID, &mut asked).is_ok();
+        if !is_valid {
+            self.unanswered.remove(id);
+        }
+        is_valid
     }
 
     fn send(&self, id: u64, value: i64, error: i32, flags: u32) -> Answered {
-        match self.ioctl(SEND, &mut Response { id, value, error, flags }) {
-            Ok(_) => Answered::Yes,
-            Err(_) => Answered::Gone,
-        }
+        let sent = self.ioctl(SEND, &mut Response { id, value, error, flags });
+        self.unanswered.remove(id);
+        if sent.is_ok() { Answered::Yes } else { Answered::Gone }
     }
 
     /// The call returns this.
@@ -198,8 +235,14 @@ impl Listener {
         let new_flags = if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
         let mut add = AddFd { id, flags: ADD_FD_SEND, source: fd.as_raw_fd() as u32, wanted: 0, new_flags };
         match self.ioctl(ADD_FD, &mut add) {
-            Ok(_) => Ok(Answered::Yes),
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(Answered::Gone),
+            Ok(_) => {
+                self.unanswered.remove(id);
+                Ok(Answered::Yes)
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+                self.unanswered.remove(id);
+                Ok(Answered::Gone)
+            }
             Err(e) => Err(e),
         }
     }
@@ -212,4 +255,28 @@ impl Listener {
 pub(super) unsafe fn own(fd: c_int) -> OwnedFd {
     // SAFETY: as above.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_kept_until_they_are_answered() {
+        let calls = Unanswered::new().unwrap();
+        let there =
+            || calls.0.places.iter().map(|p| p.load(Ordering::SeqCst)).filter(|id| *id != 0).collect::<Vec<_>>();
+        let same_place = 7 + UNANSWERED_MAX as u64;
+        for id in [7, same_place, 8] {
+            calls.add(id);
+        }
+        assert_eq!(there(), [7, same_place, 8]);
+        calls.remove(7);
+        calls.remove(9);
+        assert_eq!(there(), [same_place, 8]);
+        for id in 0..2 * UNANSWERED_MAX as u64 {
+            calls.add(100 + id);
+        }
+        assert_eq!(there().len(), UNANSWERED_MAX, "what has no place is not kept");
+    }
 }

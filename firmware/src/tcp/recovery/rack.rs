@@ -3,7 +3,7 @@
 
 use super::{Around, DUPLICATES, Phase, Recovery};
 use crate::seq::Position;
-use crate::tcp::records::Record;
+use crate::tcp::records::{Record, WALK_MAX};
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
 use crate::time::{Duration, Instant};
@@ -90,33 +90,34 @@ impl Recovery {
         }
     }
 
-    /// RFC 8985, 6.2, steps 4 and 5. Marks what is lost and says when to look again.
+    /// RFC 8985, 6.2, steps 4 and 5. Marks what is lost and says when to look again: when the first of the others is due,
+    /// where the RFC waits for the last.
     pub(super) fn detect(&mut self, a: &mut Around<'_>, now: Instant) {
         self.reorder_at = None;
         let Some(rack) = self.rack else { return };
         let window = self.reordering_window(a, &rack);
-        let mut next = a.sender.records.first();
+        let (mut walk, mut passed) = (WALK_MAX, 0);
+        let mut next = a.sender.records.oldest_sent();
         while let Some(slot) = next {
-            next = a.records.next(slot);
-            let record = a.records.get_mut(slot);
-            if record.sacked || record.lost {
-                continue;
-            }
+            next = a.records.next_by_fate(slot);
+            let record = *a.records.get(slot);
             if (record.sent_at, record.end) >= (rack.sent_at, rack.end) {
-                // What was sent later than the youngest delivered. In first transmissions all that follow are, too.
-                if record.transmissions == 1 {
+                // What was sent later than the youngest delivered. In the same moment the order may be another.
+                if record.sent_at > rack.sent_at || passed == WALK_MAX {
                     break;
                 }
+                passed += 1;
+                a.records.steps.one();
                 continue;
             }
             let deadline = record.sent_at + rack.rtt + window;
-            if deadline <= now {
-                record.lost = true;
-                self.lost += record.len();
-                self.lost_total += record.len();
-            } else {
-                self.reorder_at = Some(self.reorder_at.map_or(deadline, |d| d.max(deadline)));
+            if deadline > now {
+                self.reorder_at = Some(deadline);
+                break;
             }
+            a.sender.records.mark_lost(a.records, slot, &mut walk);
+            self.lost += record.len();
+            self.lost_total += record.len();
         }
     }
 

@@ -19,28 +19,8 @@ impl Recovery {
         }
     }
 
-    /// Octets that F-RTO waits for: in flight at the timeout and sent but once. Looked at only while it matters.
-    pub(super) fn originals_in_flight(&self, a: &Around<'_>, matters: bool) -> u64 {
-        if self.frto != Frto::NewData || !matters {
-            return 0;
-        }
-        let mut sum = 0;
-        let mut next = a.sender.records.first();
-        while let Some(slot) = next {
-            let record = a.records.get(slot);
-            if record.start >= self.until {
-                break;
-            }
-            if record.transmissions == 1 && !record.sacked {
-                sum += record.len();
-            }
-            next = a.records.next(slot);
-        }
-        sum
-    }
-
     /// Whether an acknowledgement shows that what was done about a loss was for nothing.
-    pub(super) fn judge(&mut self, a: &mut Around<'_>, ack: &Ack<'_>, progress: bool, originals_before: u64) {
+    pub(super) fn judge(&mut self, a: &mut Around<'_>, ack: &Ack<'_>, progress: bool) {
         if self.phase == Phase::Open {
             return;
         }
@@ -52,7 +32,7 @@ impl Recovery {
         let event = FrtoAck {
             progress,
             is_complete: a.sender.una >= self.until,
-            original: self.originals_in_flight(a, progress || has_blocks) < originals_before,
+            original: self.original,
             duplicate: ack.duplicate || has_blocks,
             can_send_new: a.sender.last().since(a.sender.nxt) >= mss && a.sender.edge().since(a.sender.nxt) >= mss,
         };
@@ -68,11 +48,7 @@ impl Recovery {
         a.counters.add(Counter::TcpUndos);
         if self.phase == Phase::Loss {
             a.counters.add(Counter::TcpSpuriousTimeouts);
-            let mut next = a.sender.records.first();
-            while let Some(slot) = next {
-                next = a.records.next(slot);
-                a.records.get_mut(slot).lost = false;
-            }
+            a.sender.records.none_lost(a.records);
             self.lost = 0;
         }
         self.window.congestion = self.window.congestion.max(undo.window.congestion);

@@ -285,3 +285,34 @@ fn data_between_two_ends_that_have_lost_each_other_costs_no_more_than_its_retran
     exchange(&mut both, 120_000);
     assert_ne!(both[0].bits & toe_abi::state::ABORTED, 0);
 }
+
+/// How many frames the card sends for `n` segments of that text.
+fn answers(b: &mut Bench, n: u32, text: impl Fn(u32) -> String) -> u32 {
+    let mut count = 0;
+    for i in 0..n {
+        b.peer(&text(i));
+        while b.next_frame().is_some() {
+            count += 1;
+        }
+    }
+    count
+}
+
+#[test]
+fn a_guess_outside_the_window_makes_no_traffic() {
+    let far = 1 << 30;
+    let mut b = Bench::established();
+    assert_eq!(answers(&mut b, 100, |i| format!("S {}", far + 1000 * i)), 10, "SYNs");
+    b.wait_ms(5000);
+    assert_eq!(answers(&mut b, 100, |i| format!("PA {0}:{1} ack 1", far + 1000 * i, far + 1000 * i + 10)), 10, "text");
+}
+
+#[test]
+fn text_that_the_peer_may_send_again_is_always_acknowledged() {
+    let mut b = Bench::established();
+    b.peer("PA 1:101 ack 1");
+    while b.next_frame().is_some() {}
+    assert_eq!(answers(&mut b, 100, |_| "PA 1:101 ack 1".into()), 100, "old");
+    let edge = b.firmware.targets(b.connection).unwrap()[1] as u32 + 101;
+    assert_eq!(answers(&mut b, 100, |_| format!("PA {edge}:{} ack 1", edge + 1)), 100, "beyond the edge");
+}

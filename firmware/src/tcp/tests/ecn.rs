@@ -52,6 +52,21 @@ fn a_connection_uses_it_only_if_the_syn_ack_agrees() {
     b.expect("PA 1:1001");
 }
 
+/// The peer may never see the SYN-ACK that answers its SYN: its own may be first, and agrees to nothing.
+#[test]
+fn syns_that_cross_agree_only_if_both_ask() {
+    for (policy, syn, agreed) in [(EcnPolicy::On, "SEW", true), (EcnPolicy::WhenAsked, "S", false)] {
+        let mut b = Bench::with(|p| p.tcp.ecn = policy);
+        b.connect(flags::NODELAY);
+        b.expect(&format!("{syn} 0"));
+        b.peer("SEW 0 win 60000 <mss 1000>");
+        b.expect(if agreed { "SAE 0 ack 1" } else { "SA 0 ack 1" });
+        b.peer("A 1 ack 1 win 60000");
+        b.send(1000);
+        b.expect(if agreed { "PA ect 1:1001" } else { "PA 1:1001" });
+    }
+}
+
 //= docs/specs/rfc9293.txt#section-3.8.2
 //= type=test
 //# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).

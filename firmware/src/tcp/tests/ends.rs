@@ -150,6 +150,24 @@ fn an_abandoned_fin_wait_2_ends() {
 }
 
 #[test]
+fn a_program_that_is_still_there_may_wait_in_fin_wait_2_for_ever() {
+    let mut b = Bench::established();
+    b.shutdown();
+    b.expect("FA 1:1");
+    b.peer("A 1 ack 2");
+    b.wait_ms(3_600_000);
+    assert_eq!(b.in_use("connections"), 1);
+    b.peer("PA 1:11 ack 2");
+    b.received(10);
+    // From when it leaves, the time runs.
+    b.release();
+    b.wait_ms(59_999);
+    assert_eq!(b.in_use("connections"), 1);
+    b.wait_ms(2);
+    assert_eq!(b.in_use("connections"), 0);
+}
+
+#[test]
 fn an_abort_sends_a_reset() {
     let mut b = Bench::established();
     b.send(100);
@@ -237,14 +255,18 @@ fn timestamps_decide_whether_a_syn_takes_a_time_wait_over() {
 }
 
 #[test]
-fn a_time_wait_that_ends_while_a_syn_is_answered_does_not_come_back() {
+fn a_time_wait_stays_while_a_syn_for_it_is_answered_and_begins_anew_if_that_comes_to_nothing() {
     let mut b = in_time_wait("");
     b.wait_ms(59_990);
     b.peer("S 100");
     b.next_syn_ack();
     b.wait_ms(20);
-    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 1));
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (1, 1));
     b.peer("R 101");
-    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (0, 0));
+    assert_eq!((b.in_use("time-wait"), b.in_use("half-open")), (1, 0));
+    b.wait_ms(59_000);
+    assert_eq!(b.in_use("time-wait"), 1);
+    b.wait_ms(1_100);
+    assert_eq!(b.in_use("time-wait"), 0);
     b.peer_passes("A 101 ack 1");
 }

@@ -13,7 +13,7 @@ use crate::wire::segment::Segment;
 /// The number and the source port of a SYN.
 fn syn(frame: &[u8]) -> Seq {
     let (ethernet, packet) = Ethernet::split(frame).unwrap();
-    Segment::parse(ip::find_tcp(ethernet.ethertype, packet).unwrap().tcp).unwrap().seq
+    Segment::parse(ip::find_tcp(ethernet.ethertype, packet).unwrap().tcp, &crate::work::Steps::default()).unwrap().seq
 }
 
 /// The initial sequence number of a connection that the bench opens now, and is refused.
@@ -108,7 +108,15 @@ fn an_active_open_that_was_crossed_and_reset_is_refused_and_a_passive_one_is_as_
 }
 
 fn listen(b: &mut Bench, cookie: u64, local: Endpoint) {
-    b.tell(&Message::Listen(Listen { cookie, local, backlog: 4, flags: 0, receive_limit: 1 << 40, mtu: 1500 }));
+    b.tell(&Message::Listen(Listen {
+        cookie,
+        local,
+        backlog: 4,
+        flags: 0,
+        receive_limit: 1 << 40,
+        mtu: 1500,
+        policy: 0,
+    }));
 }
 
 //= docs/specs/rfc9293.txt#section-3.9.1.1

@@ -168,7 +168,9 @@ fn only_syns_carry_an_mss() {
     assert!(frames.len() >= 7);
     for frame in &frames {
         let (ethernet, packet) = Ethernet::split(frame).unwrap();
-        let segment = Segment::parse(ip::find_tcp(ethernet.ethertype, packet).unwrap().tcp).unwrap();
+        let segment =
+            Segment::parse(ip::find_tcp(ethernet.ethertype, packet).unwrap().tcp, &crate::work::Steps::default())
+                .unwrap();
         assert!(!segment.flags.has(Flags::SYN));
         assert_eq!(
             (segment.options.mss, segment.options.window_scale, segment.options.sack_permitted),

@@ -38,6 +38,20 @@ fn a_segment_below_the_window_is_reported_as_received_twice() {
 }
 
 #[test]
+fn what_a_repeated_syn_brings_is_not_reported_by_numbers_that_are_none() {
+    let mut b = Bench::new();
+    b.listen();
+    b.peer("S 0 <mss 1000, sackOK>");
+    b.expect("SA 0 ack 1");
+    b.peer("PA 1:11 ack 1");
+    b.wait_for_segment();
+    b.expect("A 1:1 ack 11");
+    b.peer("S 0:5");
+    let challenge = b.next().unwrap();
+    assert!(challenge.starts_with("A 1:1 ack 11") && !challenge.contains("sack"), "{challenge}");
+}
+
+#[test]
 fn of_a_segment_that_overlaps_only_the_old_part_is_reported() {
     let mut b = Bench::established_sack();
     b.peer("A 1:1001 ack 1");

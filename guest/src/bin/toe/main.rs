@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use toe_command_line::Shell;
 
 /// How long a command's end waits for the card to take the last data.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -19,7 +20,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// The interface is the one of the route, or the one that TOE_INTERFACE names. TOE_LOG=debug tells more.
 #[derive(Parser, Debug)]
-#[command(version)]
+#[command(name = "toe", version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -37,29 +38,36 @@ enum Command {
     Run(run::Arguments),
     /// Open many connections to an echo server at the same time, carry bytes through each and compare them.
     Hold(hold::Arguments),
+    /// Print completions for a shell.
+    Completions {
+        /// Of which.
+        shell: Shell,
+    },
+    /// Print the man page, of the whole or of one subcommand.
+    Man {
+        /// Of which.
+        command: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = toe_command_line::parse();
     let log = env_logger::Env::new().filter_or("TOE_LOG", "warn");
     env_logger::Builder::from_env(log).init();
     if let Command::Run(a) = &arguments.command {
         // Before anything starts a thread.
         return run::run(a);
     }
+    let nothing = |()| String::new();
     let result = match &arguments.command {
-        Command::Run(_) => Ok(()),
-        Command::Nc(a) => nc::run(a),
+        Command::Run(_) => Ok(String::new()),
+        Command::Nc(a) => nc::run(a).map(nothing),
         Command::Limits(a) => tables::limits(a),
         Command::Stat(a) => tables::stat(a),
-        Command::Hold(a) => hold::run(a),
+        Command::Hold(a) => hold::run(a).map(nothing),
+        Command::Completions { shell } => Ok(toe_command_line::completions::<Arguments>(*shell)),
+        Command::Man { command } => toe_command_line::man_page::<Arguments>(command.as_deref()),
     };
     toe_guest::close_all(CLOSE_PATIENCE);
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("toe: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    toe_command_line::finish("toe", result)
 }

@@ -1,6 +1,7 @@
 //! `toe limits` and `toe stat`: the card's pools and counters, as a table for people or JSON for programs.
 
 use serde_json::json;
+use toe_command_line::table;
 use toe_guest::{Context, FallbackReason, INTERFACE_VARIABLE, Kernel, LimitRow};
 
 /// What both are told.
@@ -18,7 +19,7 @@ pub struct Arguments {
 ///
 /// # Errors
 /// What a person should be told.
-pub fn limits(a: &Arguments) -> Result<(), String> {
+pub fn limits(a: &Arguments) -> Result<String, String> {
     let context = context(a)?;
     let pools = context.limits().map_err(|e| format!("cannot ask for the limits: {e}"))?;
     if a.json {
@@ -33,13 +34,12 @@ pub fn limits(a: &Arguments) -> Result<(), String> {
                 })
             })
             .collect();
-        println!("{}", json!({ "pools": pools }));
-        return Ok(());
+        return Ok(format!("{}\n", json!({ "pools": pools })));
     }
-    let mut rows = vec![["pool", "capacity", "in use", "high water", "policy", "refused"].map(str::to_owned)];
+    let mut rows = vec![["pool", "capacity", "in use", "high water", "policy", "refused"].map(str::to_owned).to_vec()];
     for p in &pools {
         let amount = |n: u64| amount(&p.name, n);
-        rows.push([
+        rows.push(vec![
             p.name.clone(),
             amount(p.capacity),
             amount(p.in_use),
@@ -48,8 +48,7 @@ pub fn limits(a: &Arguments) -> Result<(), String> {
             refused(p),
         ]);
     }
-    print!("{}", table(&rows, &[1, 2, 3]));
-    Ok(())
+    Ok(table(&rows, &[1, 2, 3]))
 }
 
 fn refused(p: &LimitRow) -> String {
@@ -62,32 +61,30 @@ fn refused(p: &LimitRow) -> String {
 ///
 /// # Errors
 /// What a person should be told.
-pub fn stat(a: &Arguments) -> Result<(), String> {
+pub fn stat(a: &Arguments) -> Result<String, String> {
     let context = context(a)?;
     let counters = context.stat().map_err(|e| format!("cannot ask for the counters: {e}"))?;
     let running = toe_guest::run::running();
     if a.json {
         let counters: serde_json::Map<_, _> = counters.into_iter().map(|c| (c.name, json!(c.value))).collect();
         let running: serde_json::Map<_, _> = running.into_iter().map(|(id, of)| (id.to_string(), of)).collect();
-        println!("{}", json!({ "counters": counters, "run": running }));
-        return Ok(());
+        return Ok(format!("{}\n", json!({ "counters": counters, "run": running })));
     }
-    let mut rows = vec![["counter", "value"].map(str::to_owned)];
-    rows.extend(counters.into_iter().map(|c| [c.name, c.value.to_string()]));
+    let mut rows = vec![["counter", "value"].map(str::to_owned).to_vec()];
+    rows.extend(counters.into_iter().map(|c| vec![c.name, c.value.to_string()]));
     for (id, of) in running {
         rows.extend(flat(&format!("run-{id}"), &of));
     }
-    print!("{}", table(&rows, &[1]));
-    Ok(())
+    Ok(table(&rows, &[1]))
 }
 
 /// The numbers in an object, each with its way through it as its name.
-fn flat(name: &str, value: &serde_json::Value) -> Vec<[String; 2]> {
+fn flat(name: &str, value: &serde_json::Value) -> Vec<Vec<String>> {
     match value {
         serde_json::Value::Object(of) => {
             of.iter().flat_map(|(key, value)| flat(&format!("{name}-{}", key.replace('_', "-")), value)).collect()
         }
-        value => vec![[name.to_owned(), value.to_string()]],
+        value => vec![vec![name.to_owned(), value.to_string()]],
     }
 }
 
@@ -126,31 +123,6 @@ fn amount(pool: &str, n: u64) -> String {
     if unit == 0 { format!("{n} B") } else { format!("{}.{} {}", tenths / 10, tenths % 10, units[unit]) }
 }
 
-/// Aligns columns: those in `right` to the right, the others to the left.
-fn table<const N: usize>(rows: &[[String; N]], right: &[usize]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (i, (cell, width)) in row.iter().zip(widths).enumerate() {
-            let gap = if i == 0 { "" } else { "  " };
-            if right.contains(&i) {
-                line.push_str(&format!("{gap}{cell:>width$}"));
-            } else {
-                line.push_str(&format!("{gap}{cell:<width$}"));
-            }
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
@@ -161,12 +133,6 @@ mod tests {
     }
 
     use super::*;
-
-    #[test]
-    fn columns_are_aligned() {
-        let rows = [["pool", "capacity"], ["connections", "8"], ["pages", "1024"]].map(|r| r.map(str::to_owned));
-        assert_eq!(table(&rows, &[1]), "pool         capacity\nconnections         8\npages            1024\n");
-    }
 
     #[test]
     fn bytes_have_units() {

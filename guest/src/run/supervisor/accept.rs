@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, epoll};
 use rustix::net::SocketFlags;
 use socket2::SockRef;
-use toe_abi::{Action, Endpoint};
+use toe_abi::{Action, Endpoint, listen_policy};
 
 use super::super::address;
 use super::super::descriptor::{self, cookie};
@@ -28,6 +28,7 @@ use super::super::notify::{Answered, Call};
 use super::super::policy::{Direction, Subject};
 use super::super::workers::{Finding, Listening};
 use super::{Connection, Known, Phase, Supervisor};
+use crate::engine::ListenWish;
 use crate::fallback::FallbackReason;
 
 /// A listener that the card has, too; the card's are closed when it is dropped.
@@ -133,7 +134,8 @@ impl Supervisor {
             let listen = || {
                 let interface = surroundings.interface_of(addresses[0]).map_err(|reason| (reason, Action::Fallback))?;
                 let context = surroundings.context(interface).map_err(|reason| (reason, Action::Fallback))?;
-                let listen = |ip: &IpAddr| context.listen(Endpoint::new(*ip, local.port()), backlog, 0);
+                let wish = || ListenWish { backlog, flags: 0, policy: listen_policy::OF_CARD };
+                let listen = |ip: &IpAddr| context.listen(Endpoint::new(*ip, local.port()), wish());
                 let keys: Vec<_> = addresses.iter().map(listen).collect();
                 for (key, _) in &keys {
                     if let Err(refused) = context.listening(*key) {

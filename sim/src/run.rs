@@ -1,0 +1,227 @@
+//! Runs seeds: one, or a range of them on several threads, and says what came out.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use crate::chance::Seed;
+use crate::scenes::{Draw, Ends, Named, drawn};
+use crate::transcript::narrate;
+use crate::world::check_flow;
+
+/// Everything must have come to its end so long after the bad time, in virtual time.
+const CONVERGENCE_US: u64 = 3_000_000_000;
+
+/// So many violations are told in full.
+const TOLD_MAX: usize = 10;
+
+/// What a seed came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Seeds.
+    pub seeds: u64,
+    /// Frames that the two ends put on the wire.
+    pub segments: u64,
+    /// Connections opened, or tried.
+    pub lifecycles: u64,
+    /// Virtual time, in microseconds.
+    pub virtual_us: u64,
+    /// A hash of all that happened; of several seeds, the sum of theirs.
+    pub trace: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.segments += other.segments;
+        self.lifecycles += other.lifecycles;
+        self.virtual_us += other.virtual_us;
+        self.trace = self.trace.wrapping_add(other.trace);
+    }
+}
+
+/// A seed under which something did not hold.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Violation {
+    /// The seed.
+    pub seed: u64,
+    /// The scenario's name.
+    pub scenario: &'static str,
+    /// What did not hold.
+    pub text: String,
+}
+
+/// What is to be run.
+#[derive(Clone, Copy)]
+pub struct Order {
+    /// The scenario; `None`: each seed's own.
+    pub scenario: Option<&'static Named>,
+    /// What stands at the ends.
+    pub ends: Ends,
+}
+
+thread_local! {
+    /// What the last panic of this thread said.
+    static SAID: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// From now on a panic of a thread is remembered and not printed.
+fn remember_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let said = info.payload().downcast_ref::<String>().cloned();
+        let said = said.or_else(|| info.payload().downcast_ref::<&str>().map(|&s| s.to_owned()));
+        let at = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
+        let text = format!("{}{at}", said.unwrap_or_else(|| "a panic without words".into()));
+        // While a thread ends there is nowhere to write to.
+        let _ = SAID.try_with(|s| *s.borrow_mut() = text);
+    }));
+}
+
+/// Runs one seed to its end. Panics where something does not hold.
+pub fn one(seed: u64, order: Order) -> Counts {
+    let seed = Seed(seed);
+    let scenario = order.scenario.unwrap_or_else(|| drawn(seed));
+    let mut scene = (scenario.build)(&Draw { seed, ends: order.ends });
+    let world = &mut scene.world;
+    let in_time = world.run(scene.mended_us + CONVERGENCE_US);
+    if !in_time {
+        for flow in (0..world.flows()).filter(|&f| world.outcomes(f).contains(&None)) {
+            let [a, b] = world.apps(flow);
+            panic!(
+                "no end: at {} us flow {flow} stands: a wrote {} read {}, b wrote {} read {}, outcomes {:?}, plans {:?} {:?}",
+                world.now_us(),
+                a.written,
+                a.read,
+                b.written,
+                b.read,
+                world.outcomes(flow),
+                a.plan(),
+                b.plan()
+            );
+        }
+        panic!("no end: at {} us a connection is not released", world.now_us());
+    }
+    let lifecycles = world.flows();
+    for flow in (0..lifecycles).filter(|_| scene.is_paired) {
+        check_flow(world, flow, scene.is_clean);
+    }
+    world.wait(scene.rest_us);
+    for i in [0, 1] {
+        if let Some(card) = world.try_card(i) {
+            card.check_rest(scene.may_be_late);
+        }
+    }
+    world.check_links();
+    Counts {
+        seeds: 1,
+        segments: world.segments,
+        lifecycles: lifecycles as u64,
+        virtual_us: world.now_us(),
+        trace: world.transcript(),
+    }
+}
+
+/// Runs one seed; what did not hold, if anything.
+pub fn judged(seed: u64, order: Order) -> Result<Counts, Violation> {
+    catch_unwind(AssertUnwindSafe(|| one(seed, order))).map_err(|_| Violation {
+        seed,
+        scenario: order.scenario.unwrap_or_else(|| drawn(Seed(seed))).name,
+        text: SAID.with(|s| s.borrow().clone()),
+    })
+}
+
+/// Runs `seeds` seeds from `from` on, on `jobs` threads, and prints what came out; whether everything held.
+pub fn range(from: u64, seeds: u64, order: Order, jobs: u64) -> bool {
+    remember_panics();
+    let next = AtomicU64::new(0);
+    let began = Instant::now();
+    let work = || {
+        let (mut counts, mut violations) = (Counts::default(), Vec::new());
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n >= seeds {
+                return (counts, violations);
+            }
+            match judged(from.wrapping_add(n), order) {
+                Ok(one) => counts.add(one),
+                Err(violation) => {
+                    counts.seeds += 1;
+                    violations.push(violation);
+                }
+            }
+        }
+    };
+    let (mut counts, mut violations) = (Counts::default(), Vec::new());
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            if let Ok((c, v)) = thread.join() {
+                counts.add(c);
+                violations.extend(v);
+            }
+        }
+    });
+    violations.sort();
+    for Violation { seed, scenario, text } in violations.iter().take(TOLD_MAX) {
+        println!("seed {seed}, {scenario}: {text}");
+        println!("    scripts/sim --replay {seed}{}", named_option(order));
+    }
+    if violations.len() > TOLD_MAX {
+        println!(
+            "and {} more: {:?}",
+            violations.len() - TOLD_MAX,
+            violations[TOLD_MAX..].iter().map(|v| v.seed).collect::<Vec<_>>()
+        );
+    }
+    let elapsed_us = began.elapsed().as_micros().max(1) as u64;
+    let rate = |n: u64| u128::from(n) * 1_000_000 / u128::from(elapsed_us);
+    println!(
+        "{} seeds, {} segments, {} lifecycles, {} violations; {} segments/s, {} lifecycles/s, {} seeds/s, {} s of virtual time in {} ms; trace {:016x}",
+        counts.seeds,
+        counts.segments,
+        counts.lifecycles,
+        violations.len(),
+        rate(counts.segments),
+        rate(counts.lifecycles),
+        rate(counts.seeds),
+        counts.virtual_us / 1_000_000,
+        elapsed_us / 1_000,
+        counts.trace
+    );
+    violations.is_empty()
+}
+
+fn named_option(order: Order) -> String {
+    let scenario = order.scenario.map(|s| format!(" --scenario {}", s.name)).unwrap_or_default();
+    match order.ends {
+        Ends::Drawn => scenario,
+        Ends::Cards => scenario + " --ends cards",
+        Ends::Smoltcp => scenario + " --ends smoltcp",
+    }
+}
+
+/// Runs one seed and prints everything that happens in it before `until_us`; whether everything held.
+pub fn replay(seed: u64, until_us: u64, order: Order) -> bool {
+    remember_panics();
+    let scenario = order.scenario.unwrap_or_else(|| drawn(Seed(seed)));
+    println!("seed {seed}: {}, {}", scenario.name, scenario.about);
+    narrate(Some(until_us));
+    let result = judged(seed, order);
+    narrate(None);
+    match result {
+        Ok(counts) => {
+            let (virtual_ms, trace) = (counts.virtual_us / 1_000, counts.trace);
+            println!(
+                "everything held; {} segments, {virtual_ms} ms of virtual time; trace {trace:016x}",
+                counts.segments
+            );
+            true
+        }
+        Err(violation) => {
+            println!("{}", violation.text);
+            false
+        }
+    }
+}
