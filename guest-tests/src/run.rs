@@ -160,7 +160,7 @@ pub fn kills(lab: &mut Lab, rounds: u32, seed: u64) -> Result<()> {
     let card = lab.card()?;
     let left = || -> Result<Vec<String>> {
         let limits = card.limits()?;
-        let rows = limits["pools"].as_array().context("limits are no list")?;
+        let rows = limits.as_array().context("limits are no list")?;
         let in_use = |name: &str| {
             let row = rows.iter().find(|r| r["name"] == name);
             row.and_then(|r| r["in_use"].as_u64()).map(|n| format!("{name}: {n}"))

@@ -129,7 +129,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "python (socket, asyncio, urllib)",
-        what: "fetches 8 MiB by each of them; refused; an asyncio server that the peer talks to",
+        what: "fetches 8 MiB by each of them; refused; five threads at once",
         prepare: concat!("cat > /tmp/a.py <<'X'\n", include_str!("../../guest/programs.py"), "\nX"),
         peer_server: HTTP,
         guest: "python3 /tmp/a.py",
