@@ -16,7 +16,7 @@
 //! | `G` port | connects there, closes at once, and says "gone" |
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -111,10 +111,7 @@ fn serve_one(mut s: TcpStream) -> io::Result<()> {
         b'L' | b'G' => {
             let mut port = [0; 2];
             s.read_exact(&mut port)?;
-            let ip = match s.peer_addr()?.ip().to_canonical() {
-                IpAddr::V4(ip) => IpAddr::V4(ip),
-                ip => ip,
-            };
+            let ip = s.peer_addr()?.ip().to_canonical();
             let to = SocketAddr::new(ip, u16::from_be_bytes(port));
             let said = if what[0] == b'L' { ping(to) } else { TcpStream::connect(to).map(|_| "gone".to_owned()) };
             let said = said.unwrap_or_else(|e| format!("{:?}", e.kind()));
