@@ -10,7 +10,7 @@
 //! answers that an attacker makes the card send there displace data. New connections come from the other address, which has no
 //! bottleneck. The attacker's frames share neither with them: what honest ones lose, they lose on the card.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use toe_abi::FRAME_BYTES_MAX;
@@ -35,6 +35,9 @@ pub const ROUND_TRIP_US: u64 = 10_000;
 /// Established connections that move data, half of them in each direction.
 pub const ESTABLISHED: usize = 64;
 
+/// What the standard card's processor does in a microsecond: one segment of those that cost the most.
+const WORK_UNITS_PER_US: u32 = 64;
+
 /// The standard card: 1,024 of everything, 8 MiB of payload memory.
 pub fn standard_card() -> Profile {
     Profile {
@@ -49,6 +52,7 @@ pub fn standard_card() -> Profile {
             connection_send_pages: 256,
             connection_receive_pages: 256,
             transmit_records: 8192,
+            work_units_per_us: WORK_UNITS_PER_US,
             ..Limits::default()
         },
         ..Profile::default()
@@ -153,6 +157,13 @@ pub struct Pool {
 /// When the card boots: not at zero, so that the clock of the sequence numbers has gone a while.
 pub const START_US: u64 = 1_000_000_000;
 
+/// Who sent the card a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whose {
+    Honest,
+    Attackers,
+}
+
 /// Which way a frame goes.
 #[derive(Clone, Copy)]
 enum Way {
@@ -175,6 +186,8 @@ pub struct Lab {
     to_world: [Link; 2],
     /// What the card sent to the attacker's addresses and nobody has read yet.
     pub inbox: Vec<Vec<u8>>,
+    /// Frames that wait for the card's processor, the oldest first.
+    busy: VecDeque<(Vec<u8>, Whose)>,
     /// What the card said to processes of the guest that are not the honest one.
     pub to_other_guests: Vec<Vec<u8>>,
     /// Frames that the attacker sent.
@@ -223,6 +236,7 @@ impl Lab {
             to_card: [link(rate), link(None)],
             to_world: [link(rate), link(None)],
             inbox: Vec::new(),
+            busy: VecDeque::new(),
             to_other_guests: Vec::new(),
             sent: 0,
             sent_bytes: 0,
@@ -241,22 +255,45 @@ impl Lab {
     }
 
     /// A frame reaches the card from the wire.
-    fn at_card(&mut self, frame: &[u8]) -> Verdict {
+    fn at_card(&mut self, frame: &[u8], whose: Whose) {
         let verdict = self.card.firmware.handle_wire(self.now(), frame, Checksum::Unverified);
+        if verdict == Verdict::Wait {
+            self.busy.push_back((frame.to_vec(), whose));
+        } else {
+            self.dealt_with(frame, whose, verdict);
+        }
+    }
+
+    /// The card has made up its mind about a frame from the wire.
+    fn dealt_with(&mut self, frame: &[u8], whose: Whose, verdict: Verdict) {
         self.steps.note(self.card.firmware.work().last);
         if verdict == Verdict::PassOn {
+            self.passed_on += u64::from(whose == Whose::Attackers);
             // The kernel is a firmware, too: what it does not know it would pass on, to nobody.
             let _ = self.kernel.firmware.handle_wire(self.now(), frame, Checksum::Unverified);
         }
-        verdict
+    }
+
+    /// Frames that waited for the card's processor, as many as it has time for.
+    fn hand_in_busy(&mut self) -> bool {
+        let mut moved = false;
+        while let Some((frame, whose)) = self.busy.pop_front() {
+            let verdict = self.card.firmware.handle_waiting(self.now(), &frame, Checksum::Unverified);
+            if verdict == Verdict::Wait {
+                self.busy.push_front((frame, whose));
+                break;
+            }
+            self.dealt_with(&frame, whose, verdict);
+            moved = true;
+        }
+        moved
     }
 
     /// The attacker sends the card a frame.
     pub fn inject(&mut self, frame: &[u8]) {
         self.sent += 1;
         self.sent_bytes += frame.len() as u64;
-        let verdict = self.at_card(frame);
-        self.passed_on += u64::from(verdict == Verdict::PassOn);
+        self.at_card(frame, Whose::Attackers);
         self.fetch_from_card();
     }
 
@@ -311,10 +348,11 @@ impl Lab {
     fn step(&mut self) -> bool {
         let now_us = self.now_us;
         let now = self.now();
-        let mut moved = false;
+        let mut moved = self.hand_in_busy();
+        while self.card.firmware.poll_event().is_some() {}
         for way in [Way::Bulk, Way::Clients] {
             while let Some(frame) = self.to_card[way as usize].pop(now_us) {
-                let _ = self.at_card(&frame);
+                self.at_card(&frame, Whose::Honest);
                 moved = true;
             }
             while let Some(frame) = self.to_world[way as usize].pop(now_us) {

@@ -154,12 +154,14 @@ impl Puppets {
         self.all.iter().filter(|p| p.stage == Stage::Open).count()
     }
 
-    /// Resets all that are open: the attacker goes home.
+    /// Resets all that are open: the attacker goes home, and not in one microsecond.
     pub fn reset_all(&mut self, lab: &mut Lab) {
         for puppet in &mut self.all {
             if puppet.stage == Stage::Open {
                 puppet.stage = Stage::Reset;
                 lab.send(&puppet.segment(flag::RST));
+                let until_us = lab.now_us + 20;
+                lab.run(until_us, None);
             }
         }
     }

@@ -46,6 +46,8 @@ pub fn text(attack: &Attack, report: &Report) -> String {
     s
 }
 
+const LIST_BEGIN: &str = "<!-- the attacks: begin -->";
+const LIST_END: &str = "<!-- the attacks: end -->";
 const BEGIN: &str = "<!-- the last run: begin -->";
 const END: &str = "<!-- the last run: end -->";
 
@@ -55,8 +57,10 @@ const END: &str = "<!-- the last run: end -->";
 /// The file cannot be read or written, or has not both marks.
 pub fn write_table(path: &Path, command: &str, attacks: &[Attack], reports: &[Report]) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let (head, rest) = text.split_once(BEGIN).with_context(|| format!("{} has no `{BEGIN}`", path.display()))?;
-    let (_, tail) = rest.split_once(END).with_context(|| format!("{} has no `{END}`", path.display()))?;
+    let mut list = String::from("\n| attack | what is sent | and what must hold |\n|---|---|---|\n");
+    attacks.iter().for_each(|a| _ = writeln!(list, "| {} | {} | {} |", a.name, a.sends, a.rule));
+    list.push('\n');
+    let text = replaced(&text, [LIST_BEGIN, LIST_END], &list)?;
     let mut w = String::new();
     let _ = writeln!(w, "\n    {command}\n");
     w.push_str("| attack | table | frames a second | honest connections (by the kernel) | handshake, ms | throughput | steps: mean, 99 %, most | verdict |\n");
@@ -82,6 +86,13 @@ pub fn write_table(path: &Path, command: &str, attacks: &[Attack], reports: &[Re
     }
     let held = reports.iter().filter(|r| r.verdict.holds()).count();
     let _ = writeln!(w, "\n{held} held, {} failed.", reports.len() - held);
-    std::fs::write(path, format!("{head}{BEGIN}\n{w}{END}{tail}"))
-        .with_context(|| format!("writing {}", path.display()))
+    let text = replaced(&text, [BEGIN, END], &w)?;
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// The text with `new` between the two marks.
+fn replaced(text: &str, [begin, end]: [&str; 2], new: &str) -> Result<String> {
+    let (head, rest) = text.split_once(begin).with_context(|| format!("there is no `{begin}`"))?;
+    let (_, tail) = rest.split_once(end).with_context(|| format!("there is no `{end}`"))?;
+    Ok(format!("{head}{begin}\n{new}{end}{tail}"))
 }

@@ -25,6 +25,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::capture::{CaptureError, Request, Watch};
 use crate::datapath::{DataPath, Guest};
+use crate::events::Notice;
 use crate::management::Limit;
 use crate::net::Features;
 
@@ -241,6 +242,16 @@ impl Card {
     /// See [`CaptureError`].
     pub fn capture(&self, request: Request) -> Result<Watch, CaptureError> {
         self.inner.lock().path.capture(request)
+    }
+
+    /// Ends all captures: who watches gets what waits, and then the end.
+    pub fn end_captures(&self) {
+        self.inner.lock().path.end_captures();
+    }
+
+    /// Lets somebody hear of pools that fill; `None` if too many do.
+    pub fn follow(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
+        self.inner.lock().path.follow()
     }
 
     /// Pools and counters at the same moment.

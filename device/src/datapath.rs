@@ -26,6 +26,7 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::capture::{CaptureError, Direction, Point, Request, Taps, Watch};
 use crate::counters::Counters;
+use crate::events::{Events, Notice, Watermark};
 use crate::fifo::Fifo;
 use crate::flow::FlowHash;
 use crate::net::{Features, Offloads};
@@ -85,6 +86,8 @@ pub struct DataPath {
     scratch: Scratch,
     counters: Counters,
     taps: Taps,
+    events: Events,
+    fifo_level: Watermark,
 }
 
 impl std::fmt::Debug for DataPath {
@@ -116,6 +119,8 @@ impl DataPath {
             scratch: Scratch::default(),
             counters: Counters::default(),
             taps: Taps::default(),
+            events: Events::default(),
+            fifo_level: Watermark::default(),
         }
     }
 
@@ -127,6 +132,16 @@ impl DataPath {
         let watch = self.taps.add(request)?;
         self.counters.captures += 1;
         Ok(watch)
+    }
+
+    /// Ends all captures.
+    pub fn end_captures(&mut self) {
+        self.taps.end_all();
+    }
+
+    /// Somebody wants to hear of pools that fill; `None` if too many do.
+    pub fn follow(&mut self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
+        self.events.follow()
     }
 
     /// Replaces the guest, or takes it away. What waited for the old one is dropped.
@@ -198,6 +213,9 @@ impl DataPath {
         more |= self.fifo_to_guest(now);
         // The wire was left alone for want of room; now there is some, and the wire will not say again what it has.
         more |= self.fifo_was_full && self.fifo.queued() < self.fifo.capacity();
+        while let Some(event) = self.firmware.poll_event() {
+            self.events.firmware(event);
+        }
         // A wire that this very round made room in (a loop) tells nobody of it.
         more | (self.waiting.is_some() && self.flush_outgoing(now))
     }
@@ -256,6 +274,14 @@ impl DataPath {
             }
         }
         self.waiting.is_none()
+    }
+
+    /// Between what fills it and what empties it.
+    fn watch_fifo(&mut self) {
+        let (queued, capacity) = (self.fifo.queued() as u64, self.fifo.capacity() as u64);
+        if let Some(level) = self.fifo_level.look(queued, capacity) {
+            self.events.pool("receive-fifo", level, queued, capacity);
+        }
     }
 
     fn flush_outgoing(&mut self, now: Instant) -> bool {
@@ -336,6 +362,7 @@ impl DataPath {
     /// Wire to firmware or FIFO.
     fn wire_to_fifo(&mut self, now: Instant) -> bool {
         for _ in 0..BATCH {
+            self.watch_fifo();
             let Some(mut packet) = self.fifo.take() else {
                 // Counted once for each time it fills, not for each look at it.
                 self.counters.receive_fifo_full += u64::from(!std::mem::replace(&mut self.fifo_was_full, true));

@@ -10,6 +10,7 @@ pub mod capture;
 pub mod card;
 pub mod counters;
 pub mod datapath;
+pub mod events;
 pub mod fifo;
 pub mod flow;
 pub mod management;
@@ -32,11 +33,16 @@ use std::thread::JoinHandle;
 use toe_firmware::{Firmware, Instant, Profile, ProfileError};
 use toe_impair::Spec;
 
+use crate::capture::Request;
+use crate::capture::writer::{self, CaptureFailure};
 use crate::card::{Card, Stop};
 use crate::datapath::DataPath;
 use crate::net::Features;
 use crate::server::{Offer, SocketError, SocketFile, Source};
 use crate::wire::{Impaired, TapError, WireSpec};
+
+/// How long the end of a card waits for what its capture still has to write.
+const CAPTURE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What a card is made of.
 #[derive(Debug)]
@@ -55,6 +61,8 @@ pub struct Config {
     pub management_socket: Option<PathBuf>,
     /// Where Prometheus may ask over TCP.
     pub metrics: Option<SocketAddr>,
+    /// Where what passes is written to from the beginning, and what of it.
+    pub capture: Option<(PathBuf, Request)>,
     /// The seed of everything random in the firmware; from the system if there is none.
     pub seed: Option<[u8; 32]>,
 }
@@ -83,6 +91,9 @@ pub enum Error {
     /// The address for Prometheus.
     #[error("--metrics {0}: {1}; is another process there?")]
     Metrics(SocketAddr, io::Error),
+    /// The capture.
+    #[error("--capture {0}: {1}")]
+    Capture(PathBuf, CaptureFailure),
     /// The system.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -95,6 +106,7 @@ pub struct Device {
     stop: Arc<Stop>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     doors: management::Doors,
+    capture: Option<JoinHandle<io::Result<()>>>,
     epoch: u32,
     /// Removed at the end.
     _files: Vec<SocketFile>,
@@ -107,7 +119,7 @@ impl Device {
     /// # Errors
     /// See [`Error`]; nothing is left behind then.
     pub fn start(config: Config, ended: impl FnOnce(io::Result<()>) + Send + 'static) -> Result<Self, Error> {
-        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, seed } = config;
+        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, seed } = config;
         let system = |step| move |error: io::Error| Error::System(step, error);
         let mut files = Vec::new();
         // The inherited descriptor before anything is opened: its number may be free otherwise.
@@ -131,7 +143,6 @@ impl Device {
             Some(address) => Some(TcpListener::bind(address).map_err(|error| Error::Metrics(address, error))?),
             None => None,
         };
-        let doors = management::Doors { management, metrics };
         let mut wire = wire.open()?;
         if let Some((spec, seed)) = impair {
             wire = Box::new(Impaired::new(wire, spec, seed));
@@ -143,16 +154,36 @@ impl Device {
         let features = Features::offered(queue_pairs, wire.carries_offloads());
         // Frames for the guest and frames for the firmware's processor wait in the same memory.
         let fifo_frames = (profile.limits.receive_fifo_frames + profile.limits.wire_fifo_frames) as usize;
-        let path = DataPath::new(firmware, wire, fifo_frames, usize::from(queue_pairs));
+        let mut path = DataPath::new(firmware, wire, fifo_frames, usize::from(queue_pairs));
+        let capture = match capture {
+            Some((file, request)) => {
+                let failed = |error: CaptureFailure| Error::Capture(file.clone(), error);
+                let write = writer::open(&file, request.snaplen).map_err(|error| failed(error.into()))?;
+                Some((write, path.capture(request).map_err(|error| failed(error.into()))?))
+            }
+            None => None,
+        };
+        let doors = management::Doors { management, metrics, log: path.follow() };
         let card = Arc::new(Card::new(path, start).map_err(system("event descriptors"))?);
         let stop = Arc::new(Stop::new().map_err(system("event descriptors"))?);
-        let mut device =
-            Self { card: card.clone(), stop: stop.clone(), threads: Vec::new(), doors, epoch, _files: files };
+        let mut device = Self {
+            card: card.clone(),
+            stop: stop.clone(),
+            threads: Vec::new(),
+            capture: None,
+            doors,
+            epoch,
+            _files: files,
+        };
         let spawn = |name: &str, work: Box<dyn FnOnce() -> io::Result<()> + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(system("starting a thread"))
         };
         let (run_card, run_stop) = (card.clone(), stop.clone());
         device.threads.push(spawn("toe-card", Box::new(move || run_card.run(&run_stop)))?);
+        if let Some((write, watch)) = capture {
+            // It ends when the card does, which has the other end of what is watched: nobody waits for it.
+            device.capture = Some(spawn("toe-capture", Box::new(move || write.run(watch)))?);
+        }
         let serve = move || {
             let result = server::serve(source, &card, Offer { features, queue_pairs }, &stop);
             ended(result);
@@ -189,6 +220,19 @@ impl Drop for Device {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => log::error!("the card stopped: {error}"),
                 Err(_) => log::error!("a thread of the card panicked"),
+            }
+        }
+        self.card.end_captures();
+        if let Some(writer) = self.capture.take() {
+            // A pipe that nobody reads must not keep the card.
+            let end = std::time::Instant::now() + CAPTURE_PATIENCE;
+            while !writer.is_finished() && std::time::Instant::now() < end {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            if writer.is_finished()
+                && let Ok(Err(error)) = writer.join()
+            {
+                log::error!("the capture ended: {error}");
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use toe_device::capture::Request;
 use toe_device::options::{NamedProfile, Options};
 use toe_device::{Config, Device, FrontendSocket, profile_text};
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,6 +56,9 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         queue_pairs,
         management_socket,
         metrics,
+        capture,
+        capture_filter,
+        capture_snaplen,
         seed,
         verbose: _,
     } = options;
@@ -65,7 +69,15 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let wire = wire.ok_or("--wire is needed")?;
     let seed = seed.map(|seed| seed.0);
     let impair = impair.map(|spec| (spec, impair_seed));
-    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, seed };
+    let capture = match capture {
+        Some(file) => {
+            let filter = capture_filter.map(|filter| filter.0);
+            let request = Request { snaplen: capture_snaplen as usize, filter, ..Request::default() };
+            Some((file, request))
+        }
+        None => None,
+    };
+    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, seed };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         // Before there is anything to tidy up.

@@ -5,6 +5,7 @@
 //! | `GET /limits` | an array of pools, see [`Limit`] |
 //! | `GET /stat` | an object: counter to value |
 //! | `GET /version` | an object: `name`, `version`, `channel` (the version of the channel), `epoch` (of the firmware) |
+//! | `GET /events` | pools that fill and empty from now on, a [`Notice`] as JSON in each line |
 //! | `POST /capture` with a [`Request`] | what passes from now on, as pcapng, until the asker hangs up or has its count |
 //! | `GET /metrics` | the same for Prometheus, see [`metrics`] |
 //!
@@ -26,10 +27,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use hyper::body::Frame;
 use serde::{Deserialize, Serialize};
+use toe_firmware::Level;
+use tokio::sync::mpsc;
 
 use crate::capture::pcapng::Encoder;
 use crate::capture::{CaptureError, Request, Watch};
 use crate::card::Card;
+use crate::events::{FOLLOWERS_MAX, Notice};
 use crate::metrics;
 
 /// One pool.
@@ -69,6 +73,8 @@ pub struct Doors {
     pub management: Option<UnixListener>,
     /// For Prometheus: `GET /metrics` and nothing else.
     pub metrics: Option<TcpListener>,
+    /// Pools that fill and empty, for the log.
+    pub log: Option<mpsc::Receiver<Notice>>,
 }
 
 /// Answers for as long as it is polled. To be called inside a Tokio runtime.
@@ -82,7 +88,7 @@ pub async fn serve(doors: Doors, card: Arc<Card>, epoch: u32) -> std::io::Result
         channel: toe_abi::VERSION,
         epoch,
     };
-    let Doors { management, metrics } = doors;
+    let Doors { management, metrics, mut log } = doors;
     let for_metrics = metrics_router(card.clone(), version.clone());
     let for_all = for_metrics.clone().merge(router(card, version));
     let management = async {
@@ -103,7 +109,15 @@ pub async fn serve(doors: Doors, card: Arc<Card>, epoch: u32) -> std::io::Result
             None => std::future::pending().await,
         }
     };
+    let logged = async {
+        while let Some(notice) = async { log.as_mut()?.recv().await }.await {
+            let is_over = notice.level == Level::Normal.as_str();
+            log::log!(if is_over { log::Level::Info } else { log::Level::Warn }, "{notice}");
+        }
+        std::future::pending().await
+    };
     tokio::select! {
+        result = logged => result,
         result = management => result,
         result = metrics => result,
     }
@@ -115,12 +129,39 @@ fn metrics_router(card: Arc<Card>, version: Version) -> Router {
 }
 
 fn router(card: Arc<Card>, version: Version) -> Router {
-    let (limits, stat, capture) = (card.clone(), card.clone(), card);
+    let (limits, stat, events, capture) = (card.clone(), card.clone(), card.clone(), card);
     Router::new()
         .route("/limits", get(async move || Json(limits.limits())))
         .route("/stat", get(async move || Json(stat.stat())))
+        .route("/events", get(async move || follow(&events)))
         .route("/capture", post(async move |Json(request): Json<Request>| pcapng(&capture, request)))
         .route("/version", get(async move || Json(version.clone())))
+}
+
+fn follow(card: &Card) -> Response {
+    match card.follow() {
+        Some(notices) => ([(CONTENT_TYPE, "application/x-ndjson")], Body::new(Lines(notices))).into_response(),
+        None => {
+            let text = format!("{FOLLOWERS_MAX} follow the events already: end one");
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
+/// Events as the body of an answer: a line each, for ever.
+struct Lines(mpsc::Receiver<Notice>);
+
+impl hyper::body::Body for Lines {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let notice = self.0.poll_recv(context);
+        notice.map(|notice| notice.map(|notice| Ok(Frame::data(notice.json_line().into()))))
+    }
 }
 
 fn pcapng(card: &Card, request: Request) -> Response {

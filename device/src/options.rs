@@ -11,6 +11,7 @@ use toe_command_line::Shell;
 use toe_firmware::Profile;
 use toe_impair::Spec;
 
+use crate::capture::filter::{Instruction, compile};
 use crate::wire::WireSpec;
 
 /// What needs no card.
@@ -73,6 +74,18 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
     pub metrics: Option<SocketAddr>,
 
+    /// Write what passes through the card to this file from the beginning, as pcapng; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
+
+    /// Which frames are captured, as tcpdump has it: `tcp port 80`; tcpdump compiles it
+    #[arg(long, value_name = "FILTER", requires = "capture", value_parser = filter)]
+    pub capture_filter: Option<Filter>,
+
+    /// Cut captured frames after so many bytes
+    #[arg(long, value_name = "BYTES", requires = "capture", default_value_t = 65_549, value_parser = clap::value_parser!(u32).range(1..=65_549))]
+    pub capture_snaplen: u32,
+
     /// Seed of everything random in the firmware, for tests: 64 hexadecimal digits [default: from the system]
     #[arg(long, value_name = "HEX", value_parser = seed)]
     pub seed: Option<Seed>,
@@ -110,6 +123,14 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
         return Err("it is not of the loopback interface: name 127.0.0.1 or [::1], and put a proxy in front".to_owned());
     }
     Ok(address)
+}
+
+/// A filter, compiled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Filter(pub Vec<Instruction>);
+
+fn filter(text: &str) -> Result<Filter, String> {
+    compile(text).map(Filter)
 }
 
 fn seed(text: &str) -> Result<Seed, String> {

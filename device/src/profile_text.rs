@@ -64,8 +64,11 @@ fn values(schema: &Value, profile: &Profile, path: &str) -> String {
         let mut text = "One of:".to_owned();
         for variant in variants {
             let (name, what) = (variant["const"].as_str(), variant["description"].as_str());
-            // Infallible: a String takes everything.
-            let _ = write!(text, " `{}`: {}", name.unwrap_or_default(), what.unwrap_or_default());
+            let name = name.unwrap_or_default();
+            if refusal(profile, path, name.into()).is_none() {
+                // Infallible: a String takes everything.
+                let _ = write!(text, " `{name}`: {}", what.unwrap_or_default());
+            }
         }
         return text;
     }
@@ -87,15 +90,18 @@ fn values(schema: &Value, profile: &Profile, path: &str) -> String {
 /// What the check of the profile says that this field may be, the others being as they are.
 fn range(profile: &Profile, path: &str) -> Option<String> {
     let widest = [i64::MAX, u32::MAX.into(), u16::MAX.into(), u8::MAX.into(), 0];
-    widest.into_iter().find_map(|value| {
-        let mut table = toml::Table::try_from(profile).ok()?;
-        let (path_of_table, key) = path.rsplit_once('.')?;
-        let inner = path_of_table.split('.').try_fold(&mut table, |table, key| table.get_mut(key)?.as_table_mut())?;
-        inner.insert(key.to_owned(), value.into());
-        // A number that the field's type cannot hold.
-        let changed: Profile = table.try_into().ok()?;
-        changed.validate().err().filter(|error| error.field == path).map(|error| error.allowed)
-    })
+    widest.into_iter().find_map(|value| refusal(profile, path, value.into()))
+}
+
+/// What the check says that a field may be, if it may not be that.
+fn refusal(profile: &Profile, path: &str, value: toml::Value) -> Option<String> {
+    let mut table = toml::Table::try_from(profile).ok()?;
+    let (path_of_table, key) = path.rsplit_once('.')?;
+    let inner = path_of_table.split('.').try_fold(&mut table, |table, key| table.get_mut(key)?.as_table_mut())?;
+    inner.insert(key.to_owned(), value);
+    // What the field's type cannot hold is not for the check.
+    let changed: Profile = table.try_into().ok()?;
+    changed.validate().err().filter(|error| error.field == path).map(|error| error.allowed)
 }
 
 /// Comment lines of no more than [`WIDTH`] columns.
@@ -173,6 +179,7 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}\nis not in\n{text}");
         }
+        assert!(text.contains("\n# One of: `evict`: "), "only what the pool can do: {text}");
         assert!(text.contains("# One of: `deny`: The request fails; a SYN is dropped. `fallback`:"), "{text}");
     }
 }

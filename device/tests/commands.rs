@@ -15,6 +15,9 @@ use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
 
+use toe_abi::{Bye, CARD_MAC, Hello, Mac, Message, Parsed, Writer};
+use toe_device::events::Notice;
+
 use common::{Nic, Shape, eventually, fresh_path};
 
 fn nic(args: &[&str]) -> Command {
@@ -450,13 +453,39 @@ fn a_capture_shows_the_way_of_a_frame_and_why_it_ended() {
 }
 
 #[test]
+fn a_card_can_capture_from_its_beginning_to_its_end() {
+    let (path, file) = (fresh_path("o.sock"), fresh_path("o.pcapng"));
+    let args = ["--socket-path", path.to_str().unwrap(), "--wire", "loop", "--capture", file.to_str().unwrap()];
+    let mut running = Running::start(nic(&args).args(["--capture-filter", "arp", "--capture-snaplen", "30"]));
+    let mut driver = Nic::connect(&path, Shape::default());
+    let mut frame = [4; 60];
+    for kind in [[0x08, 0x00], [0x08, 0x06]] {
+        frame[12..14].copy_from_slice(&kind);
+        driver.send(0, [0; 12], &frame, false);
+        driver.expect(0);
+    }
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+    let seen = frames_of(&std::fs::read(&file).unwrap());
+    std::fs::remove_file(&file).unwrap();
+    let ways: Vec<_> = seen.iter().map(|(name, direction, ..)| (name.as_str(), *direction)).collect();
+    assert_eq!(ways, [("guest", 1), ("wire", 2), ("wire", 1), ("guest", 2)]);
+    assert!(seen.iter().all(|(.., data)| data == &frame[..30]), "{seen:?}");
+    let nowhere = ["--socket-path", path.to_str().unwrap(), "--wire", "loop", "--capture", "/nowhere/x.pcapng"];
+    let (code, said) = refused(&mut nic(&nowhere));
+    assert!(code == 1 && said.lines().count() == 1 && said.contains("--capture /nowhere/x.pcapng"), "{said}");
+    let (code, said) = refused(nic(&args).args(["--capture-filter", "tcp prt"]));
+    assert!(code == 2 && said.lines().count() == 1 && said.contains("filter `tcp prt`"), "{said}");
+}
+
+#[test]
 fn a_capture_that_cannot_be_is_told_in_one_line() {
     let management = fresh_path("m.api");
     for (args, code, expected) in [
         (&["--snaplen", "0"][..], 2, "1..=65549"),
         (&["--count", "0"], 2, "--count"),
         (&["--interface", "eth0"], 2, "`wire`, `guest` and `channel`"),
-        (&["tcp", "prt", "80"], 1, "filter `tcp prt 80`"),
+        (&["tcp", "prt", "80"], 2, "filter `tcp prt 80`"),
         (&["-w", "x"], 1, "--management-socket"),
     ] {
         let output = toectl(&management, &[&["capture"], args].concat());
@@ -465,6 +494,80 @@ fn a_capture_that_cannot_be_is_told_in_one_line() {
         assert!(said.lines().count() == 1 && said.contains(expected), "{said}");
     }
     assert_eq!(toectl(&management, &["--json", "capture"]).status.code(), Some(2));
+}
+
+/// A channel frame with one message.
+fn channel_frame(context: u64, epoch: u32, key: u128, message: &Message<'_>) -> Vec<u8> {
+    let mut buffer = [0; 512];
+    let mac = Mac([2, 0, 0, 0, 0, 9]);
+    let mut writer = Writer::new(&mut buffer, mac, CARD_MAC, context, epoch, key).unwrap();
+    assert!(writer.push(message));
+    let bytes = writer.finish();
+    buffer[..bytes].to_vec()
+}
+
+#[test]
+fn pools_that_fill_are_told_to_who_follows_and_logged() {
+    let (path, management) = (fresh_path("n.sock"), fresh_path("n.api"));
+    let mut command = nic(&["--socket-path", path.to_str().unwrap(), "--wire", "none", "--profile", "tiny"]);
+    let mut running = Running::start(command.arg("--management-socket").arg(&management).stderr(Stdio::piped()));
+    let mut driver = Nic::connect(&path, Shape::default());
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        lease_ms: 60_000,
+        frame_bytes_max: 1514,
+        reserved: 0,
+        receive_bytes_max: 1 << 20,
+    };
+    // Four contexts are all that there are.
+    let open = |driver: &mut Nic| {
+        let open = |key| {
+            driver.send(0, [0; 12], &channel_frame(0, 0, key, &Message::Hello(hello)), false);
+            eventually("CAPS", || {
+                let frame = driver.receive(0)?.1;
+                let parsed = Parsed::new(&frame).unwrap();
+                parsed.messages.filter_map(Result::ok).find_map(|message| match message {
+                    Message::Caps(caps) => Some((key, caps)),
+                    _ => None,
+                })
+            })
+        };
+        (1..=4).map(open).collect::<Vec<_>>()
+    };
+    let mut followed = UnixStream::connect(&management).unwrap();
+    followed.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(followed).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().starts_with("HTTP/1.1 200 "));
+    // The end of the head: from now on it follows.
+    assert!(lines.any(|line| line.is_empty()));
+    let contexts = open(&mut driver);
+    let mut notices = lines.filter_map(|line| serde_json::from_str::<Notice>(&line).ok());
+    for (level, in_use) in [("high", 3), ("full", 4)] {
+        let notice = notices.next().unwrap();
+        assert_eq!((&*notice.pool, &*notice.level, notice.in_use, notice.capacity), ("contexts", level, in_use, 4));
+    }
+    let mut toectl = Command::new(env!("CARGO_BIN_EXE_toectl"));
+    toectl.arg("--socket").arg(&management).arg("events").stdout(Stdio::piped());
+    let mut toectl = Running::start(&mut toectl);
+    let out = toectl.0.stdout.take().unwrap();
+    let first = std::thread::spawn(move || BufReader::new(out).lines().next());
+    let mut contexts = Some(contexts);
+    eventually("a line of toectl", || {
+        for (key, caps) in contexts.take().unwrap_or_else(|| open(&mut driver)) {
+            let bye = Message::Bye(Bye { reserved: 0 });
+            driver.send(0, [0; 12], &channel_frame(caps.context, caps.epoch, key, &bye), false);
+        }
+        first.is_finished().then_some(())
+    });
+    let line = first.join().unwrap().unwrap().unwrap();
+    assert_eq!(serde_json::from_str::<Notice>(&line).unwrap().pool, "contexts");
+    let mut log = BufReader::new(running.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("pool contexts is high: 3 of 4 in use")));
+    assert!(log.any(|line| line.contains("pool contexts is full: 4 of 4 in use")));
+    running.signal(libc::SIGTERM);
+    assert!(running.wait().success());
+    assert!(toectl.wait().success());
 }
 
 #[test]

@@ -303,6 +303,8 @@ impl Profile {
                     receive_pages: 65_536,
                     transmit_records: 262_144,
                     receive_fifo_frames: 4096,
+                    work_units_per_us: 0,
+                    wire_fifo_frames: 4096,
                     ..Limits::default()
                 },
                 ..Self::default()

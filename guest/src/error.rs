@@ -83,7 +83,9 @@ impl CardError {
                     | Reason::SendMemory
                     | Reason::ReceiveMemory
                     | Reason::Backlog
-                    | Reason::Addresses,
+                    | Reason::Addresses
+                    | Reason::Quota
+                    | Reason::FairShare,
                 ) => ErrorKind::QuotaExceeded,
                 _ => ErrorKind::Other,
             },
@@ -109,6 +111,7 @@ mod tests {
             (Reason::TimedOut, ErrorKind::TimedOut),
             (Reason::Unreachable, ErrorKind::HostUnreachable),
             (Reason::LeaseExpired, ErrorKind::ConnectionReset),
+            (Reason::Evicted, ErrorKind::ConnectionReset),
         ] {
             let e = io::Error::from(CardError::Broken(Broken::Aborted(reason as u32)));
             assert_eq!(e.kind(), kind);

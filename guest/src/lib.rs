@@ -34,9 +34,12 @@ mod options;
 mod readiness;
 mod route;
 pub mod run;
+mod sock_diag;
 mod station;
 mod stream;
 mod surroundings;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod transport;
 
 #[cfg(test)]
@@ -51,6 +54,7 @@ pub use fallback::{FallbackReason, Offload};
 pub use listener::TcpListener;
 pub use options::{Options, WhenFull};
 pub use route::{INTERFACE_VARIABLE, Kernel};
+pub use sock_diag::{KernelInfo, KernelSocket, kernel_sockets};
 pub use station::{Station, StationConfig};
 pub use stream::{PathState, TcpStream};
 pub use surroundings::{Reservation, Route, Surroundings};

@@ -5,7 +5,10 @@
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
+};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
@@ -48,15 +51,23 @@ fn family(ip: IpAddr) -> AddressFamily {
     if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-/// Asks, and gives every message of the answer.
 fn ask(message: RouteNetlinkMessage, dump: bool) -> io::Result<Vec<RouteNetlinkMessage>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    ask_protocol(NETLINK_ROUTE, message, dump)
+}
+
+/// Asks, and gives every message of the answer.
+pub(crate) fn ask_protocol<M: NetlinkSerializable + NetlinkDeserializable>(
+    protocol: isize,
+    message: M,
+    dump: bool,
+) -> io::Result<Vec<M>> {
+    let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = if dump { NLM_F_REQUEST | NLM_F_DUMP } else { NLM_F_REQUEST };
     header.sequence_number = 1;
-    let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
     request.finalize();
     let mut bytes = vec![0; request.buffer_len()];
     request.serialize(&mut bytes);
@@ -66,7 +77,7 @@ fn ask(message: RouteNetlinkMessage, dump: bool) -> io::Result<Vec<RouteNetlinkM
         let (datagram, _) = socket.recv_from_full()?;
         let mut rest = &datagram[..];
         while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+            let message = NetlinkMessage::<M>::deserialize(rest)
                 .map_err(|e| io::Error::new(ErrorKind::InvalidData, format!("netlink: {e}")))?;
             let length = (message.header.length as usize).next_multiple_of(4);
             rest = rest.get(length.max(1)..).unwrap_or_default();

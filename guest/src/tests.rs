@@ -1,5 +1,8 @@
 //! The library as a program sees it: real threads, real time, a model of the card behind a transport in memory.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
+
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};

@@ -21,6 +21,6 @@ mod link;
 mod random;
 mod spec;
 
-pub use link::{Link, Statistics};
+pub use link::{Link, Statistics, turn_a_bit};
 pub use random::Random;
 pub use spec::{Burst, Rate, Share, Spec, SpecError};

@@ -284,7 +284,7 @@ fn mark(frame: &mut [u8]) -> bool {
 
 /// Turns one bit over behind the Ethernet header; `false` if there is nothing behind it. See the module's head for
 /// the fields that are spared.
-fn turn_a_bit(frame: &mut [u8], random: &mut Random) -> bool {
+pub fn turn_a_bit(frame: &mut [u8], random: &mut Random) -> bool {
     if frame.len() <= ETHERNET_HEADER_BYTES {
         return false;
     }

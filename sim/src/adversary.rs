@@ -48,6 +48,23 @@ pub struct Adversary {
     transcript: Transcript,
 }
 
+/// A segment between these ends that says nothing.
+fn bare(pair: &Pair) -> Make<'static> {
+    Make {
+        source: pair.local.ip(),
+        destination: pair.remote.ip(),
+        source_port: pair.local.port(),
+        destination_port: pair.remote.port(),
+        seq: 0,
+        ack: 0,
+        flags: 0,
+        window: 0,
+        urgent: 0,
+        options: &[],
+        payload: &[],
+    }
+}
+
 impl Adversary {
     pub fn new(name: &'static str, mac: Mac, card: Mac, random: Random) -> Self {
         let mut macs = [0; 12];
@@ -72,23 +89,10 @@ impl Adversary {
         self.out.clear();
     }
 
-    fn push(&mut self, pair: &Pair, seq: u32, ack: u32, flags: u8, window: u16, options: &[u8], payload: &[u8]) {
-        let urgent = if flags & URG != 0 { self.random.bits() as u16 } else { 0 };
-        let make = Make {
-            source: pair.local.ip(),
-            destination: pair.remote.ip(),
-            source_port: pair.local.port(),
-            destination_port: pair.remote.port(),
-            seq,
-            ack,
-            flags,
-            window,
-            urgent,
-            options,
-            payload,
-        };
+    fn push(&mut self, segment: Make<'_>) {
+        let urgent = if segment.flags & URG != 0 { self.random.bits() as u16 } else { 0 };
         self.spoken += 1;
-        self.out.push_back(make.frame(&self.macs));
+        self.out.push_back(Make { urgent, ..segment }.frame(&self.macs));
     }
 
     fn reset(&mut self, s: &Segment<'_>) {
@@ -98,7 +102,7 @@ impl Adversary {
         let pair = Pair { local: (s.destination, s.destination_port).into(), remote: (s.source, s.source_port).into() };
         let (seq, ack, flags) =
             if s.has(ACK) { (s.ack, 0, RST) } else { (0, s.seq.wrapping_add(s.length()), RST | ACK) };
-        self.push(&pair, seq, ack, flags, 0, &[], &[]);
+        self.push(Make { seq, ack, flags, ..bare(&pair) });
     }
 
     /// Its SYN, or the answer to one.
@@ -121,7 +125,8 @@ impl Adversary {
         peer.next = iss.wrapping_add(1);
         let flags = SYN | if expected.is_some() { ACK } else { 0 };
         let window = self.random.bits() as u16;
-        self.push(&pair, iss, expected.unwrap_or(0), flags, window, &said, &[]);
+        let ack = expected.unwrap_or(0);
+        self.push(Make { seq: iss, ack, flags, window, options: &said, ..bare(&pair) });
     }
 
     fn begin(&mut self, pair: Pair, streams: Streams, syn: Option<&Segment<'_>>) {
@@ -226,7 +231,7 @@ impl Adversary {
         let pair = peer.pair;
         // Behind a SYN the text would stand one place further on.
         let payload = if flags & SYN == 0 { payload } else { &[] };
-        self.push(&pair, at, ack, flags, window, &said, payload);
+        self.push(Make { seq: at, ack, flags, window, options: &said, payload, ..bare(&pair) });
     }
 }
 

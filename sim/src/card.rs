@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use toe_abi::{FRAME_BYTES_MAX, Message, Parsed, Reason, state};
+use toe_faults::{Action, Injector, Look, Rules, Site};
 use toe_firmware::{Call, Checksum, Contradiction, Firmware, Instant, Profile, Verdict};
 use toe_impair::{Link, Random, Spec};
 
+use crate::costs::Costs;
 use crate::end::{End, Flow, Pair, Read, Status, Streams};
 use crate::frames::segment;
 use crate::guest::{Guest, Settings};
@@ -52,6 +54,10 @@ struct Handed {
 
 impl Handed {
     fn count(&mut self, verdict: Verdict) {
+        if verdict == Verdict::Wait {
+            // It is counted when it is taken.
+            return;
+        }
         self.frames += 1;
         self.passed += u64::from(verdict == Verdict::PassOn);
     }
@@ -65,6 +71,8 @@ pub struct Boxed {
     from_guest: Handed,
     to_wire: u64,
     to_guest: u64,
+    /// What frames from the wire and to it have cost.
+    costs: [Costs; 2],
 }
 
 impl Boxed {
@@ -73,7 +81,15 @@ impl Boxed {
         Random::new(seed).fill(&mut bytes);
         let firmware = Firmware::new(profile, bytes, epoch, Instant::from_us(now_us)).expect("a valid profile");
         let (from_wire, from_guest) = (Handed::default(), Handed::default());
-        Self { firmware, buffer: vec![0; FRAME_BYTES_MAX], from_wire, from_guest, to_wire: 0, to_guest: 0 }
+        Self {
+            firmware,
+            buffer: vec![0; FRAME_BYTES_MAX],
+            from_wire,
+            from_guest,
+            to_wire: 0,
+            to_guest: 0,
+            costs: Default::default(),
+        }
     }
 
     fn inside<R>(&mut self, call: impl FnOnce(&mut Firmware, &mut [u8]) -> R) -> R {
@@ -83,7 +99,22 @@ impl Boxed {
     pub fn handle_wire(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
         let verdict = self.inside(|f, _| f.handle_wire(Instant::from_us(now_us), frame, Checksum::Unverified));
         self.from_wire.count(verdict);
+        self.costs[0].add(self.firmware.work().last);
         verdict
+    }
+
+    /// Hands in the oldest frame that waits for the processor.
+    pub fn handle_waiting(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
+        let verdict = self.inside(|f, _| f.handle_waiting(Instant::from_us(now_us), frame, Checksum::Unverified));
+        self.from_wire.count(verdict);
+        self.costs[0].add(self.firmware.work().last);
+        verdict
+    }
+
+    /// What frames from the wire and to it have cost, in steps.
+    #[cfg(test)]
+    pub fn costs(&self) -> &[Costs; 2] {
+        &self.costs
     }
 
     pub fn handle_guest(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
@@ -104,6 +135,7 @@ impl Boxed {
     pub fn poll_wire(&mut self, now_us: u64) -> Option<&[u8]> {
         let length = self.inside(|f, b| f.poll_wire(Instant::from_us(now_us), b))?;
         self.to_wire += 1;
+        self.costs[1].add(self.firmware.work().last);
         Some(&self.buffer[..length])
     }
 
@@ -143,6 +175,7 @@ impl Boxed {
     }
 
     /// The most of a pool that were in use at once.
+    #[cfg(test)]
     pub fn high_water(&self, pool: &str) -> u64 {
         self.firmware.limits().find(|l| l.name == pool).map_or(0, |l| l.high_water)
     }
@@ -259,6 +292,8 @@ pub struct CardEnd {
     slots: Slots,
     /// A frame from the wire that the next may be merged with, if there is one; its buffer stays.
     unmerged: Vec<u8>,
+    /// Frames that wait for the card's processor.
+    busy: VecDeque<Vec<u8>>,
     guest: Guest,
     /// The channel's two directions; none where it is perfect, and frames pass without a copy.
     channel: Option<[Link; 2]>,
@@ -269,6 +304,13 @@ pub struct CardEnd {
     transcript: Transcript,
     /// Frames that the card passed on to the guest's kernel.
     pub passed_to_guest: u64,
+    name: &'static str,
+    /// Faults by rules, if any are armed.
+    injector: Option<Box<Injector>>,
+    /// Channel frames that a fault holds back: until when, to the card or not, and the frame.
+    held: Vec<(u64, bool, Vec<u8>)>,
+    /// The host does not look at the card's timers before then.
+    deaf_until_us: u64,
     /// How often the card had nothing more to send.
     stills: u64,
     /// Another, hostile process in the guest.
@@ -277,6 +319,9 @@ pub struct CardEnd {
 
 /// One in so many times that the card has nothing to send, everything on it is looked at.
 const AUDIT_EVERY: u64 = 16;
+
+/// When a host looks again whose wake was lost.
+const LOST_WAKE_US: u64 = 1_000_000;
 
 const TO_GUEST: usize = 0;
 const TO_CARD: usize = 1;
@@ -291,6 +336,7 @@ impl CardEnd {
             host: Host::IDEAL,
             slots: Slots::default(),
             unmerged: Vec::new(),
+            busy: VecDeque::new(),
             guest: Guest::new(settings, random.bits()),
             channel: (!is_perfect).then_some(links),
             guest_buffers: channel.guest_buffers,
@@ -298,6 +344,10 @@ impl CardEnd {
             ledger: Ledger::default(),
             transcript: Transcript::new(name),
             passed_to_guest: 0,
+            name,
+            injector: None,
+            held: Vec::new(),
+            deaf_until_us: 0,
             stills: 0,
             intruder: None,
         }
@@ -308,10 +358,12 @@ impl CardEnd {
         Self { host, ..self }
     }
 
+    #[cfg(test)]
     pub fn card(&mut self) -> &mut Boxed {
         &mut self.card
     }
 
+    #[cfg(test)]
     pub fn guest(&mut self) -> &mut Guest {
         &mut self.guest
     }
@@ -325,6 +377,29 @@ impl CardEnd {
         self.transcript.note(now_us, if says_bye { "the driver leaves" } else { "the driver vanishes" });
         self.guest.reset(now_us, pause_us, says_bye);
         self.ledger = Ledger::default();
+    }
+
+    /// Arms faults. Those of the channel strike where it is perfect otherwise.
+    pub fn arm(&mut self, rules: Rules, seed: u64) {
+        self.injector = Some(Box::new(Injector::new(rules, seed)));
+    }
+
+    /// The armed faults.
+    pub fn injector(&mut self) -> Option<&mut Injector> {
+        self.injector.as_deref_mut()
+    }
+
+    /// A frame passes a site; what is to be done to it, if anything.
+    pub fn strike(&mut self, site: Site, now_us: u64, frame: &[u8]) -> Option<Action> {
+        let injector = self.injector.as_mut()?;
+        let found = if site.has_connection() { segment(frame) } else { None };
+        let found = found.map(|s| {
+            let (source, destination) = ((s.source, s.source_port).into(), (s.destination, s.destination_port).into());
+            if site == Site::WireTx { (source, destination, s.flags) } else { (destination, source, s.flags) }
+        });
+        let action = injector.at(site, now_us, Look { card: self.name, bytes: frame.len() as u64, segment: found })?;
+        self.transcript.note(now_us, &format!("fault at {}: {action:?}", site.name()));
+        Some(action)
     }
 
     /// From now on the channel does what a channel should, and the intruder keeps still.
@@ -348,9 +423,26 @@ impl CardEnd {
 
     /// A frame reaches the card.
     fn hand_in(&mut self, now_us: u64, frame: &[u8]) {
-        if self.card.handle_wire(now_us, frame) == Verdict::Taken {
-            return;
+        match self.card.handle_wire(now_us, frame) {
+            Verdict::Taken => {}
+            Verdict::Wait => self.busy.push_back(frame.to_vec()),
+            Verdict::PassOn => self.passed_on(now_us, frame),
         }
+    }
+
+    /// Hands in again what waits for the card's processor.
+    fn hand_in_waiting(&mut self, now_us: u64) {
+        while let Some(frame) = self.busy.pop_front() {
+            match self.card.handle_waiting(now_us, &frame) {
+                Verdict::Taken => {}
+                Verdict::Wait => return self.busy.push_front(frame),
+                Verdict::PassOn => self.passed_on(now_us, &frame),
+            }
+        }
+    }
+
+    /// The guest's kernel gets a frame.
+    fn passed_on(&mut self, now_us: u64, frame: &[u8]) {
         self.passed_to_guest += 1;
         let Some(s) = segment(frame) else { return };
         // A host answers to nobody's but its own.
@@ -379,6 +471,13 @@ impl CardEnd {
 
     fn move_at_once(&mut self, now_us: u64) -> bool {
         let mut moved = false;
+        moved |= self.let_go(now_us);
+        if self.injector.is_some() {
+            while let Some(frame) = self.guest.poll_frame(now_us).map(<[u8]>::to_vec) {
+                self.pass_faults(now_us, frame, true);
+                moved = true;
+            }
+        }
         let window_bytes = self.guest.settings().window_bytes;
         while let Some(frame) = self.guest.poll_frame(now_us) {
             self.transcript.frame(now_us, "guest > card", frame);
@@ -397,6 +496,12 @@ impl CardEnd {
     /// Takes what the card has to say to the guest, without a link between them; whether there was anything.
     fn hear_at_once(&mut self, now_us: u64) -> bool {
         let mut moved = false;
+        if self.injector.is_some() {
+            while let Some(frame) = self.card.poll_guest(now_us).map(<[u8]>::to_vec) {
+                self.pass_faults(now_us, frame, false);
+                moved = true;
+            }
+        }
         while let Some(frame) = self.card.poll_guest(now_us) {
             self.transcript.frame(now_us, "card > guest", frame);
             moved = true;
@@ -411,11 +516,67 @@ impl CardEnd {
         moved
     }
 
+    /// A channel frame passes the sites where faults may strike.
+    fn pass_faults(&mut self, now_us: u64, frame: Vec<u8>, to_card: bool) {
+        let site = if to_card { Site::ChannelRx } else { Site::ChannelTx };
+        if !to_card && self.intruder.as_mut().is_some_and(|i| i.hears(&frame)) {
+            return;
+        }
+        if !to_card {
+            // Said is said, whatever becomes of it.
+            self.transcript.frame(now_us, "card > guest", &frame);
+            self.ledger.said(&frame, self.guest.settings());
+        }
+        match self.strike(site, now_us, &frame) {
+            Some(Action::Drop) => (),
+            Some(Action::Delay(us)) => self.held.push((now_us + us, to_card, frame)),
+            Some(Action::Duplicate) => {
+                self.pass_on(now_us, &frame, to_card);
+                self.pass_on(now_us, &frame, to_card);
+            }
+            _ => self.pass_on(now_us, &frame, to_card),
+        }
+    }
+
+    fn pass_on(&mut self, now_us: u64, frame: &[u8], to_card: bool) {
+        if !to_card {
+            self.guest.handle_frame(now_us, frame);
+            return;
+        }
+        self.transcript.frame(now_us, "guest > card", frame);
+        self.ledger.told(frame, self.guest.settings().window_bytes);
+        self.let_in_the_intruder(now_us, frame);
+        let verdict = self.card.handle_guest(now_us, frame);
+        assert_eq!(verdict, Verdict::Taken, "a channel frame would reach the wire");
+    }
+
+    /// Passes on what was held back long enough; whether there was anything.
+    fn let_go(&mut self, now_us: u64) -> bool {
+        let mut any = false;
+        while let Some(at) = self.held.iter().position(|h| h.0 <= now_us) {
+            let (_, to_card, frame) = self.held.remove(at);
+            self.pass_on(now_us, &frame, to_card);
+            any = true;
+        }
+        any
+    }
+
     /// Hands in what the host has merged, and lets the card's timers run that are due.
     fn run_timers(&mut self, now_us: u64) {
         self.hand_in_unmerged(now_us);
-        if self.card.next_us().is_some_and(|due_us| due_us + self.host.late_us <= now_us) {
-            self.card.handle_timeout(now_us);
+        if now_us < self.deaf_until_us || self.card.next_us().is_none_or(|due_us| due_us + self.host.late_us > now_us) {
+            return;
+        }
+        match self.strike(Site::TimerWake, now_us, &[]) {
+            Some(Action::Drop) => self.deaf_until_us = now_us + LOST_WAKE_US,
+            Some(Action::Delay(us)) => self.deaf_until_us = now_us + us,
+            strike => {
+                self.card.handle_timeout(now_us);
+                if strike == Some(Action::Duplicate) {
+                    self.card.handle_timeout(now_us);
+                }
+                self.hand_in_waiting(now_us);
+            }
         }
     }
 
@@ -530,8 +691,9 @@ impl End for CardEnd {
 
     fn next_us(&mut self) -> Option<u64> {
         let links = self.channel.iter().flatten().filter_map(Link::next_us).min();
-        let card_us = self.card.next_us().map(|due_us| due_us + self.host.late_us);
-        [links, card_us, Some(self.guest.next_us()), self.slots.next_us()].into_iter().flatten().min()
+        let card_us = self.card.next_us().map(|due_us| (due_us + self.host.late_us).max(self.deaf_until_us));
+        let held_us = self.held.iter().map(|h| h.0).min();
+        [links, held_us, card_us, Some(self.guest.next_us()), self.slots.next_us()].into_iter().flatten().min()
     }
 
     fn poll_frame(&mut self, now_us: u64, frame: &mut Vec<u8>) -> bool {

@@ -414,8 +414,13 @@ impl Guest {
             }
             return;
         }
-        let listener = self.listeners.iter_mut().find(|l| l.id == Some(m.listener));
-        listener.expect("the listener whose connection it is").waiting.push_back(*m);
+        let Some(listener) = self.listeners.iter_mut().find(|l| l.id == Some(m.listener)) else {
+            // The answer to LISTEN was lost or is late. It comes again, and so does this.
+            assert!(self.listeners.iter().any(|l| l.id.is_none()), "the listener whose connection it is");
+            self.known.remove(&m.connection);
+            return;
+        };
+        listener.waiting.push_back(*m);
         // At once: its first data may stand in the same frame.
         self.match_accepted(now_us);
     }

@@ -12,6 +12,7 @@ mod adversary;
 mod app;
 mod card;
 mod chance;
+mod costs;
 mod end;
 mod frames;
 mod guest;
@@ -23,6 +24,7 @@ mod parts;
 mod pattern;
 mod run;
 mod scenes;
+mod singles;
 mod smol;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ mod world;
 
 pub use run::{Counts, Order, Violation, judged, range, replay};
 pub use scenes::{Ends, Named, named};
+pub use singles::single_faults;
 
 /// The scenarios: their names, and what each is about.
 pub fn list() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -1,9 +1,11 @@
 //! `toe-sim`: runs seeds of the simulator, or one of them with every frame in words.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use toe_sim::{Ends, Order, named, range, replay};
+use toe_faults::Rules;
+use toe_sim::{Ends, Order, named, range, replay, single_faults};
 
 /// The card's firmware in a world made from a seed.
 #[derive(Parser)]
@@ -21,6 +23,13 @@ struct Arguments {
     /// What stands at the two ends.
     #[arg(long, value_enum, default_value = "drawn")]
     ends: Ends,
+    /// Faults at every card, by the rules of this file.
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
+    /// Every single fault: at each site of each card, each passage, each action, in each of the twelve base scenarios
+    /// (or the one asked for), under the seed --from.
+    #[arg(long, conflicts_with = "faults")]
+    single_faults: bool,
     /// Threads.
     #[arg(long, default_value_t = 1)]
     jobs: u64,
@@ -54,6 +63,12 @@ fn replayed(text: &str) -> Result<(u64, u64), String> {
     Ok((seed, until_us))
 }
 
+/// The rules of a file.
+fn rules(path: &Path) -> Result<Rules, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Rules::read(&text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.list {
@@ -71,10 +86,18 @@ fn main() -> ExitCode {
         Some((_, found)) => found,
         None => None,
     };
-    let order = Order { scenario, ends: arguments.ends };
+    let faults = match arguments.faults.as_deref().map(rules).transpose() {
+        Ok(faults) => faults,
+        Err(text) => {
+            eprintln!("sim: {text}");
+            return ExitCode::from(2);
+        }
+    };
+    let order = Order { scenario, ends: arguments.ends, faults };
     let holds = match arguments.replay {
-        Some((seed, until_us)) => replay(seed, until_us, order),
-        None => range(arguments.from, arguments.seeds, order, arguments.jobs.max(1)),
+        Some((seed, until_us)) => replay(seed, until_us, &order),
+        None if arguments.single_faults => single_faults(arguments.from, &order, arguments.jobs.max(1)),
+        None => range(arguments.from, arguments.seeds, &order, arguments.jobs.max(1)),
     };
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -100,6 +100,9 @@ struct Track {
 #[derive(Debug, Default)]
 struct Seen {
     track: Option<Track>,
+    /// SYN-ACKs before the last, none of which went further yet: with cookies each has a number of its own, and the peer may
+    /// answer any.
+    others: Vec<Track>,
     syns: Vec<Syn>,
     acks: Vec<u32>,
 }
@@ -213,19 +216,8 @@ impl Oracle {
                 track.adopt(syn);
             }
         }
-        let Some(track) = &mut seen.track else { return };
-        track.acknowledged(&s);
-        let Some(peer) = track.peer else { return };
-        let start = position(s.seq, peer.seq, track.arrived.whole());
-        if start >= 0 {
-            track.arrived.insert(start as u64, start as u64 + u64::from(s.length()));
-        }
-        if let Some((value, _)) = options.timestamps {
-            track.timestamps = match track.timestamps {
-                Some((first, last)) if value.wrapping_sub(last) as i32 > 0 => Some((first, value)),
-                None => Some((value, value)),
-                other => other,
-            };
+        for track in seen.track.iter_mut().chain(&mut seen.others) {
+            track.hears(&s, &options);
         }
     }
 
@@ -243,7 +235,7 @@ impl Oracle {
             must!(frame[6..12] == settings.mac.0, frame, "the wrong source station");
             must!(frame.len() <= settings.mtu as usize + ETHERNET_HEADER_BYTES, frame, "longer than the MTU");
         }
-        let contradicts = [SYN | FIN, SYN | RST, FIN | RST].iter().any(|&both| s.flags & both == both);
+        let contradicts = (s.flags & (SYN | FIN | RST)).count_ones() > 1;
         must!(!contradicts, frame, "flags that contradict each other");
         must!(s.has(SYN | RST | ACK), frame, "none of SYN, RST and ACK");
         must!(s.has(URG) || s.urgent == 0, frame, "an urgent pointer without URG");
@@ -255,6 +247,12 @@ impl Oracle {
         if s.has(RST) {
             must!(s.payload.is_empty(), frame, "a RST with text");
             must!(seen.may_reset(&s) || !self.peer_is_honest, frame, "a RST that no peer would accept");
+            if let Some(track) = &mut seen.track
+                && !self.peer_is_honest
+            {
+                // A cookie can open again what a liar has let end.
+                track.is_reset = false;
+            }
             return;
         }
         if s.has(SYN) {
@@ -265,6 +263,16 @@ impl Oracle {
         must!(o.mss.is_none() && o.scale.is_none() && !o.sack_permitted, frame, "an option of SYNs elsewhere");
         must!(s.has(ACK), frame, "no ACK");
         must!(seen.track.is_some(), frame, "a segment before any SYN");
+        let goes_on = |t: &Track| (0..=t.sent as i64).contains(&position(s.seq, t.iss, t.sent));
+        if !seen.track.as_ref().is_some_and(goes_on)
+            && let Some(other) = seen.others.iter().position(goes_on)
+        {
+            let other = seen.others.swap_remove(other);
+            seen.others.extend(seen.track.replace(other));
+        }
+        if !seen.others.is_empty() && s.length() > 0 && self.peer_is_honest {
+            seen.others.clear();
+        }
         let Some(track) = &mut seen.track else { return };
         // Of several SYNs that strangers have sent on these ports, only the card knows whose it has taken.
         let is_forged = !self.peer_is_honest && seen.syns.len() > 1;
@@ -299,6 +307,13 @@ impl Seen {
         must!(o.sacks == 0, frame, "SACK blocks in a SYN");
         let is_again = self.track.as_ref().is_some_and(|t| t.iss == s.seq);
         if !is_again {
+            let is_answer = |t: &Track| t.sent == 1 && t.peer.is_some() && s.has(ACK);
+            // Where strangers forge SYNs, an answer to one stands beside what goes on all the while.
+            let other = self.track.take().filter(|t| is_answer(t) || !peer_is_honest);
+            if self.others.len() == KEPT {
+                self.others.remove(0);
+            }
+            self.others.extend(other);
             self.track = Some(Track { iss: s.seq, mine: o, my_flags: s.flags, sent: 1, out, ..Track::default() });
         }
         let Some(track) = &mut self.track else { return };
@@ -357,6 +372,23 @@ impl Track {
         let both = self.mine.scale.is_some() && self.peer_has(|p| p.scale.is_some());
         let scale = if both && !s.has(SYN) { self.peer.and_then(|p| p.options.scale).unwrap_or(0).min(14) } else { 0 };
         self.window = self.window.max(u64::from(s.window) << scale);
+    }
+
+    /// A segment arrives.
+    fn hears(&mut self, s: &Segment<'_>, options: &Options) {
+        self.acknowledged(s);
+        let Some(peer) = self.peer else { return };
+        let start = position(s.seq, peer.seq, self.arrived.whole());
+        if start >= 0 {
+            self.arrived.insert(start as u64, start as u64 + u64::from(s.length()));
+        }
+        if let Some((value, _)) = options.timestamps {
+            self.timestamps = match self.timestamps {
+                Some((first, last)) if value.wrapping_sub(last) as i32 > 0 => Some((first, value)),
+                None => Some((value, value)),
+                other => other,
+            };
+        }
     }
 
     fn has_ecn(&self) -> bool {

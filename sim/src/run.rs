@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use toe_faults::{Rules, Site};
+
 use crate::chance::Seed;
 use crate::scenes::{Draw, Ends, Named, drawn};
 use crate::transcript::narrate;
-use crate::world::check_flow;
+use crate::world::{World, check_flow};
 
 /// Everything must have come to its end so long after the bad time, in virtual time.
 const CONVERGENCE_US: u64 = 3_000_000_000;
@@ -54,12 +56,14 @@ pub struct Violation {
 }
 
 /// What is to be run.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Order {
     /// The scenario; `None`: each seed's own.
     pub scenario: Option<&'static Named>,
     /// What stands at the ends.
     pub ends: Ends,
+    /// Faults at every card.
+    pub faults: Option<Rules>,
 }
 
 thread_local! {
@@ -68,7 +72,7 @@ thread_local! {
 }
 
 /// From now on a panic of a thread is remembered and not printed.
-fn remember_panics() {
+pub fn remember_panics() {
     std::panic::set_hook(Box::new(|info| {
         let said = info.payload().downcast_ref::<String>().cloned();
         let said = said.or_else(|| info.payload().downcast_ref::<&str>().map(|&s| s.to_owned()));
@@ -79,29 +83,43 @@ fn remember_panics() {
     }));
 }
 
+/// How often something passes each site of each card under a seed.
+pub fn passages(seed: u64, order: &Order) -> [[u64; Site::ALL.len()]; 2] {
+    let mut world = one(seed, order).1;
+    [0, 1].map(|i| {
+        let injector = world.try_card(i).and_then(|card| card.injector());
+        injector.map_or([0; Site::ALL.len()], |injector| Site::ALL.map(|site| injector.passages(site)))
+    })
+}
+
+/// Every strike of the first card's faults, and then of the second's.
+#[cfg(test)]
+pub fn strikes(seed: u64, order: &Order) -> Vec<toe_faults::Record> {
+    let mut world = one(seed, order).1;
+    let records = [0, 1].map(|i| world.card(i).injector().map_or(Vec::new(), |injector| injector.records().to_vec()));
+    records.concat()
+}
+
 /// Runs one seed to its end. Panics where something does not hold.
-pub fn one(seed: u64, order: Order) -> Counts {
+fn one(seed: u64, order: &Order) -> (Counts, World) {
     let seed = Seed(seed);
     let scenario = order.scenario.unwrap_or_else(|| drawn(seed));
     let mut scene = (scenario.build)(&Draw { seed, ends: order.ends });
     let world = &mut scene.world;
+    if let Some(rules) = &order.faults {
+        world.arm(rules, seed.stream("faults").bits());
+        // What a fault of the channel repeats or holds back may speak of a connection that is over.
+        scene.may_be_late = true;
+        scene.is_clean &= !scene.is_crossing;
+    }
     let in_time = world.run(scene.mended_us + CONVERGENCE_US);
     if !in_time {
-        for flow in (0..world.flows()).filter(|&f| world.outcomes(f).contains(&None)) {
-            let [a, b] = world.apps(flow);
-            panic!(
-                "no end: at {} us flow {flow} stands: a wrote {} read {}, b wrote {} read {}, outcomes {:?}, plans {:?} {:?}",
-                world.now_us(),
-                a.written,
-                a.read,
-                b.written,
-                b.read,
-                world.outcomes(flow),
-                a.plan(),
-                b.plan()
-            );
+        let at_us = world.now_us();
+        if let Some(flow) = (0..world.flows()).find(|&f| world.outcomes(f).contains(&None)) {
+            let ends = world.apps(flow).each_ref().map(|app| (app.written, app.read, &app.outcome, app.plan()));
+            panic!("no end: at {at_us} us flow {flow} stands; wrote, read, outcome and plan: {ends:?}");
         }
-        panic!("no end: at {} us a connection is not released", world.now_us());
+        panic!("no end: at {at_us} us a connection is not released");
     }
     let lifecycles = world.flows();
     for flow in (0..lifecycles).filter(|_| scene.is_paired) {
@@ -114,18 +132,19 @@ pub fn one(seed: u64, order: Order) -> Counts {
         }
     }
     world.check_links();
-    Counts {
+    let counts = Counts {
         seeds: 1,
         segments: world.segments,
         lifecycles: lifecycles as u64,
         virtual_us: world.now_us(),
         trace: world.transcript(),
-    }
+    };
+    (counts, scene.world)
 }
 
 /// Runs one seed; what did not hold, if anything.
-pub fn judged(seed: u64, order: Order) -> Result<Counts, Violation> {
-    catch_unwind(AssertUnwindSafe(|| one(seed, order))).map_err(|_| Violation {
+pub fn judged(seed: u64, order: &Order) -> Result<Counts, Violation> {
+    catch_unwind(AssertUnwindSafe(|| one(seed, order).0)).map_err(|_| Violation {
         seed,
         scenario: order.scenario.unwrap_or_else(|| drawn(Seed(seed))).name,
         text: SAID.with(|s| s.borrow().clone()),
@@ -133,10 +152,10 @@ pub fn judged(seed: u64, order: Order) -> Result<Counts, Violation> {
 }
 
 /// Runs `seeds` seeds from `from` on, on `jobs` threads, and prints what came out; whether everything held.
-pub fn range(from: u64, seeds: u64, order: Order, jobs: u64) -> bool {
+pub fn range(from: u64, seeds: u64, order: &Order, jobs: u64) -> bool {
     remember_panics();
     let next = AtomicU64::new(0);
-    let began = Instant::now();
+    let (began, worked_before_us) = (Instant::now(), processor_us());
     let work = || {
         let (mut counts, mut violations) = (Counts::default(), Vec::new());
         loop {
@@ -176,9 +195,11 @@ pub fn range(from: u64, seeds: u64, order: Order, jobs: u64) -> bool {
         );
     }
     let elapsed_us = began.elapsed().as_micros().max(1) as u64;
-    let rate = |n: u64| u128::from(n) * 1_000_000 / u128::from(elapsed_us);
+    let worked_us = processor_us().saturating_sub(worked_before_us).max(1);
+    let rate = |n: u64| u128::from(n) * 1_000_000 / u128::from(worked_us);
     println!(
-        "{} seeds, {} segments, {} lifecycles, {} violations; {} segments/s, {} lifecycles/s, {} seeds/s, {} s of virtual time in {} ms; trace {:016x}",
+        "{} seeds, {} segments, {} lifecycles, {} violations; of one core's second {} segments, {} lifecycles, {} seeds; \
+         {} s of virtual time in {} ms, {} ms of processors; trace {:016x}",
         counts.seeds,
         counts.segments,
         counts.lifecycles,
@@ -188,12 +209,20 @@ pub fn range(from: u64, seeds: u64, order: Order, jobs: u64) -> bool {
         rate(counts.seeds),
         counts.virtual_us / 1_000_000,
         elapsed_us / 1_000,
+        worked_us / 1_000,
         counts.trace
     );
     violations.is_empty()
 }
 
-fn named_option(order: Order) -> String {
+/// What this process has had of processors, in microseconds: on a machine that others share, the clock on the wall says
+/// more about them.
+fn processor_us() -> u64 {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    spent.tv_sec as u64 * 1_000_000 + spent.tv_nsec as u64 / 1_000
+}
+
+fn named_option(order: &Order) -> String {
     let scenario = order.scenario.map(|s| format!(" --scenario {}", s.name)).unwrap_or_default();
     match order.ends {
         Ends::Drawn => scenario,
@@ -203,7 +232,7 @@ fn named_option(order: Order) -> String {
 }
 
 /// Runs one seed and prints everything that happens in it before `until_us`; whether everything held.
-pub fn replay(seed: u64, until_us: u64, order: Order) -> bool {
+pub fn replay(seed: u64, until_us: u64, order: &Order) -> bool {
     remember_panics();
     let scenario = order.scenario.unwrap_or_else(|| drawn(Seed(seed)));
     println!("seed {seed}: {}, {}", scenario.name, scenario.about);

@@ -56,6 +56,8 @@ pub struct Scene {
     pub mended_us: u64,
     /// Whether every connection must end in order at both ends.
     pub is_clean: bool,
+    /// Whether connections are opened from both ends: a fault can keep one of them back, and the other is refused.
+    pub is_crossing: bool,
     /// Whether programs of a flow may be those of different connections, as 4-tuples are used again.
     pub is_paired: bool,
     /// Whether the channel delays and repeats words.
@@ -152,6 +154,9 @@ impl Draw {
             out_of_order_ranges: 1 << random.below(6),
             replies: 256,
             receive_fifo_frames: 64,
+            // From a processor that is nearly always busy to one that never is.
+            work_units_per_us: [0, 0, 1, 20][random.below(4) as usize],
+            wire_fifo_frames: 4 << random.below(6),
             ..Limits::default()
         };
         let congestion =
@@ -237,7 +242,15 @@ impl Draw {
         let mut world = World::new(a, b, links, seeds);
         let mended_us = START_US + self.stream("mended").between(200_000, 20_000_000);
         world.at(mended_us, Action::Mend);
-        Scene { world, mended_us, is_clean: true, is_paired: true, may_be_late: false, rest_us: REST_US }
+        Scene {
+            world,
+            mended_us,
+            is_clean: true,
+            is_crossing: false,
+            is_paired: true,
+            may_be_late: false,
+            rest_us: REST_US,
+        }
     }
 
     /// Both directions of a line that does nothing worse than delay.
@@ -432,6 +445,7 @@ fn simultaneous_close(draw: &Draw) -> Scene {
     }
     let ends = draw.two(4, None, |_, _| ());
     let mut scene = draw.world(ends, links);
+    scene.is_crossing = true;
     for flow in 0..random.between(1, 4) {
         let bytes = random.below(2) * random.below(20_000);
         let plans = [0, 1].map(|_| Plan {
@@ -531,9 +545,9 @@ fn keep_alive(draw: &Draw) -> Scene {
     if random.one_in(2) {
         let at_us = START_US + random.between(500_000, 10_000_000);
         let until_us = at_us + random.between(100_000, 60_000_000);
-        for i in 0..=random.below(2) as usize {
-            scene.world.at(at_us, Action::Link(i, cut(links[i])));
-            scene.world.at(until_us, Action::Link(i, links[i]));
+        for (i, &link) in links.iter().enumerate().take(1 + random.below(2) as usize) {
+            scene.world.at(at_us, Action::Link(i, cut(link)));
+            scene.world.at(until_us, Action::Link(i, link));
         }
         scene.mended_us = scene.mended_us.max(until_us);
         scene.is_clean = false;
@@ -695,9 +709,9 @@ fn partition(draw: &Draw) -> Scene {
     let mut scene = draw.world(ends, links);
     let at_us = START_US + random.below(1_000_000);
     let until_us = at_us + [10_000, 1_000_000, 20_000_000, 300_000_000][random.below(4) as usize];
-    for i in 0..=random.below(2) as usize {
-        scene.world.at(at_us, Action::Link(i, cut(links[i])));
-        scene.world.at(until_us, Action::Link(i, links[i]));
+    for (i, &link) in links.iter().enumerate().take(1 + random.below(2) as usize) {
+        scene.world.at(at_us, Action::Link(i, cut(link)));
+        scene.world.at(until_us, Action::Link(i, link));
     }
     scene.mended_us = scene.mended_us.max(until_us);
     // A SYN is given up after three minutes.

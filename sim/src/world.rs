@@ -7,7 +7,8 @@
 
 use std::net::IpAddr;
 
-use toe_impair::{Link, Spec};
+use toe_faults::{Action as Fault, Rules, Site};
+use toe_impair::{Link, Spec, turn_a_bit};
 
 use crate::adversary::Adversary;
 use crate::app::{App, Outcome};
@@ -54,6 +55,7 @@ pub enum Action {
 }
 
 /// A frame that an end put on the wire.
+#[cfg(test)]
 pub struct Sighting {
     pub from: usize,
     pub frame: Vec<u8>,
@@ -96,9 +98,12 @@ pub struct World {
     now_us: u64,
     transcript: Transcript,
     oracles: [Option<Oracle>; 2],
+    /// Frames that a fault holds back: until when, the end that sent it, whether it has been on the link, and the frame.
+    held: Vec<(u64, usize, bool, Vec<u8>)>,
     /// Strangers on the wire: what else arrives at an end (0 or 1) before a frame does.
     pub strangers: Option<Strangers>,
     /// Every frame put on the wire, if a test wants to look at them.
+    #[cfg(test)]
     pub sightings: Option<Vec<Sighting>>,
     /// Frames put on the wire by both ends.
     pub segments: u64,
@@ -126,7 +131,9 @@ impl World {
             now_us: 0,
             transcript: Transcript::new("world"),
             oracles,
+            held: Vec::new(),
             strangers: None,
+            #[cfg(test)]
             sightings: None,
             segments: 0,
         }
@@ -161,6 +168,7 @@ impl World {
         self.apps.push(apps);
     }
 
+    #[cfg(test)]
     /// Forgets all flows, which have ended, so that their numbers can be used again.
     pub fn forget_flows(&mut self) {
         assert!(self.to_open == 0 && self.live.iter().all(Vec::is_empty));
@@ -197,6 +205,18 @@ impl World {
 
     pub fn oracle(&mut self, i: usize) -> Option<&mut Oracle> {
         self.oracles[i].as_mut()
+    }
+
+    /// Arms faults at every card: all chance from `seed`. Frames may then be damaged anywhere.
+    pub fn arm(&mut self, rules: &Rules, seed: u64) {
+        for i in [0, 1] {
+            if let Some(card) = self.try_card(i) {
+                card.arm(rules.clone(), seed.wrapping_add(i as u64));
+            }
+            if let Some(oracle) = self.oracle(i) {
+                oracle.verifies = true;
+            }
+        }
     }
 
     /// Every frame that was put on a link came out or is counted as lost, and none is left.
@@ -278,7 +298,8 @@ impl World {
     fn next_us(&self) -> u64 {
         let links = self.links.iter().filter_map(Link::next_us).min().unwrap_or(u64::MAX);
         let script = self.script.last().map_or(u64::MAX, |line| line.0);
-        let next_us = links.min(script).min(self.due_us[0]).min(self.due_us[1]);
+        let held = self.held.iter().map(|h| h.0).min().unwrap_or(u64::MAX);
+        let next_us = links.min(script).min(held).min(self.due_us[0]).min(self.due_us[1]);
         assert!(next_us > self.now_us, "at {next_us} us something is due and running it changes nothing");
         next_us
     }
@@ -292,6 +313,15 @@ impl World {
                 if let Some((_, action)) = self.script.pop() {
                     self.act(action);
                     is_touched = [true; 2];
+                }
+            }
+            while let Some(at) = self.held.iter().position(|h| h.0 <= now_us) {
+                let (_, from, was_on_link, frame) = self.held.remove(at);
+                if was_on_link {
+                    self.ends[1 - from].end().handle_frame(now_us, &frame);
+                    is_touched[1 - from] = true;
+                } else {
+                    self.links[from].push(now_us, frame);
                 }
             }
             for (i, is_touched) in is_touched.iter_mut().rev().enumerate() {
@@ -327,10 +357,45 @@ impl World {
             if let Some(oracle) = &mut self.oracles[1 - i] {
                 oracle.arrives(&frame);
             }
+            if let Some(strike) = self.strike(1 - i, Site::WireRx, &frame) {
+                for (us, frame) in self.struck(1 - i, Site::WireRx, strike, frame) {
+                    if us > 0 {
+                        self.held.push((now_us + us, i, true, frame));
+                    } else {
+                        self.ends[1 - i].end().handle_frame(now_us, &frame);
+                    }
+                }
+                continue;
+            }
             self.ends[1 - i].end().handle_frame(now_us, &frame);
             self.links[i].give_back(frame);
         }
         any
+    }
+
+    /// A frame passes a site of the card at an end; what is to be done to it, if anything.
+    fn strike(&mut self, i: usize, site: Site, frame: &[u8]) -> Option<Fault> {
+        let now_us = self.now_us;
+        self.try_card(i)?.strike(site, now_us, frame)
+    }
+
+    /// What becomes of a frame that a fault strikes: what passes, and how much later, in microseconds.
+    fn struck(&mut self, i: usize, site: Site, strike: Fault, mut frame: Vec<u8>) -> Vec<(u64, Vec<u8>)> {
+        match strike {
+            Fault::Drop => Vec::new(),
+            Fault::Duplicate => vec![(0, frame.clone()), (0, frame)],
+            Fault::Delay(us) => vec![(us.max(1), frame)],
+            Fault::Truncate(bytes) => {
+                frame.truncate(bytes as usize);
+                vec![(0, frame)]
+            }
+            Fault::FlipBit => {
+                if let Some(injector) = self.card(i).injector() {
+                    turn_a_bit(&mut frame, injector.random(site));
+                }
+                vec![(0, frame)]
+            }
+        }
     }
 
     /// Runs an end, its programs and what they send until nothing moves there.
@@ -383,10 +448,23 @@ impl World {
         if let (Some(oracle), Node::Card(card)) = (&mut self.oracles[i], &self.ends[i]) {
             oracle.sent(&frame, card.settings());
         }
+        #[cfg(test)]
         if let Some(sightings) = &mut self.sightings {
             sightings.push(Sighting { from: i, frame: frame.clone() });
         }
-        self.links[i].push(self.now_us, frame);
+        let now_us = self.now_us;
+        match self.strike(i, Site::WireTx, &frame) {
+            None => self.links[i].push(now_us, frame),
+            Some(strike) => {
+                for (us, frame) in self.struck(i, Site::WireTx, strike, frame) {
+                    if us > 0 {
+                        self.held.push((now_us + us, i, false, frame));
+                    } else {
+                        self.links[i].push(now_us, frame);
+                    }
+                }
+            }
+        }
         let mtu = self.links[i].spec().mtu;
         if let (Some(mtu), Some(frame)) = (mtu, self.links[i].take_too_long())
             && let Some(report) = too_big(&frame, mtu)

@@ -11,6 +11,7 @@
 
 pub mod filter;
 pub mod pcapng;
+pub mod writer;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -289,6 +290,11 @@ impl Taps {
             });
         }
         Ok(watch)
+    }
+
+    /// Nobody sees anything any more.
+    pub fn end_all(&mut self) {
+        self.list.clear();
     }
 
     /// A frame is there.

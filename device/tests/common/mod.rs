@@ -65,6 +65,7 @@ pub fn card(wire: WireSpec, queue_pairs: u16, profile: Profile) -> (Device, Path
         queue_pairs,
         management_socket: None,
         metrics: None,
+        capture: None,
         seed: Some([7; 32]),
     };
     (Device::start(config, |_| ()).unwrap(), path)

@@ -131,7 +131,7 @@ impl Firmware {
     }
 
     /// Whether a context may have one more; if not, that is counted.
-    fn admit(&mut self, context: Slot, what: Metered, now: Instant) -> Result<(), Reason> {
+    fn admit_one(&mut self, context: Slot, what: Metered, now: Instant) -> Result<(), Reason> {
         let Some(reason) = self.bar(context, what, now) else { return Ok(()) };
         self.count_refusal(context, what, reason);
         Err(reason)
@@ -139,7 +139,7 @@ impl Firmware {
 
     /// The same, where another may have to give way.
     fn admit_or_evict(&mut self, context: Slot, what: Metered, policy: Refusal, now: Instant) -> Result<(), Reason> {
-        let result = self.admit(context, what, now);
+        let result = self.admit_one(context, what, now);
         if result != Err(what.pool().reason()) || policy != Refusal::Evict {
             return result;
         }
@@ -198,7 +198,7 @@ impl Firmware {
 
     /// A listener for a context.
     pub(super) fn take_listener(&mut self, context: Slot, now: Instant) -> Result<Id, Reason> {
-        self.admit(context, Metered::Listeners, now)?;
+        self.admit_one(context, Metered::Listeners, now)?;
         let id = self.listeners.take().ok_or(Reason::Listeners)?;
         self.charge(context, Metered::Listeners);
         Ok(id)

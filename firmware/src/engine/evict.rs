@@ -267,35 +267,42 @@ impl Firmware {
         self.leave(slot, now);
     }
 
-    /// Pages have come back, or are to: those who wait for some get them, in turn.
-    pub(super) fn feed(&mut self, now: Instant) {
+    /// Pages have come back, or are to: those who wait for some get them, in turn. Whether there may be more to do at once.
+    ///
+    /// A connection that has made no progress for long and has room as it is leaves the queue: it will ask again when it
+    /// moves.
+    pub(super) fn feed(&mut self, now: Instant) -> bool {
+        if self.evicts_receive && self.store.receive.is_starved() {
+            self.make_room(Wanted::ReceivePage, now);
+        }
+        if self.evicts_send && self.store.send.is_starved() {
+            self.make_room(Wanted::SendPage, now);
+        }
+        let idle_from = self.store.config.stalled + GRAIN;
         for _ in 0..FEEDS {
-            if self.evicts_receive && self.store.receive.is_starved() {
-                self.make_room(Wanted::ReceivePage, now);
-            }
-            if self.evicts_send && self.store.send.is_starved() {
-                self.make_room(Wanted::SendPage, now);
-            }
             let (receiver, sender) = (self.store.receive.next_hungry(), self.store.send.next_hungry());
             if let Some(slot) = receiver {
                 self.store.steps.one();
                 let t = &mut self.connections[slot];
-                if t.state != State::Closed && t.receive.fed(&mut self.store.receive) {
+                let idle = now.since(t.order.moved_at) >= idle_from && t.receive.window() > 0;
+                if t.state != State::Closed && !idle && t.receive.fed(&mut self.store.receive) {
                     self.wire_queue.push(&mut self.wire_links, slot);
                 }
             }
             if let Some(slot) = sender {
                 self.store.steps.one();
                 let t = &mut self.connections[slot];
-                if t.state != State::Closed {
+                let idle = now.since(t.order.moved_at) >= idle_from && t.send.end < t.send.stream.limit();
+                if t.state != State::Closed && !idle {
                     t.send.extend(&mut self.store.send, t.recovery.window.congestion);
                     self.queue_news(slot);
                 }
             }
             if receiver.is_none() && sender.is_none() {
-                return;
+                return false;
             }
         }
+        true
     }
 }
 

@@ -386,13 +386,12 @@ impl Firmware {
             // The kernel that chose the port does not know of our TIME-WAIT. A sequence number beyond the old ones makes
             // it safe (RFC 9293, 3.4.3).
             Some(Owner::TimeWait(slot)) => Some(slot),
-            None => None,
+            None if self.has_place(&tuple) => None,
+            None => {
+                self.tuples.gauge.refuse(Reason::Connections);
+                return Err(Reason::Connections);
+            }
         };
-        // Who finds its 4-tuple in TIME-WAIT has a place.
-        if before.is_none() && !self.has_place(&tuple) {
-            self.tuples.gauge.refuse(Reason::Connections);
-            return Err(Reason::Connections);
-        }
         let id = self.take_connection(context, None, now)?;
         if let Some(slot) = before {
             //= docs/specs/rfc9293.txt#section-3.6.1

@@ -1,13 +1,13 @@
 //! What an admitted connection always has, what contexts may have of what they share, and what a full table does.
 
 use toe_abi::{
-    CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, LimitEntry, Mac, Message, Parsed, Reason, Release, Writer,
-    flags, state,
+    CARD_MAC, Connect, Endpoint, FRAME_BYTES_MAX, Hello, LimitEntry, Listen, Mac, Message, Parsed, Reason, Release,
+    Writer, flags, state,
 };
 
-use crate::engine::Verdict;
+use crate::engine::{Call, Verdict};
 use crate::pool::Pool;
-use crate::profile::{Profile, Refusal};
+use crate::profile::{Profile, Refusal, SynCookies};
 use crate::testing::{Bench, octet};
 use crate::time::Duration;
 
@@ -359,30 +359,98 @@ fn every_built_in_profile_carries_a_connection() {
     }
 }
 
-/// What each policy costs, in steps: the call that finds the pool full. Printed with `--nocapture`; `docs/limits.md` has it.
+/// What a call that finds a pool full costs, in steps, whatever the pool's size. Printed with `--nocapture`; the table is in
+/// `docs/limits.md`.
 #[test]
 fn the_cost_of_a_policy_does_not_depend_on_the_size_of_the_pool() {
-    let cost = |policy: Refusal, connections: u32| {
-        let mut b = Bench::with(|p| {
-            p.limits.connections = connections;
-            (p.limits.send_pages, p.limits.receive_pages) = (2 * connections, 2 * connections);
-            p.limits.transmit_records = 4 * connections;
-            p.policy.connections = policy;
-        });
-        let mut one = Tenant::new(&mut b, 1);
-        for _ in 0..connections {
-            one.connect(&mut b).unwrap();
-        }
-        b.now = b.now + Duration::from_s(32);
-        b.firmware.forget_most_work();
-        let result = one.connect(&mut b);
-        assert_eq!(result.is_ok(), policy == Refusal::Evict);
-        b.firmware.work().most(crate::engine::Call::HandleGuest)
-    };
     for policy in [Refusal::Deny, Refusal::Fallback, Refusal::Evict] {
-        let (small, large) = (cost(policy, 16), cost(policy, 4096));
-        println!("CONNECT, connections full, {}: {small} steps of 16 connections, {large} of 4096", policy.as_str());
-        // The two buckets that a 4-tuple may lie in are nearly empty on the small card, and have 16 places.
-        assert!(large <= small + 16 && large <= 64, "{policy:?}: {small}, {large}");
+        let name = policy.as_str();
+        told(&format!("CONNECT, `connections` full, `{name}`"), [16, 4096].map(|n| cost_of_connect(policy, n)));
+        told(&format!("SYN, `half-open` full, `{name}`"), [16, 4096].map(|n| cost_of_syn(policy, n)));
     }
+    for pool in [Pool::SendPages, Pool::ReceivePages] {
+        let what = format!("a turn to send, `{}` used up by those that make no progress, `evict`", pool.name());
+        told(&what, [16, 1024].map(|n| cost_of_page(pool, n)));
+    }
+}
+
+fn told(what: &str, [small, large]: [u64; 2]) {
+    println!("| {what} | {small} | {large} |");
+    // The buckets that a 4-tuple may lie in are nearly empty on the small card, and of those who wait for pages a bounded
+    // number is looked at in one call.
+    assert!(large <= small + 32 && large <= 64, "{what}: {small}, {large}");
+}
+
+/// A card with room for so many connections, and what they have for themselves, and no more.
+fn full_of_connections(connections: u32, change: impl FnOnce(&mut Profile)) -> Bench {
+    Bench::with(|p| {
+        p.limits.connections = connections;
+        p.limits.page_bytes = 512;
+        (p.limits.send_pages, p.limits.receive_pages) = (2 * connections, 2 * connections);
+        p.limits.transmit_records = 4 * connections;
+        (p.limits.connection_send_pages, p.limits.connection_receive_pages) = (64, 64);
+        change(p);
+    })
+}
+
+fn cost_of_connect(policy: Refusal, connections: u32) -> u64 {
+    let mut b = full_of_connections(connections, |p| p.policy.connections = policy);
+    let mut one = Tenant::new(&mut b, 1);
+    for _ in 0..connections {
+        one.connect(&mut b).unwrap();
+    }
+    b.now = b.now + Duration::from_s(32);
+    b.firmware.forget_most_work();
+    let result = one.connect(&mut b);
+    assert_eq!(result.is_ok(), policy == Refusal::Evict);
+    b.firmware.work().most(Call::HandleGuest)
+}
+
+fn cost_of_syn(policy: Refusal, entries: u32) -> u64 {
+    let mut b = Bench::with(|p| {
+        (p.limits.half_open, p.limits.backlog) = (entries, 8192);
+        p.policy.half_open = policy;
+        p.tcp.syn_cookies = SynCookies::Off;
+    });
+    b.tell(&Message::Listen(Listen {
+        cookie: 2,
+        local: b.local,
+        backlog: 8192,
+        flags: 0,
+        receive_limit: 1 << 40,
+        mtu: 1500,
+        policy: 0,
+    }));
+    let syn = |b: &mut Bench| {
+        b.another_port(false);
+        let frame = b.frame("S 0 win 1000 <mss 1460, sackOK, ws 7>");
+        let _ = b.deliver(&frame);
+    };
+    (0..entries).for_each(|_| syn(&mut b));
+    assert_eq!(b.in_use("half-open"), u64::from(entries));
+    b.firmware.forget_most_work();
+    syn(&mut b);
+    assert_eq!(b.count("evicted-half-open"), u64::from(policy == Refusal::Evict));
+    b.firmware.work().most(Call::HandleWire)
+}
+
+/// All connections but the last have stood still for long, the first of them with all pages that can be shared, and the
+/// last wants some.
+fn cost_of_page(pool: Pool, connections: u32) -> u64 {
+    let mut b = full_of_connections(connections, |p| {
+        *p.policy.of_mut(pool) = Refusal::Evict;
+        *(if pool == Pool::SendPages { &mut p.limits.send_pages } else { &mut p.limits.receive_pages }) += 60;
+    });
+    for _ in 1..connections {
+        open(&mut b);
+    }
+    b.now = b.now + Duration::from_s(32);
+    b.firmware.forget_most_work();
+    b.another_port(true);
+    b.connect(flags::NODELAY);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1 win 60000 <mss 500>");
+    while b.next().is_some() {}
+    assert_eq!(b.count("evicted-stalled"), 1);
+    b.firmware.work().most(Call::PollWire)
 }

@@ -308,35 +308,43 @@ impl Firmware {
             self.store.counters.add(Counter::WireOut);
             return Some(headers.write(buffer, 0, |_| ()));
         }
-        self.feed(now);
-        while let Some(slot) = self.wire_queue.pop(&mut self.wire_links) {
-            self.store.steps.one();
-            let t = &mut self.connections[slot];
-            let Some(segment) = output::next_segment(t, &mut self.store, now) else {
-                continue;
-            };
-            let tcp = segment::Header {
-                source_port: t.tuple.local.port,
-                destination_port: t.tuple.remote.port,
-                seq: segment.seq,
-                ack: segment.ack,
-                flags: segment.flags,
-                window: segment.window,
-                urgent: segment.urgent,
-                options: segment.options,
-            };
-            let mut headers = t.tuple.headers(t.link, &t.settings, tcp);
-            if segment.ecn_capable {
-                headers.ip.traffic_class |= Ecn::CAPABLE.0;
+        for _ in 0..FEED_TURNS {
+            let more = self.feed(now);
+            while let Some(slot) = self.wire_queue.pop(&mut self.wire_links) {
+                self.store.steps.one();
+                let t = &mut self.connections[slot];
+                let Some(segment) = output::next_segment(t, &mut self.store, now) else {
+                    continue;
+                };
+                let tcp = segment::Header {
+                    source_port: t.tuple.local.port,
+                    destination_port: t.tuple.remote.port,
+                    seq: segment.seq,
+                    ack: segment.ack,
+                    flags: segment.flags,
+                    window: segment.window,
+                    urgent: segment.urgent,
+                    options: segment.options,
+                };
+                let mut headers = t.tuple.headers(t.link, &t.settings, tcp);
+                if segment.ecn_capable {
+                    headers.ip.traffic_class |= Ecn::CAPABLE.0;
+                }
+                let length = headers.write(buffer, segment.text_bytes, |text| {
+                    t.send.stream.read(&self.store.send, segment.text_at, text);
+                });
+                self.store.counters.add(Counter::WireOut);
+                // Back to the end of the queue: each in turn.
+                self.settle(slot, now);
+                return Some(length);
             }
-            let length = headers.write(buffer, segment.text_bytes, |text| {
-                t.send.stream.read(&self.store.send, segment.text_at, text);
-            });
-            self.store.counters.add(Counter::WireOut);
-            // Back to the end of the queue: each in turn.
-            self.settle(slot, now);
-            return Some(length);
+            if !more {
+                break;
+            }
         }
         None
     }
 }
+
+/// How often those who wait for pages are looked at in one call, if nobody has anything to send.
+const FEED_TURNS: u32 = 8;

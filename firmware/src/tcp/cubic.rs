@@ -175,4 +175,97 @@ mod tests {
             assert_eq!(cube_root(cube.saturating_sub(1)), n.saturating_sub(1));
         }
     }
+
+    fn ack(bytes: u32, rtt_ms: u64) -> Acked {
+        Acked {
+            now: Instant::from_us(0),
+            bytes,
+            mss: MSS,
+            rtt: crate::time::Duration::from_ms(rtt_ms),
+            sample: None,
+            una: crate::seq::Position::default(),
+            nxt: crate::seq::Position::default(),
+        }
+    }
+
+    fn epoch(k_ms: u64, origin: u32, reno: u32) -> Epoch {
+        Epoch { start: Instant::from_us(0), k_ms, origin, reno: u64::from(reno) << 10, due: 0 }
+    }
+
+    /// Outside of slow start.
+    fn avoiding(congestion: u32) -> Window {
+        Window { congestion, threshold: congestion }
+    }
+
+    #[test]
+    fn the_curve_is_four_tenths_of_a_segment_by_the_cube_of_the_seconds_from_k() {
+        // RFC 8312, equation 1.
+        let at = |t_ms| Cubic::target(&epoch(9000, 1_000_000, 0), t_ms, MSS);
+        assert_eq!(
+            (at(0), at(8000), at(9000), at(10_000), at(19_000)),
+            (708_400, 999_600, 1_000_000, 1_000_400, 1_400_000)
+        );
+        assert_eq!(Cubic::target(&epoch(100_000, 5000, 0), 0, MSS), 0, "and never below nothing");
+    }
+
+    #[test]
+    fn an_epoch_begins_with_the_window_and_k_follows_from_what_is_missing() {
+        // Equation 2: K = cbrt(299.805 segments / 0.4) s.
+        let mut c = Cubic { window_max: 1_000_000, ..Cubic::default() };
+        let mut w = avoiding(700_195);
+        c.acked(&mut w, &ack(1000, 100));
+        let began = c.epoch.unwrap();
+        assert_eq!((began.k_ms, began.origin), (9083, 1_000_000));
+        c.restarted();
+        assert!(c.epoch.is_none());
+        // Above the old plateau there is nothing to go back to.
+        w = avoiding(1_200_000);
+        c.acked(&mut w, &ack(1000, 100));
+        assert_eq!(c.epoch.map(|e| (e.k_ms, e.origin)), Some((0, 1_200_000)));
+    }
+
+    #[test]
+    fn each_octet_acknowledged_adds_its_part_of_the_way_to_the_target() {
+        let mut c = Cubic { epoch: Some(epoch(10_000, 1_000_000, 0)), ..Cubic::default() };
+        let mut w = avoiding(600_000);
+        // In a second the curve is at 708,400: 1000 / 600,000 of the way are 180.67 octets.
+        c.acked(&mut w, &ack(1000, 1000));
+        assert_eq!((w.congestion, c.epoch.unwrap().due), (600_180, 400_000));
+        c.acked(&mut w, &ack(1000, 1000));
+        assert_eq!((w.congestion, c.epoch.unwrap().due), (600_360, 587_600));
+        // The target is at most half again and never below the window.
+        for (origin, grown) in [(10_000_000, 600_500), (500_000, 600_000)] {
+            let mut c = Cubic { epoch: Some(epoch(0, origin, 0)), ..Cubic::default() };
+            let mut w = avoiding(600_000);
+            c.acked(&mut w, &ack(1000, 0));
+            assert_eq!(w.congestion, grown);
+        }
+    }
+
+    #[test]
+    fn where_reno_would_have_more_that_counts() {
+        // RFC 8312, 4.2: 0.53 segments per window, and one from the old window on.
+        for (prior, reno) in [(0, 10_100), (10_001, 10_052)] {
+            let mut c = Cubic { prior, window_max: 10_000, ..Cubic::default() };
+            let mut w = avoiding(10_000);
+            c.acked(&mut w, &ack(1000, 0));
+            assert_eq!(w.congestion, reno);
+        }
+        for (congestion, window) in [(600_000, 650_001), (700_000, 700_000)] {
+            let mut c = Cubic { epoch: Some(epoch(0, 600_000, 650_000)), ..Cubic::default() };
+            let mut w = avoiding(congestion);
+            c.acked(&mut w, &ack(1000, 0));
+            assert_eq!(w.congestion, window, "it does not shrink for that");
+        }
+    }
+
+    #[test]
+    fn a_loss_leaves_seven_tenths_and_two_segments_at_least() {
+        let mut c = Cubic { epoch: Some(epoch(0, 1, 0)), ..Cubic::default() };
+        assert_eq!(c.lost(&avoiding(100_000), MSS), 70_019);
+        assert_eq!((c.window_max, c.prior, c.epoch.is_none()), (100_000, 100_000, true));
+        assert_eq!(c.lost(&avoiding(100_000), MSS), 70_019);
+        assert_eq!(c.window_max, 100_000, "the plateau was reached again");
+        assert_eq!(c.lost(&avoiding(2000), MSS), 2000);
+    }
 }

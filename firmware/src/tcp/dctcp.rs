@@ -108,4 +108,64 @@ mod tests {
         windows(&mut c, &mut una, 2, 10);
         assert!((60..=130).contains(&c.alpha), "{}", c.alpha);
     }
+
+    fn at(n: u64) -> Position {
+        Position::initial(Seq(0)) + n
+    }
+
+    #[test]
+    fn alpha_is_updated_once_per_window_by_the_octets_marked_in_it() {
+        // RFC 8257, 3.3, steps 1 to 8: DCTCP.Alpha = DCTCP.Alpha * (1 - g) + g * M.
+        let mut c = Dctcp::default();
+        c.echoed(0, true, at(0), at(5000));
+        assert_eq!((c.alpha, c.window_end), (1024, None), "nothing was acknowledged");
+        c.echoed(1000, false, at(1000), at(11_000));
+        assert_eq!((c.alpha, c.window_end, c.acked), (960, Some(at(11_000)), 0));
+        c.echoed(4000, true, at(5000), at(15_000));
+        c.echoed(3000, false, at(11_000), at(21_000));
+        assert_eq!((c.alpha, c.acked, c.marked), (960, 7000, 4000));
+        c.echoed(1000, false, at(11_001), at(21_001));
+        // Half of the octets: 960 - 60 + 32.
+        assert_eq!((c.alpha, c.window_end, c.acked, c.marked), (932, Some(at(21_001)), 0, 0));
+    }
+
+    #[test]
+    fn an_alpha_that_the_shift_would_not_move_ends_at_nothing_unless_something_is_marked() {
+        let after = |alpha, marked| {
+            let mut c = Dctcp { alpha, ..Dctcp::default() };
+            c.marked = marked;
+            c.echoed(6400 - marked, false, at(6400), at(9000));
+            c.alpha
+        };
+        assert_eq!((after(17, 0), after(16, 0), after(15, 0)), (16, 0, 0));
+        // One in 64 is 16 of 1024ths, and a sixteenth of that is one.
+        assert_eq!((after(15, 100), after(16, 100)), (16, 16));
+    }
+
+    #[test]
+    fn the_cut_is_half_of_alpha_and_leaves_two_segments() {
+        let cut = |alpha, congestion| {
+            Dctcp { alpha, ..Dctcp::default() }.marked(&Window { congestion, threshold: congestion }, 1000)
+        };
+        assert_eq!(
+            (cut(512, 100_000), cut(1024, 100_000), cut(1024, 3000), cut(0, 2500)),
+            (75_000, 50_000, 2000, 2500)
+        );
+    }
+
+    #[test]
+    fn in_everything_else_it_is_reno() {
+        let mut c = Dctcp::default();
+        let mut w = Window { congestion: 10_000, threshold: 10_000 };
+        let mut acked = |c: &mut Dctcp, bytes| {
+            let (una, nxt, rtt) = (at(0), at(0), crate::time::Duration::from_ms(1));
+            c.acked(&mut w, &Acked { now: Default::default(), bytes, mss: 1000, rtt, sample: None, una, nxt });
+            w.congestion
+        };
+        assert_eq!((acked(&mut c, 9999), acked(&mut c, 1)), (10_000, 11_000));
+        assert_eq!(acked(&mut c, 10_999), 11_000);
+        c.restarted();
+        assert_eq!((acked(&mut c, 10_999), acked(&mut c, 1)), (11_000, 12_000));
+        assert!(!c.rules() && c.pace().is_none());
+    }
 }

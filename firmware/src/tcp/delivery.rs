@@ -140,4 +140,61 @@ mod tests {
         d.segment(stamp, ms(20));
         assert!(!d.acknowledged(1000, Duration::from_ms(1), ms(30)).unwrap().is_limited);
     }
+
+    #[test]
+    fn of_several_segments_the_one_sent_last_measures() {
+        let later = Stamp { delivered: 500, ..Stamp::default() };
+        let sample = |order: [(Stamp, Instant); 2]| {
+            let mut d = Delivery { delivered: 500, ..Delivery::default() };
+            order.into_iter().for_each(|(stamp, at)| d.segment(stamp, at));
+            let sample = d.acknowledged(1000, Duration::ZERO, ms(10)).unwrap();
+            (sample.delivered_before, d.first_sent_at)
+        };
+        let (a, b) = ((Stamp::default(), ms(3)), (later, ms(2)));
+        assert_eq!((sample([a, b]), sample([b, a])), ((500, ms(2)), (500, ms(2))));
+        let (a, b) = ((later, ms(2)), (later, ms(3)));
+        assert_eq!((sample([a, b]), sample([b, a])), ((500, ms(3)), (500, ms(3))));
+    }
+
+    #[test]
+    fn what_took_less_than_the_shortest_round_trip_measures_nothing() {
+        for (shortest, rate) in [(10, Some(100_000)), (11, None), (0, Some(100_000))] {
+            let mut d = Delivery::default();
+            let stamp = d.sent(true, ms(5));
+            d.segment(stamp, ms(5));
+            assert_eq!(d.acknowledged(1000, Duration::from_ms(shortest), ms(15)).map(|s| s.bytes_per_s), rate);
+        }
+        let mut d = Delivery::default();
+        let stamp = d.sent(true, ms(5));
+        d.segment(stamp, ms(5));
+        assert_eq!(d.acknowledged(1000, Duration::ZERO, ms(5)), None, "no time at all");
+        assert_eq!(d.acknowledged(1000, Duration::ZERO, ms(9)), None, "each segment once");
+        assert_eq!(d.delivered, 2000);
+    }
+
+    #[test]
+    fn the_time_of_delivery_moves_with_what_is_delivered_and_begins_anew_with_a_flight() {
+        let mut d = Delivery::default();
+        d.acknowledged(0, Duration::ZERO, ms(7));
+        assert_eq!(d.sent(false, ms(8)).delivered_at, ms(0));
+        d.acknowledged(1, Duration::ZERO, ms(9));
+        let stamp = d.sent(false, ms(10));
+        assert_eq!((stamp.delivered, stamp.delivered_at, stamp.first_sent_at), (1, ms(9), ms(0)));
+        let stamp = d.sent(true, ms(11));
+        assert_eq!((stamp.delivered_at, stamp.first_sent_at), (ms(11), ms(11)));
+    }
+
+    #[test]
+    fn the_programs_limit_lasts_until_what_was_in_flight_is_delivered() {
+        let mut d = Delivery { delivered: 1000, ..Delivery::default() };
+        assert!(!d.sent(false, ms(0)).is_limited);
+        d.limited(500);
+        d.acknowledged(499, Duration::ZERO, ms(1));
+        assert!(d.sent(false, ms(1)).is_limited);
+        d.acknowledged(1, Duration::ZERO, ms(1));
+        assert!(!d.sent(false, ms(1)).is_limited);
+        let mut d = Delivery::default();
+        d.limited(0);
+        assert!(d.sent(true, ms(0)).is_limited, "from the first octet on");
+    }
 }

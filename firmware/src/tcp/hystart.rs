@@ -196,4 +196,90 @@ mod tests {
         (0..4).for_each(|_| round(&mut s, &mut w, &mut una, 20));
         assert_eq!(w.congestion, 5 * MSS);
     }
+
+    fn acked(s: &mut SlowStart, w: &mut Window, bytes: u32, sample_us: u64) {
+        let (rtt, una) = (Duration::from_us(sample_us), Position::initial(Seq(5)));
+        let ack = Acked { now: Instant::default(), bytes, mss: MSS, rtt, sample: Some(rtt), una, nxt: una + 9 };
+        s.acked(w, &ack);
+    }
+
+    #[test]
+    fn one_acknowledgement_adds_eight_segments_at_most_and_two_where_a_threshold_is_known() {
+        // RFC 9406, 4.3 (L), and RFC 3465, 2.1.
+        for (threshold, bytes, window) in [
+            (u32::MAX, 7999, 17_999),
+            (u32::MAX, 9000, 18_000),
+            (50_000, 1999, 11_999),
+            (50_000, 9000, 12_000),
+            (11_500, 9000, 11_500),
+        ] {
+            let mut w = Window { congestion: 10_000, threshold };
+            acked(&mut SlowStart::default(), &mut w, bytes, 1000);
+            assert_eq!(w.congestion, window);
+        }
+        let mut w = Window { congestion: 100, threshold: 500 };
+        acked(&mut SlowStart::default(), &mut w, 5000, 1000);
+        assert_eq!(w.congestion, MSS, "a threshold below a segment");
+    }
+
+    /// In the middle of a round, with so many samples.
+    fn looking(last_us: u64, samples: u32) -> SlowStart {
+        let round_end = Some(Position::initial(Seq(100)));
+        SlowStart { round_end, last: Some(Duration::from_us(last_us)), samples, ..SlowStart::looking() }
+    }
+
+    #[test]
+    fn a_round_trip_has_grown_by_an_eighth_and_by_four_to_sixteen_milliseconds() {
+        // 4.3: RttThresh = clamp(MIN_RTT_THRESH, lastRoundMinRTT / 8, MAX_RTT_THRESH).
+        for (last, grown) in [(20_000, 24_000), (40_000, 45_000), (80_000, 90_000), (200_000, 216_000)] {
+            for (sample, samples, slows) in [(grown, 7, true), (grown - 1, 7, false), (grown, 6, false)] {
+                let (mut s, mut w) = (looking(last, samples), Window { congestion: 10_000, threshold: u32::MAX });
+                acked(&mut s, &mut w, 1000, sample);
+                let began = s.conservative.map(|c| (c.baseline.as_us(), c.rounds));
+                assert_eq!(began, slows.then_some((grown, 5)), "{last} {sample} {samples}");
+                assert_eq!(w.congestion, 11_000);
+                acked(&mut s, &mut w, 1000, sample);
+                assert_eq!(w.congestion, if slows { 11_250 } else { 12_000 }, "a quarter from then on");
+            }
+        }
+    }
+
+    #[test]
+    fn the_lowest_of_a_round_counts_and_a_lower_one_takes_the_slowness_back() {
+        let (mut s, mut w) = (looking(40_000, 6), Window { congestion: 10_000, threshold: u32::MAX });
+        acked(&mut s, &mut w, 1000, 44_000);
+        acked(&mut s, &mut w, 1000, 90_000);
+        assert!(s.conservative.is_none());
+        s.conservative = Some(Conservative { baseline: Duration::from_us(44_000), rounds: 3 });
+        acked(&mut s, &mut w, 1000, 44_000);
+        assert!(s.conservative.is_some());
+        acked(&mut s, &mut w, 1000, 43_999);
+        assert!(s.conservative.is_none());
+    }
+
+    #[test]
+    fn a_round_ends_beyond_what_was_in_flight_at_its_beginning() {
+        let at = |n: u32| Position::initial(Seq(n));
+        let (mut s, mut w) = (looking(40_000, 9), Window { congestion: 10_000, threshold: u32::MAX });
+        s.current = Some(Duration::from_us(41_000));
+        s.conservative = Some(Conservative { baseline: Duration::from_us(1), rounds: 2 });
+        let mut heard = |s: &mut SlowStart, una: u32| {
+            let rtt = Duration::from_ms(50);
+            let ack = Acked {
+                now: Instant::default(),
+                bytes: 0,
+                mss: MSS,
+                rtt,
+                sample: None,
+                una: at(una),
+                nxt: at(una + 50),
+            };
+            s.acked(&mut w, &ack);
+            (s.last.map(Duration::as_us), s.samples, s.conservative.map(|c| c.rounds), w.threshold)
+        };
+        assert_eq!(heard(&mut s, 100), (Some(40_000), 9, Some(2), u32::MAX));
+        assert_eq!(heard(&mut s, 101), (Some(41_000), 0, Some(1), u32::MAX));
+        assert_eq!(s.round_end, Some(at(151)));
+        assert_eq!(heard(&mut s, 152), (None, 0, None, 10_000));
+    }
 }

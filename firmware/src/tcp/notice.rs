@@ -114,3 +114,49 @@ impl Tcb {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_is_repeated_eight_times_and_then_waits_for_a_change() {
+        let mut n = Notice::NONE;
+        assert!(!n.is_due() && !n.is_unanswered());
+        n.changed();
+        for _ in 0..REPEATS_MAX {
+            assert!(n.is_due());
+            n.told();
+            assert!(!n.is_due() && n.is_unanswered());
+            n.tell_again();
+        }
+        assert!(n.is_due());
+        n.told();
+        n.tell_again();
+        assert!(!n.is_due() && !n.is_unanswered());
+        n.changed();
+        n.told();
+        assert!(n.is_unanswered());
+    }
+
+    #[test]
+    fn an_answer_counts_for_what_it_names_and_no_more_than_there_is() {
+        let mut n = Notice::NONE;
+        n.network_error(Reason::HostUnreachable);
+        n.advise();
+        assert_eq!((n.serial, n.network_errors, n.path_advice), (2, 1, 1));
+        n.told();
+        n.seen(1);
+        assert!(n.is_unanswered());
+        n.seen(9);
+        assert_eq!((n.seen, n.is_unanswered()), (2, false));
+        n.seen(1);
+        assert_eq!(n.seen, 2);
+        // Asked for, the last one is told again, and only that.
+        n.asked();
+        assert_eq!((n.told, n.is_due()), (1, true));
+        n.told();
+        n.tell_again();
+        assert!(!n.is_due());
+    }
+}

@@ -368,10 +368,7 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
     if queued == 0 {
         t.recovery.limited_by_program(&t.send);
     }
-    if queued > 0
-        && allowed > 0
-        && let Some(probe) = t.probe_bytes(queued, allowed, now)
-    {
+    if let Some(probe) = t.probe_bytes(queued, allowed, now) {
         let segment = send_new(t, store, now, start + probe)?;
         t.probe_was_sent(store, start, start + probe);
         return Some(segment);
@@ -415,7 +412,7 @@ fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> 
         return None;
     }
     // Our SYN, if it is not acknowledged yet, is nothing that an acknowledgement could be waited for.
-    let alone = t.send.in_flight() == 0 || t.send.records.first().is_none();
+    let alone = t.send.records.first().is_none();
     // A FIN by itself takes no room in the network: it does not wait for the congestion window.
     let only_fin = queued == 1 && t.send.fin;
     if !probe && !alone && !only_fin && t.recovery.allowance(&t.send) < length {

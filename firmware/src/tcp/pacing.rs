@@ -62,4 +62,22 @@ mod tests {
         assert_eq!(burst.count(), 1);
         assert!((0..1000).all(|_| p.allows(None, now)));
     }
+
+    #[test]
+    fn a_segment_may_go_a_millisecond_ahead_and_not_more() {
+        let at = |us: u64| Instant::from_us(5_000_000 + us);
+        let mut p = Pacing::default();
+        // A thousand octets at a million per second: a millisecond each.
+        p.sent(Some(1_000_000), 1000, at(0));
+        assert_eq!((p.next, p.wake_at), (at(1000), None), "the next one may go at once");
+        assert!(p.allows(Some(1_000_000), at(0)));
+        p.sent(Some(1_000_000), 1, at(0));
+        assert_eq!((p.next, p.wake_at), (at(1001), Some(at(1001))));
+        assert!(!p.allows(Some(1_000_000), at(0)) && p.allows(Some(1_000_000), at(1)));
+        // Without a pace nothing moves.
+        p.sent(None, 1_000_000, at(0));
+        assert_eq!(p.next, at(1001));
+        p.sent(Some(2_000_000), 1000, at(9000));
+        assert_eq!((p.next, p.wake_at), (at(9500), None));
+    }
 }

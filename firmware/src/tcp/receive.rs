@@ -173,14 +173,13 @@ impl Receiver {
     pub fn is_acceptable(&self, seq: Position, length: u64) -> bool {
         let (nxt, edge) = (self.nxt, self.edge);
         let inside = |p: Position| nxt <= p && p < edge;
-        match (length, edge > nxt) {
-            //= docs/specs/rfc9293.txt#section-3.4
-            //# A TCP receiver MUST process the RST and URG fields of all incoming segments, even when the receive
-            //# window is zero (MUST-66).
-            (0, false) => seq == nxt,
-            (0, true) => inside(seq) || seq == edge,
-            (_, false) => false,
-            (n, true) => inside(seq) || inside(seq + (n - 1)),
+        //= docs/specs/rfc9293.txt#section-3.4
+        //# A TCP receiver MUST process the RST and URG fields of all incoming segments, even when the receive
+        //# window is zero (MUST-66).
+        match length {
+            // While the window is closed, its edge is RCV.NXT, and nothing is inside.
+            0 => inside(seq) || seq == edge,
+            n => inside(seq) || inside(seq + (n - 1)),
         }
     }
 
@@ -591,5 +590,152 @@ mod tests {
             r.stream.read(&pages, n, &mut out);
             prop_assert_eq!(out, whole);
         }
+    }
+
+    /// Opened with a shift and room for a million octets.
+    fn scaled(shift: u8) -> Receiver {
+        let mut pages = pool(64);
+        let mut r = Receiver::new(Stream::new(0), 4);
+        r.open(&mut pages, start(), shift, 1460, 1_000_000, Instant::default());
+        r
+    }
+
+    #[test]
+    fn the_buffer_begins_with_whole_segments_and_is_at_most_what_the_window_can_say() {
+        let sizes = |shift| (scaled(shift).buffer, scaled(shift).buffer_max);
+        assert_eq!((sizes(0), sizes(2), sizes(4)), ((65_700, 65_700), (65_700, 262_140), (65_700, 1_000_000)));
+        let r = scaled(2);
+        assert_eq!(r.round_end, r.nxt + 32_850);
+        assert_eq!(
+            (Receiver::shift_for(65_535), Receiver::shift_for(65_536), Receiver::shift_for(1 << 40)),
+            (0, 1, 14)
+        );
+    }
+
+    #[test]
+    fn the_buffer_doubles_if_half_of_it_came_within_two_round_trips() {
+        let ms = |ms: u64| Instant::from_us(ms * 1000);
+        let grown = |octets: u64, now_ms: u64, rtt_ms: Option<u64>| {
+            let mut r = scaled(4);
+            r.nxt = r.nxt + octets;
+            let nxt = r.nxt;
+            r.grow(ms(now_ms), rtt_ms.map(Duration::from_ms));
+            (r.buffer, r.round_began, r.round_end.since(nxt))
+        };
+        assert_eq!(grown(32_849, 5, Some(10)), (65_700, ms(0), 1));
+        assert_eq!(grown(32_850, 20, Some(10)), (131_400, ms(20), 65_700));
+        assert_eq!(grown(32_850, 21, Some(10)), (65_700, ms(21), 32_850), "slower, and a new round");
+        assert_eq!(grown(32_850, 9000, None), (131_400, ms(9000), 65_700), "nothing is known of the path");
+        let mut r = scaled(2);
+        for _ in 0..3 {
+            r.nxt = r.round_end;
+            r.grow(ms(0), None);
+        }
+        assert_eq!(r.buffer, 262_140);
+    }
+
+    /// That many octets have come, in segments of 1000, and the program has none.
+    fn filled(octets: u64, segment: u32) -> (Pages, Receiver) {
+        let (mut pages, mut r) = receiver(4);
+        let n = r.nxt;
+        assert_eq!(r.text(&mut pages, n, &vec![0; octets as usize]), Arrival::InOrder);
+        r.segment_bytes = segment;
+        assert_eq!(u64::from(r.advertise(&mut pages)), 16_384 - octets);
+        (pages, r)
+    }
+
+    #[test]
+    fn the_peer_is_told_of_two_segments_or_half_the_buffer_that_double_its_window() {
+        for (octets, segment, taken, told) in [
+            // 4000 are left: the window doubles with 4000 more.
+            (12_384, 1000, 3999, false),
+            (12_384, 1000, 4000, true),
+            // 1000 are left: two segments.
+            (15_384, 1000, 1999, false),
+            (15_384, 1000, 2000, true),
+            // Half of the buffer, with large segments.
+            (15_384, 9000, 8191, false),
+            (15_384, 9000, 8192, true),
+            // A closed window opens with one segment.
+            (16_384, 1000, 999, false),
+            (16_384, 1000, 1000, true),
+        ] {
+            let (mut pages, mut r) = filled(octets, segment);
+            let until = start() + taken;
+            r.taken(&mut pages, until);
+            assert_eq!(r.ack == AckNeed::Now, told, "{octets} {segment} {taken}");
+        }
+        // And not behind a FIN.
+        let (mut pages, mut r) = filled(16_384, 1000);
+        let end = r.nxt;
+        r.finish(end);
+        r.taken(&mut pages, end);
+        assert_eq!(r.ack, AckNeed::None);
+    }
+
+    #[test]
+    fn the_edge_moves_by_a_segment_or_half_the_buffer() {
+        for (segment, step) in [(1000, 1000), (100, 536), (9000, 8192)] {
+            let (mut pages, mut r) = filled(16_384, segment);
+            let n = start();
+            r.taken(&mut pages, n + (step - 1));
+            assert_eq!(r.advertise(&mut pages), 0);
+            r.taken(&mut pages, n + step);
+            assert_eq!(u64::from(r.advertise(&mut pages)), step);
+        }
+        let (mut pages, mut r) = receiver(4);
+        r.shift = 3;
+        assert_eq!(r.advertise(&mut pages), 16_384 / 8);
+    }
+
+    #[test]
+    fn two_segments_less_an_octet_may_wait_and_a_wait_is_not_prolonged() {
+        for (octets, now) in [(199, false), (200, true)] {
+            let (mut pages, mut r) = receiver(4);
+            let n = r.nxt;
+            r.segment_bytes = 100;
+            r.text(&mut pages, n, &vec![0; octets]);
+            r.owe_ack(Instant::from_us(7), Duration::from_ms(40));
+            assert_eq!(r.ack == AckNeed::Now, now);
+            r.owe_ack(Instant::from_us(9), Duration::from_ms(40));
+            assert_eq!(r.ack, if now { AckNeed::Now } else { AckNeed::Delayed(Instant::from_us(40_007)) });
+        }
+    }
+
+    #[test]
+    fn text_of_a_syn_is_held_and_counts_with_the_handshake() {
+        let (mut pages, mut r) = receiver(4);
+        let n = r.nxt;
+        r.hold(&mut pages, &[]);
+        assert!(!r.has_gap() && !r.take_held());
+        r.hold(&mut pages, &[1; 100]);
+        assert_eq!((r.nxt, r.segment_bytes, r.sack_blocks(&pages.steps).as_slice().len()), (n, 100, 0));
+        assert!(r.take_held());
+        assert_eq!((r.nxt, r.has_gap(), r.take_held()), (n + 100, false, false));
+        // As much as there is room for.
+        let (mut pages, mut r) = receiver(4);
+        r.hold(&mut pages, &vec![1; 20_000]);
+        assert!(r.take_held());
+        assert_eq!(r.nxt, n + 16_384);
+    }
+
+    #[test]
+    fn a_fin_is_believed_once_and_only_behind_all_that_came() {
+        let (mut pages, mut r) = receiver(4);
+        let n = r.nxt;
+        r.text(&mut pages, n, &[1; 5]);
+        r.text(&mut pages, n + 10, &[1; 5]);
+        for position in [n + 4, n + 5, n + 14] {
+            r.finish(position);
+            assert_eq!(r.fin, None);
+        }
+        r.finish(n + 15);
+        r.finish(n + 20);
+        assert_eq!((r.fin, r.nxt, r.is_finished()), (Some(n + 15), n + 5, false));
+        let edge = r.edge;
+        r.text(&mut pages, n + 5, &[1; 5]);
+        assert!(!r.is_finished(), "all before it, and not the FIN itself");
+        r.finish(n + 20);
+        assert_eq!((r.nxt, r.is_finished(), r.edge), (n + 16, true, edge + 1));
     }
 }

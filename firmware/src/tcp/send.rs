@@ -154,9 +154,10 @@ mod tests {
     use crate::store::gauge::Gauge;
     use crate::store::pages::AccountPlan;
 
-    fn pool() -> Pages {
+    fn pool(count: u32) -> Pages {
         let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 1 };
-        Pages::new((Gauge::new("p", "deny", 8), toe_abi::Reason::SendMemory), 8, 512, 1, 8, plan)
+        let gauge = Gauge::new("p", "deny", count.into());
+        Pages::new((gauge, toe_abi::Reason::SendMemory), count, 512, 1, count, plan)
     }
 
     //= docs/specs/rfc9293.txt#section-3.1
@@ -165,7 +166,7 @@ mod tests {
     //# the connection record and do all window computations with 32 bits (REC-1).
     #[test]
     fn the_largest_window_is_a_gigabyte_and_lies_ahead() {
-        let mut pages = pool();
+        let mut pages = pool(8);
         let mut s = Sender::new(Stream::new(0));
         s.open(&mut pages, Position::initial(Seq(u32::MAX)), 1000, 4096, false);
         s.shift = 14;
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_window_from_an_older_segment_is_not_believed() {
-        let mut pages = pool();
+        let mut pages = pool(8);
         let mut s = Sender::new(Stream::new(0));
         s.open(&mut pages, Position::initial(Seq(0)), 1000, 4096, false);
         let at = |n: u64| Position::initial(Seq(500)) + n;
@@ -189,5 +190,47 @@ mod tests {
         assert_eq!((s.window, s.window_max), (120, 400));
         s.update_window(at(10), s.una.back(1), 60);
         assert_eq!(s.window, 120);
+    }
+
+    #[test]
+    fn a_fin_takes_a_number_behind_the_last_octet() {
+        let mut s = Sender::new(Stream::new(0));
+        s.end = s.iss + 11;
+        assert_eq!(s.last(), s.iss + 11);
+        s.fin = true;
+        assert_eq!(s.last(), s.iss + 12);
+        (s.una, s.nxt, s.window) = (s.iss + 3, s.iss + 10, 500);
+        assert_eq!((s.in_flight(), s.edge()), (7, s.iss + 503));
+    }
+
+    #[test]
+    fn a_window_of_the_same_segment_needs_an_acknowledgement_that_is_not_older() {
+        // RFC 9293, 3.10.7.4: SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and SND.WL2 =< SEG.ACK).
+        let mut s = Sender::new(Stream::new(0));
+        let at = |n: u64| Position::initial(Seq(500)) + n;
+        let mut take = |seq: u64, ack: u64, field: u16| {
+            s.update_window(at(seq), at(ack), field);
+            (s.window, s.wl1.since(at(0)), s.wl2.since(at(0)))
+        };
+        assert_eq!(take(20, 30, 100), (100, 20, 30));
+        assert_eq!(take(20, 29, 200), (100, 20, 30));
+        assert_eq!(take(19, 40, 200), (100, 20, 30));
+        assert_eq!(take(20, 30, 300), (300, 20, 30));
+        assert_eq!(take(20, 31, 400), (400, 20, 31));
+        assert_eq!(take(21, 8, 500), (500, 21, 8));
+    }
+
+    #[test]
+    fn the_guests_credit_is_twice_the_window_within_what_a_connection_may_have() {
+        let mut pages = pool(1024);
+        let mut s = Sender::new(Stream::new(0));
+        s.open(&mut pages, Position::initial(Seq(0)), 1000, 200_000, false);
+        let credit = |s: &Sender| s.stream.limit().since(s.iss + 1);
+        let rounded = |bytes: u64| bytes..bytes + 512;
+        assert!(rounded(65_536).contains(&credit(&s)), "{}", credit(&s));
+        s.extend(&mut pages, 40_000);
+        assert!(rounded(80_000).contains(&credit(&s)), "{}", credit(&s));
+        s.extend(&mut pages, 400_000);
+        assert!(rounded(200_000).contains(&credit(&s)), "{}", credit(&s));
     }
 }

@@ -125,3 +125,86 @@ pub fn dsack(blocks: &[(Seq, Seq)], ack: Position) -> Option<(Position, Position
     });
     (left < right && (below || within)).then_some((left, right))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::CongestionControl;
+
+    fn at(n: u64) -> Position {
+        Position::initial(Seq(u32::MAX - 50)) + n
+    }
+
+    fn undo() -> Undo {
+        let window = Window { congestion: 1, threshold: 1 };
+        Undo::new(window, AnyController::new(CongestionControl::NewReno), at(100))
+    }
+
+    #[test]
+    fn a_recovery_was_needless_when_all_that_was_sent_again_has_come_twice() {
+        // RFC 3708, section 3.
+        let mut u = undo();
+        assert!(!u.reported(at(100), at(200)), "nothing was sent again");
+        u.retransmitted(1000, 7);
+        u.retransmitted(500, 8);
+        assert!(!u.reported(at(99), at(1599)), "of an earlier recovery");
+        assert!(!u.reported(at(100), at(1100)));
+        assert!(!u.reported(at(1100), at(1599)));
+        assert!(u.reported(at(1599), at(1600)));
+        u.retransmitted(10, 9);
+        assert!(u.reported(at(100), at(5000)), "more than enough");
+    }
+
+    #[test]
+    fn an_echo_from_before_the_first_retransmission_is_of_the_original() {
+        // RFC 3522, section 3.2, step 5.
+        let mut u = undo();
+        assert!(!u.is_before_retransmission(0));
+        u.retransmitted(1, 5);
+        u.retransmitted(1, 900);
+        assert!(u.is_before_retransmission(4) && !u.is_before_retransmission(5) && !u.is_before_retransmission(6));
+        assert!(u.is_before_retransmission(u32::MAX), "by the shorter way round");
+    }
+
+    #[test]
+    fn f_rto_goes_by_the_two_acknowledgements_after_a_timeout() {
+        // RFC 5682, 3.1.
+        let nothing =
+            FrtoAck { progress: false, is_complete: false, original: false, duplicate: false, can_send_new: true };
+        let progress = FrtoAck { progress: true, ..nothing };
+        let after = |from: Frto, ack: FrtoAck| {
+            let mut frto = from;
+            (frto.acknowledged(&ack), frto)
+        };
+        // Step 2.
+        use Frto::{NewData, Off, Retransmitted};
+        assert_eq!(after(Retransmitted, progress), (false, NewData));
+        assert_eq!(after(Retransmitted, FrtoAck { is_complete: true, ..progress }), (false, Off));
+        assert_eq!(after(Retransmitted, FrtoAck { can_send_new: false, ..progress }), (false, Off));
+        assert_eq!(after(Retransmitted, FrtoAck { duplicate: true, ..nothing }), (false, Off));
+        assert_eq!(after(Retransmitted, FrtoAck { original: true, ..nothing }), (false, Retransmitted));
+        // Step 3.
+        assert_eq!(after(NewData, FrtoAck { original: true, ..nothing }), (true, Off));
+        assert_eq!(after(NewData, FrtoAck { original: true, ..progress }), (true, Off));
+        assert_eq!(after(NewData, progress), (false, Off));
+        assert_eq!(after(NewData, FrtoAck { duplicate: true, ..nothing }), (false, Off));
+        assert_eq!(after(NewData, nothing), (false, NewData));
+        assert_eq!(after(Off, FrtoAck { original: true, ..progress }), (false, Off));
+    }
+
+    #[test]
+    fn the_first_block_reports_a_duplicate_below_the_acknowledgement_or_within_the_second() {
+        // RFC 2883, section 4.
+        let found = |blocks: &[(u64, u64)]| {
+            let blocks: Vec<_> = blocks.iter().map(|(l, r)| (at(*l).seq(), at(*r).seq())).collect();
+            dsack(&blocks, at(100)).map(|(l, r)| (l.since(at(0)), r.since(at(0))))
+        };
+        assert_eq!(found(&[]), None);
+        assert_eq!((found(&[(50, 100)]), found(&[(50, 101)])), (Some((50, 100)), None));
+        assert_eq!((found(&[(50, 50)]), found(&[(60, 50)])), (None, None));
+        assert_eq!(found(&[(200, 300), (200, 300)]), Some((200, 300)));
+        assert_eq!(found(&[(210, 290), (200, 300)]), Some((210, 290)));
+        assert_eq!((found(&[(199, 290), (200, 300)]), found(&[(210, 301), (200, 300)])), (None, None));
+        assert_eq!(found(&[(250, 250), (200, 300)]), None);
+    }
+}

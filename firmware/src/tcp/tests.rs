@@ -26,3 +26,4 @@ mod syn_cache;
 mod syn_cookies;
 mod time_wait;
 mod window;
+mod work;

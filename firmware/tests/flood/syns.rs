@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use toe_abi::Endpoint;
-use toe_firmware::{Call, Checksum, Firmware, Instant, Profile, SynCookies, Verdict};
+use toe_firmware::{Call, Checksum, Firmware, Instant, Profile, Refusal, SynCookies, Verdict};
 use toe_impair::Random;
 
 use crate::guest::Guest;
@@ -388,7 +388,7 @@ fn without_cookies_the_same_flood_leaves_nothing_to_others() {
     // The test that the flood is one.
     let mut profile = standard_card();
     profile.tcp.syn_cookies = SynCookies::Off;
-    profile.policy.half_open = toe_firmware::Refusal::Deny;
+    (profile.policy.half_open, profile.policy.backlog) = (Refusal::Deny, Refusal::Deny);
     let flood = run(&Run { profile, syns_per_s: 1_000_000, with_options: false, duration_us: 50_000, honest: 50 });
     assert!(flood.completed < 10, "{flood:?}");
 }

@@ -12,3 +12,4 @@ mod runs;
 mod scenario;
 mod seeds;
 mod two_stacks;
+mod work;

@@ -1,17 +1,20 @@
 //! Whole runs: every scenario, and that a seed replays.
 
 use crate::chance::Seed;
-use crate::run::{Order, judged};
-use crate::scenes::{ALL, Ends, drawn};
+use toe_faults::{Rules, Site};
 
-const DRAWN: Order = Order { scenario: None, ends: Ends::Drawn };
+use crate::run::{Order, judged, passages, strikes};
+use crate::scenes::{ALL, Ends, drawn, named};
+use crate::singles::sample;
+
+const DRAWN: Order = Order { scenario: None, ends: Ends::Drawn, faults: None };
 
 #[test]
 fn every_scenario_holds_under_a_few_seeds() {
     for scenario in ALL {
-        let order = Order { scenario: Some(scenario), ends: Ends::Drawn };
+        let order = Order { scenario: Some(scenario), ends: Ends::Drawn, faults: None };
         for seed in 0..12 {
-            let counts = judged(seed, order).unwrap_or_else(|v| panic!("{v:?}"));
+            let counts = judged(seed, &order).unwrap_or_else(|v| panic!("{v:?}"));
             assert!(counts.segments > 0 && counts.lifecycles > 0, "{}: seed {seed} does nothing", scenario.name);
         }
     }
@@ -29,8 +32,69 @@ fn a_seed_draws_one_scenario_and_all_are_drawn() {
 #[test]
 fn a_seed_replays_and_others_differ() {
     for seed in 0..60 {
-        let [first, again, other] = [seed, seed, seed + 1_000].map(|s| judged(s, DRAWN).expect("it holds"));
+        let [first, again, other] = [seed, seed, seed + 1_000].map(|s| judged(s, &DRAWN).expect("it holds"));
         assert_eq!(first, again, "seed {seed}");
         assert_ne!(first.trace, other.trace);
     }
+}
+
+/// A share of everything that passes any site, in every scenario with two cards.
+const EVERYWHERE: &str = r#"
+    [[rule]]
+    site = "wire.rx.frame"
+    when = { share = "1%" }
+    action = "flip-bit"
+
+    [[rule]]
+    site = "wire.tx.frame"
+    when = { share = "2%" }
+    action = { delay = "3ms" }
+
+    [[rule]]
+    site = "channel.rx.frame"
+    when = { share = "2%" }
+    action = "drop"
+
+    [[rule]]
+    site = "channel.tx.frame"
+    when = { share = "2%" }
+    action = "duplicate"
+
+    [[rule]]
+    site = "timer.wake"
+    when = { share = "2%" }
+    action = "drop"
+"#;
+
+#[test]
+fn faults_strike_at_every_site_and_strike_again_under_the_same_seed() {
+    let order = Order { scenario: named("loss"), ends: Ends::Cards, faults: Some(Rules::read(EVERYWHERE).unwrap()) };
+    let mut sites = Vec::new();
+    for seed in 0..20 {
+        let first = strikes(seed, &order);
+        assert_eq!(first, strikes(seed, &order), "seed {seed}");
+        sites.extend(first.iter().map(|record| record.site));
+        judged(seed, &order).unwrap_or_else(|v| panic!("{v:?}"));
+    }
+    for site in Site::ALL {
+        assert!(sites.contains(&site), "{} is never struck", site.name());
+    }
+}
+
+#[test]
+fn a_site_passed_without_a_rule_changes_nothing() {
+    let plain = Order { scenario: named("close"), ends: Ends::Cards, faults: None };
+    let armed = Order { faults: Some(Rules::none()), ..plain.clone() };
+    for seed in 0..10 {
+        let [plain, armed] = [&plain, &armed].map(|order| judged(seed, order).expect("it holds"));
+        assert_eq!(plain.segments, armed.segments);
+    }
+    assert!(passages(0, &armed).iter().all(|counts| counts.iter().all(|&n| n > 0)));
+}
+
+#[test]
+fn single_faults_hold() {
+    let (runs, violations) = sample(61);
+    assert!(runs > 300, "only {runs} runs");
+    assert_eq!(violations, []);
 }

@@ -167,7 +167,11 @@ pub fn plain_settings(family: Family, end: usize) -> guest::Settings {
 
 /// A card with its guest as end `end`; see [`profile`] for `flows_max`.
 pub fn card_end(random: &mut Random, kind: &Kind, end: usize, flows_max: u32) -> Node {
-    let profile = profile(random, flows_max);
+    let mut profile = profile(random, flows_max);
+    if kind.is_simultaneous {
+        // What the oracle knows of a crossing SYN it knows from its arrival, not from when the processor takes it.
+        profile.limits.work_units_per_us = 0;
+    }
     let settings = guest_settings(random, kind.family, end);
     let channel = if kind.bad_channel {
         bad_channel(random)

@@ -7,6 +7,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use hyper::Request;
+use toe_device::capture::filter::Instruction;
 use toe_device::capture::pcapng::Blocks;
 use toe_device::capture::{self, Point, filter};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,15 +38,22 @@ pub struct Arguments {
     filter: Vec<String>,
 }
 
+/// The filter, compiled; none if there is none.
+///
+/// # Errors
+/// One line about what makes no sense.
+pub fn compiled(arguments: &Arguments) -> Result<Option<Vec<Instruction>>, String> {
+    match arguments.filter.join(" ") {
+        all if all.trim().is_empty() => Ok(None),
+        expression => filter::compile(&expression).map(Some),
+    }
+}
+
 /// Runs until the count is reached, who reads has gone, or it is interrupted.
 ///
 /// # Errors
 /// One line.
-pub async fn run(socket: &Path, arguments: &Arguments) -> Result<(), String> {
-    let filter = match arguments.filter.join(" ") {
-        all if all.trim().is_empty() => None,
-        expression => Some(filter::compile(&expression)?),
-    };
+pub async fn run(socket: &Path, arguments: &Arguments, filter: Option<Vec<Instruction>>) -> Result<(), String> {
     let to_stdout = arguments.write == Path::new("-");
     if to_stdout && std::io::stdout().is_terminal() {
         return Err("a capture is no text: name a file with --write, or pipe it to `wireshark -k -i -`".to_owned());

@@ -4,11 +4,13 @@ mod ask;
 mod capture;
 mod tables;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use toe_command_line::Shell;
+use toe_device::capture::filter::Instruction;
 use toe_device::management::Version;
 
 /// Ask a running toe-nic
@@ -37,6 +39,8 @@ enum Command {
     Version,
     /// Pools and counters for Prometheus (OpenMetrics text); `--json` is refused
     Metrics,
+    /// Follow pools that fill and empty: a line of JSON for each event, from now on
+    Events,
     /// What passes through the card, as pcapng: `toectl … capture | wireshark -k -i -`
     Capture(capture::Arguments),
     /// Print completions for a shell
@@ -74,11 +78,21 @@ fn main() -> ExitCode {
         eprintln!("toectl: --socket PATH is needed, the one that toe-nic was given as --management-socket");
         return ExitCode::from(2);
     };
-    let result = run(&options, socket).map_err(|error| format!("{}: {error}", socket.display()));
+    let filter = match &options.command {
+        Command::Capture(arguments) => match capture::compiled(arguments) {
+            Ok(filter) => filter,
+            Err(error) => {
+                eprintln!("toectl: {error}");
+                return ExitCode::from(2);
+            }
+        },
+        _ => None,
+    };
+    let result = run(&options, socket, filter).map_err(|error| format!("{}: {error}", socket.display()));
     toe_command_line::finish("toectl", result)
 }
 
-fn run(options: &Options, socket: &std::path::Path) -> Result<String, String> {
+fn run(options: &Options, socket: &std::path::Path, filter: Option<Vec<Instruction>>) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let ask = |path| runtime.block_on(ask::ask(socket, path));
@@ -90,13 +104,31 @@ fn run(options: &Options, socket: &std::path::Path) -> Result<String, String> {
             format!("{name} {version}, channel version {channel}, epoch {epoch:#010x}\n")
         })?,
         Command::Metrics => ask("/metrics")?,
+        Command::Events => {
+            runtime.block_on(follow(socket))?;
+            String::new()
+        }
         Command::Capture(arguments) => {
-            runtime.block_on(capture::run(socket, arguments))?;
+            runtime.block_on(capture::run(socket, arguments, filter))?;
             String::new()
         }
         // Answered before.
         Command::Completions { .. } | Command::Man { .. } => String::new(),
     })
+}
+
+/// Prints lines as they come, until who reads has gone or the card ends.
+async fn follow(socket: &std::path::Path) -> Result<(), String> {
+    let mut answer = ask::Answer::to(socket, hyper::Request::get("/events"), hyper::body::Bytes::new()).await?;
+    while let Some(lines) = answer.next().await? {
+        let mut out = std::io::stdout();
+        match out.write_all(&lines).and_then(|()| out.flush()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
+            Err(error) => return Err(format!("standard output: {error}")),
+        }
+    }
+    Ok(())
 }
 
 /// The answer as it is, or as text for people.

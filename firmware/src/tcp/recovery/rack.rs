@@ -11,12 +11,12 @@ use crate::time::{Duration, Instant};
 /// RFC 8985's state of the delivered segment that was sent last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rack {
-    sent_at: Instant,
-    end: Position,
-    rtt: Duration,
+    pub(super) sent_at: Instant,
+    pub(super) end: Position,
+    pub(super) rtt: Duration,
     /// The highest octet delivered.
-    fack: Position,
-    reordering: bool,
+    pub(super) fack: Position,
+    pub(super) reordering: bool,
 }
 
 /// RFC 8985, 6.2, step 4: the reordering window in quarters of the lowest round trip, wider for every round trip in which

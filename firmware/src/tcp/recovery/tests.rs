@@ -488,3 +488,91 @@ fn another_controller_takes_over_at_once() {
     p.time_out();
     assert_eq!(p.window().1, 10_000, "half, and not seven tenths");
 }
+
+// The reordering window (RFC 8985, 6.2).
+
+/// A flight of which one segment beyond the first has arrived: when the first is deemed lost, in milliseconds from then.
+fn reordering_window(change: impl FnOnce(&mut Path)) -> Option<u64> {
+    let mut p = Path::reno(20_000, 8);
+    change(&mut p);
+    p.sack(1, &[(1001, 2001)]);
+    p.r.reorder_at.map(|at| at.since(p.now).as_ms())
+}
+
+#[test]
+fn the_reordering_window_is_a_quarter_of_the_lowest_round_trip_for_each_duplicate_and_one_more() {
+    assert_eq!(reordering_window(|_| ()), Some(25));
+    let widened = |times: u64| {
+        reordering_window(|p| {
+            for n in 0..times {
+                p.r.widened.duplicates(&p.sender);
+                // Once in a round trip.
+                p.r.widened.duplicates(&p.sender);
+                (p.sender.una, p.sender.nxt) = (p.sender.nxt, p.sender.nxt + (n + 1));
+            }
+            (p.sender.una, p.sender.nxt) = (at(1), at(8001));
+        })
+    };
+    assert_eq!((widened(1), widened(2), widened(3)), (Some(50), Some(75), Some(100)));
+    assert_eq!(widened(9), Some(100), "at most the smoothed round trip");
+}
+
+#[test]
+fn a_wider_window_lasts_for_sixteen_recoveries() {
+    let after = |recoveries: u32| {
+        reordering_window(|p| {
+            p.r.widened.duplicates(&p.sender);
+            (0..recoveries).for_each(|_| p.r.widened.recovered());
+        })
+    };
+    assert_eq!((after(15), after(16), after(17)), (Some(50), Some(25), Some(25)));
+}
+
+#[test]
+fn there_is_no_reordering_window_in_recovery_nor_behind_three_segments_unless_reordering_was_seen() {
+    let lost = |reordering: bool, fast: bool, end: u64| {
+        let mut p = Path::reno(20_000, 8);
+        p.sack(1, &[(1001, 2001)]);
+        p.r.rack.as_mut().unwrap().reordering = reordering;
+        if fast {
+            (p.r.phase, p.r.until) = (Phase::Fast, at(8001));
+        }
+        p.sack(1, &[(1001, end)]);
+        p.r.lost()
+    };
+    assert_eq!((lost(false, false, 3001), lost(false, false, 4001)), (0, 1000));
+    assert_eq!((lost(false, true, 3001), lost(true, true, 3001), lost(true, false, 4001)), (1000, 0, 0));
+}
+
+#[test]
+fn an_original_that_arrives_below_what_was_delivered_is_reordering() {
+    let mut p = Path::reno(20_000, 4);
+    p.sack(1, &[(2001, 3001)]);
+    assert!(!p.r.rack.unwrap().reordering);
+    p.sack(1, &[(2001, 4001)]);
+    assert!(!p.r.rack.unwrap().reordering);
+    p.sack(1, &[(1001, 4001)]);
+    assert!(p.r.rack.unwrap().reordering);
+    // What was sent again says nothing of order.
+    let mut p = Path::reno(20_000, 8);
+    p.sack(1, &[(2001, 5001)]);
+    assert_eq!(p.again(), Some(1));
+    p.wait_ms(100);
+    p.sack(1001, &[(2001, 5001)]);
+    assert!(!p.r.rack.unwrap().reordering);
+}
+
+#[test]
+fn an_acknowledgement_sooner_than_any_round_trip_is_not_of_what_was_sent_again() {
+    let mut p = Path::reno(20_000, 8);
+    p.sack(1, &[(2001, 5001)]);
+    let before = p.r.rack.unwrap().sent_at;
+    assert_eq!((p.again(), p.again()), (Some(1), Some(1001)));
+    p.wait_ms(99);
+    p.sack(1001, &[(2001, 5001)]);
+    assert_eq!(p.r.rack.unwrap().sent_at, before);
+    p.wait_ms(1);
+    p.sack(5001, &[]);
+    let rack = p.r.rack.unwrap();
+    assert_eq!((rack.sent_at.since(before).as_ms(), rack.rtt.as_ms(), rack.end), (100, 100, at(2001)));
+}

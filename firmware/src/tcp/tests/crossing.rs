@@ -2,6 +2,7 @@
 
 use toe_abi::{flags, state};
 
+use crate::tcp::ecn::EcnPolicy;
 use crate::testing::Bench;
 
 //= docs/specs/rfc9293.txt#section-3.5
@@ -30,6 +31,31 @@ fn an_urgent_pointer_of_a_syn_ack_counts_from_the_syn() {
     b.expect("SA 0:0 ack 1");
     b.peer("USA 0 ack 1 urg 11");
     assert_eq!(b.notice.urgent_received, 10);
+}
+
+/// RFC 3168, 6.1.1: both must ask, by the SYN that the other one sees.
+#[test]
+fn syns_that_cross_do_not_agree_on_ecn_if_one_does_not_ask() {
+    for (policy, ours, theirs) in [
+        (EcnPolicy::On, "SEW", "S"),
+        (EcnPolicy::On, "SEW", "SE"),
+        (EcnPolicy::WhenAsked, "S", "SEW"),
+        (EcnPolicy::Off, "S", "SEW"),
+    ] {
+        let mut b = Bench::with(|p| p.tcp.ecn = policy);
+        b.connect(0);
+        b.expect(&format!("{ours} 0"));
+        b.peer(&format!("{theirs} 0 <mss 1000>"));
+        b.expect("SA 0:0 ack 1");
+    }
+    // Our second SYN does not ask any more, and nobody knows which one the peer has seen.
+    let mut b = Bench::with(|p| p.tcp.ecn = EcnPolicy::On);
+    b.connect(0);
+    b.expect("SEW 0");
+    b.wait_for_segment();
+    b.expect("S 0");
+    b.peer("SEW 0 <mss 1000>");
+    b.expect("SA 0:0 ack 1");
 }
 
 #[test]

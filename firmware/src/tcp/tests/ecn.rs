@@ -205,6 +205,20 @@ fn bare_acknowledgements_and_window_probes_are_not_ecn_capable() {
 
 // DCTCP.
 
+/// RFC 3168, 6.1.4: what carries no data is not retransmitted for a mark, and so not capable of one.
+#[test]
+fn a_fin_alone_is_not_ecn_capable_and_one_with_text_is() {
+    let mut b = with_ecn();
+    b.shutdown();
+    b.expect("FA 1:1");
+    let mut b = with_ecn();
+    b.peer("A 1 ack 1 win 0");
+    b.send(10);
+    b.shutdown();
+    b.peer("A 1 ack 1 win 1000");
+    b.expect("FPA ect 1:11");
+}
+
 fn with_dctcp() -> Bench {
     let mut b = Bench::with(|p| p.tcp.congestion = CongestionControl::Dctcp);
     b.connect(flags::NODELAY);

@@ -73,3 +73,92 @@ fn a_gap_behind_a_program_that_leaves_resets() {
     b.expect("RA 1:1");
     assert_eq!(b.in_use("connections"), 0);
 }
+
+#[test]
+fn a_segment_is_no_longer_than_half_a_window_that_is_worth_halving() {
+    // Both ends would else wait for each other: one for room, one for a second segment.
+    for (window, first) in [(1071, 1000), (1072, 536), (1074, 537)] {
+        let mut b = Bench::new();
+        b.connect(toe_abi::flags::NODELAY);
+        b.expect("S 0");
+        b.peer(&format!("SA 0 ack 1 win {window} <mss 1000>"));
+        b.expect("A 1:1");
+        b.send(5000);
+        b.expect(&format!("A 1:{}", first + 1));
+    }
+}
+
+#[test]
+fn a_fin_rides_on_the_last_segment_and_makes_none_longer() {
+    let mut b = Bench::established();
+    b.peer("A 1 ack 1 win 0");
+    b.send(2500);
+    b.shutdown();
+    b.peer("A 1 ack 1 win 9000");
+    b.expect("A 1:1001");
+    b.expect("A 1001:2001");
+    b.expect("FPA 2001:2501");
+    b.nothing();
+}
+
+#[test]
+fn the_congestion_window_holds_the_last_octet_back_and_a_fin_alone_passes() {
+    for shut in [false, true] {
+        let mut b = Bench::established();
+        b.send(10_001);
+        if shut {
+            b.shutdown();
+        }
+        for at in 0..9 {
+            b.expect(&format!("A {}:{}", 1 + at * 1000, 1001 + at * 1000));
+        }
+        b.expect("PA 9001:10001");
+        b.nothing();
+        b.peer("A 1 ack 1001");
+        b.expect(if shut { "FPA 10001:10002" } else { "PA 10001:10002" });
+    }
+}
+
+#[test]
+fn the_timeout_runs_from_when_a_window_that_opens_lets_the_data_go() {
+    let mut b = Bench::established();
+    b.peer("A 1 ack 1 win 0");
+    b.send(500);
+    b.wait_ms(100);
+    b.nothing();
+    b.peer("A 1 ack 1 win 1000");
+    b.expect("PA 1:501");
+    assert_eq!(b.wait_for_segment(), 210);
+    b.expect("PA 1:501");
+}
+
+#[test]
+fn the_timeout_begins_anew_when_the_first_segment_is_sent_again() {
+    let mut b = Bench::established();
+    b.send(6000);
+    while b.next().is_some() {}
+    b.wait_ms(10);
+    b.peer("A 1 ack 1001");
+    b.wait_ms(100);
+    (0..3).for_each(|_| b.peer("A 1 ack 1001"));
+    b.expect("A 1001:2001");
+    assert_eq!(b.wait_for_segment(), 210);
+}
+
+#[test]
+fn the_window_begins_again_after_silence_only_when_something_goes() {
+    let mut b = Bench::established();
+    b.send(10_000);
+    while b.next().is_some() {}
+    b.peer("A 1 ack 10001");
+    assert_eq!(b.info().congestion_window, 18_000);
+    b.wait_ms(5_000);
+    // The peer's turn, and a window that lets nothing in.
+    b.peer("PA 1:11 ack 10001");
+    b.peer("A 11 ack 10001 win 0");
+    b.send(100);
+    assert_eq!((b.info().congestion_window, b.count("tcp-idle-restarts")), (18_000, 0));
+    b.peer("A 11 ack 10001 win 60000");
+    assert_eq!((b.info().congestion_window, b.count("tcp-idle-restarts")), (10_000, 1));
+    b.expect("PA 10001:10101 ack 11");
+}

@@ -5,6 +5,7 @@
 mod hold;
 mod nc;
 mod run;
+mod ss;
 mod tables;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     Stat(tables::Arguments),
     /// Run a program whose TCP connections the card carries where it can, and the kernel where it cannot.
     Run(run::Arguments),
+    /// Show the connections of card and kernel in one table, as ss does.
+    Ss(ss::Arguments),
     /// Open many connections to an echo server at the same time, carry bytes through each and compare them.
     Hold(hold::Arguments),
     /// Print completions for a shell.
@@ -58,12 +61,19 @@ fn main() -> ExitCode {
         // Before anything starts a thread.
         return run::run(a);
     }
+    if let Command::Ss(a) = &arguments.command
+        && let Err(error) = a.wanted()
+    {
+        eprintln!("toe: {error}");
+        return ExitCode::from(2);
+    }
     let nothing = |()| String::new();
     let result = match &arguments.command {
         Command::Run(_) => Ok(String::new()),
         Command::Nc(a) => nc::run(a).map(nothing),
         Command::Limits(a) => tables::limits(a),
         Command::Stat(a) => tables::stat(a),
+        Command::Ss(a) => ss::run(a),
         Command::Hold(a) => hold::run(a).map(nothing),
         Command::Completions { shell } => Ok(toe_command_line::completions::<Arguments>(*shell)),
         Command::Man { command } => toe_command_line::man_page::<Arguments>(command.as_deref()),

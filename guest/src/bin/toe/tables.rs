@@ -89,7 +89,12 @@ fn flat(name: &str, value: &serde_json::Value) -> Vec<Vec<String>> {
 }
 
 fn context(a: &Arguments) -> Result<Context, String> {
-    let context = match &a.interface {
+    context_on(a.interface.as_deref())
+}
+
+/// A context on the card behind that interface, or behind the first that has one.
+pub fn context_on(interface: Option<&str>) -> Result<Context, String> {
+    let context = match interface {
         Some(name) => Kernel::on_interface(name).any_context(),
         None => Kernel::shared().any_context(),
     };
@@ -97,7 +102,7 @@ fn context(a: &Arguments) -> Result<Context, String> {
         let advice = match reason {
             FallbackReason::NotPermitted => "run this as root or with CAP_NET_RAW".to_owned(),
             FallbackReason::NoCard => "the interface is an ordinary NIC, or the card is down".to_owned(),
-            FallbackReason::OtherInterface => match &a.interface {
+            FallbackReason::OtherInterface => match interface {
                 Some(name) => format!("there is no interface {name:?}; `ip link` lists them"),
                 None => format!("no interface is a virtio NIC; choose one with --interface or {INTERFACE_VARIABLE}"),
             },
