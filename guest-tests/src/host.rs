@@ -97,6 +97,8 @@ pub struct Programs {
     pub toe: PathBuf,
     /// The guest's helper for tests.
     pub toe_peer: PathBuf,
+    /// Socket calls one by one, for `toe run`.
+    pub toe_calls: PathBuf,
 }
 
 impl Programs {
@@ -129,6 +131,12 @@ impl Programs {
             let found = built.iter().find(|path| path.file_name() == Some(OsStr::new(name)));
             found.cloned().ok_or_else(|| anyhow!("the build made no `{name}`"))
         };
-        Ok(Self { toe_nic: find("toe-nic")?, toectl: find("toectl")?, toe: find("toe")?, toe_peer: find("toe-peer")? })
+        Ok(Self {
+            toe_nic: find("toe-nic")?,
+            toectl: find("toectl")?,
+            toe: find("toe")?,
+            toe_peer: find("toe-peer")?,
+            toe_calls: find("toe-calls")?,
+        })
     }
 }

@@ -55,9 +55,10 @@ impl Initramfs {
             new.add(&format!("modules/{name}"), data, false);
         }
         new.add("modules/order", order.into_bytes(), false);
-        if let Some(Programs { toe, toe_peer, .. }) = programs {
+        if let Some(Programs { toe, toe_peer, toe_calls, .. }) = programs {
             new.add_program(toe)?;
             new.add_program(toe_peer)?;
+            new.add_program(toe_calls)?;
         }
         Ok(new)
     }

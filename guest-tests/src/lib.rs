@@ -34,6 +34,7 @@ mod namespace;
 pub mod peers;
 pub mod program;
 pub mod rate;
+pub mod run;
 pub mod scan;
 pub mod scenarios;
 

@@ -13,7 +13,8 @@
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,8 +22,8 @@ use std::time::{Duration, Instant};
 use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac, ResourceEvent, SocketEntry};
 
 use crate::engine::{
-    Buffers, Change, ChannelCounters, Config, ConnectionKey, Engine, LimitRow, ListenWish, ListenerKey, ListenerState,
-    Process, Question, Reply, StatRow,
+    Buffers, Change, ChannelCounters, Config, Connection, ConnectionKey, Engine, LimitRow, ListenWish, ListenerKey,
+    ListenerState, Process, Question, Reply, StatRow,
 };
 use crate::error::CardError;
 use crate::fallback::FallbackReason;
@@ -63,6 +64,75 @@ pub trait Neighbourhood: Send + Sync + std::fmt::Debug {
 pub(crate) struct Waker {
     condvar: Condvar,
     readiness: OnceLock<Readiness>,
+    watched: OnceLock<Watched>,
+}
+
+/// Tells one thread that serves many connections and listeners which of them have changed.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    changed: Mutex<Vec<u64>>,
+    wake: OwnedFd,
+}
+
+#[derive(Debug)]
+struct Watched {
+    watch: Arc<Watch>,
+    token: u64,
+    told: AtomicBool,
+}
+
+impl Watch {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        Ok(Self { changed: Mutex::default(), wake: rustix::event::eventfd(0, flags)? })
+    }
+
+    /// Readable while [`Watch::take`] would give something.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// What has changed since the last time.
+    pub(crate) fn take(&self) -> Vec<u64> {
+        let mut changed = self.changed.lock().unwrap_or_else(|e| e.into_inner());
+        // Empty is as good as emptied.
+        let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+        std::mem::take(&mut changed)
+    }
+
+    pub(crate) fn tell(&self, token: u64) {
+        let mut changed = self.changed.lock().unwrap_or_else(|e| e.into_inner());
+        changed.push(token);
+        if changed.len() == 1 {
+            // A full counter wakes just as well.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Waker {
+    /// From now on its changes are told there, beginning with one.
+    pub(crate) fn watch(&self, watch: &Arc<Watch>, token: u64) {
+        let watched = Watched { watch: watch.clone(), token, told: AtomicBool::new(false) };
+        if self.watched.set(watched).is_ok() {
+            self.tell();
+        }
+    }
+
+    /// What was told will be dealt with now; what changes from here on is to be told again.
+    pub(crate) fn heard(&self) {
+        if let Some(watched) = self.watched.get() {
+            watched.told.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn tell(&self) {
+        if let Some(watched) = self.watched.get()
+            && !watched.told.swap(true, Ordering::SeqCst)
+        {
+            watched.watch.tell(watched.token);
+        }
+    }
 }
 
 impl Waker {
@@ -404,6 +474,11 @@ impl Context {
         })
     }
 
+    /// Looks at a connection without doing anything.
+    pub(crate) fn look<R>(&self, key: ConnectionKey, f: impl FnOnce(&Connection) -> R) -> Option<R> {
+        self.handle.inner.lock().engine.connection(key).map(f)
+    }
+
     /// Does something and whatever follows from it, without waiting.
     pub(crate) fn act<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
         let inner = &self.handle.inner;
@@ -471,12 +546,16 @@ impl Inner {
                 Change::Connection(key) => {
                     if let Some(waker) = core.wakers.get(&key) {
                         waker.condvar.notify_all();
+                        waker.tell();
                         show_connection(&core.engine, key, waker);
                     }
                 }
                 Change::PathAdvice(key) => core.advised.push(key),
                 Change::Listener(key) => {
                     self.general.notify_all();
+                    if let Some(waker) = core.listener_wakers.get(&key) {
+                        waker.tell();
+                    }
                     if let Some(readiness) = core.listener_wakers.get(&key).and_then(|w| w.readiness()) {
                         readiness.show(core.engine.listener(key).is_some_and(|l| l.has_announced()), false);
                     }
@@ -485,6 +564,7 @@ impl Inner {
                     core.reservations.remove(&key);
                     if let Some(waker) = core.wakers.remove(&key) {
                         waker.condvar.notify_all();
+                        waker.tell();
                     }
                     self.general.notify_all();
                 }

@@ -33,6 +33,7 @@ mod netlink;
 mod options;
 mod readiness;
 mod route;
+pub mod run;
 mod sock_diag;
 mod station;
 mod stream;

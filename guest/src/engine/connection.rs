@@ -266,7 +266,8 @@ impl Connection {
         self.broken.is_some() || self.shutdown.is_some() || self.send_room() > 0
     }
 
-    fn send_room(&self) -> usize {
+    /// So many bytes a write would take now.
+    pub(crate) fn send_room(&self) -> usize {
         self.buffers.send_bytes.saturating_sub(self.outgoing.bytes.len())
     }
 

@@ -32,7 +32,7 @@ use toe_abi::{
     Writer, option,
 };
 
-use connection::Connection;
+pub(crate) use connection::Connection;
 pub use connection::{Broken, Buffers};
 pub(crate) use connection::{Opening, Read, Write};
 use listener::Listener;
@@ -47,8 +47,8 @@ const FORGOTTEN_MAX: usize = 4096;
 /// The first repetition of HELLO, and the longest interval.
 const HELLO_FIRST: Duration = Duration::from_millis(20);
 const HELLO_MAX: Duration = Duration::from_secs(1);
-/// How long the card is asked to take another next hop.
-const NEXT_HOP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the card is asked to take an option that nobody waits for.
+const OPTION_PATIENCE: Duration = Duration::from_secs(2);
 /// No smaller frame size makes sense: every message without data must fit.
 const FRAME_BYTES_MIN: u32 = 512;
 
@@ -311,6 +311,11 @@ impl Engine {
         self.with(key, |c| c.close(now));
     }
 
+    /// The same, with a RST for the peer.
+    pub(crate) fn abort(&mut self, now: Instant, key: ConnectionKey) {
+        self.with(key, |c| c.reject(now));
+    }
+
     /// Whether connections are still being closed.
     pub(crate) fn is_closing_any(&self) -> bool {
         self.connections.values().any(Connection::is_closing)
@@ -343,10 +348,10 @@ impl Engine {
 
     /// The next connection that the card announced.
     pub(crate) fn accept(&mut self, key: ListenerKey) -> Option<ConnectionKey> {
-        let taken = self.listeners.get_mut(&key)?.take();
+        let taken = self.listeners.get_mut(&key)?.take()?;
         self.settle_listener(key);
         self.changes.push(Change::Listener(key));
-        taken
+        Some(taken)
     }
 
     /// Closes a listener; connections that nobody accepted are closed with it.
@@ -402,8 +407,13 @@ impl Engine {
     pub(crate) fn set_next_hop(&mut self, now: Instant, connection: ConnectionKey, station: Mac) {
         let [a, b, c, d, e, f] = station.0;
         let value = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
-        let question = Question::Option { connection, option: option::NEXT_HOP, set: Some(value) };
-        let key = self.ask(now, question, NEXT_HOP_PATIENCE);
+        self.set_option(now, connection, option::NEXT_HOP, value);
+    }
+
+    /// Sets an option of `toe_abi::option`. The card confirms it, and nobody waits for that.
+    pub(crate) fn set_option(&mut self, now: Instant, connection: ConnectionKey, option: u32, value: u64) {
+        let question = Question::Option { connection, option, set: Some(value) };
+        let key = self.ask(now, question, OPTION_PATIENCE);
         if let Some(question) = self.questions.get_mut(&key) {
             question.detached = true;
         }

@@ -4,6 +4,7 @@
 
 mod hold;
 mod nc;
+mod run;
 mod ss;
 mod tables;
 
@@ -34,6 +35,8 @@ enum Command {
     Limits(tables::Arguments),
     /// Show every counter of the card.
     Stat(tables::Arguments),
+    /// Run a program whose TCP connections the card carries where it can, and the kernel where it cannot.
+    Run(run::Arguments),
     /// Show the connections of card and kernel in one table, as ss does.
     Ss(ss::Arguments),
     /// Open many connections to an echo server at the same time, carry bytes through each and compare them.
@@ -54,6 +57,10 @@ fn main() -> ExitCode {
     let arguments: Arguments = toe_command_line::parse();
     let log = env_logger::Env::new().filter_or("TOE_LOG", "warn");
     env_logger::Builder::from_env(log).init();
+    if let Command::Run(a) = &arguments.command {
+        // Before anything starts a thread.
+        return run::run(a);
+    }
     if let Command::Ss(a) = &arguments.command
         && let Err(error) = a.wanted()
     {
@@ -62,6 +69,7 @@ fn main() -> ExitCode {
     }
     let nothing = |()| String::new();
     let result = match &arguments.command {
+        Command::Run(_) => Ok(String::new()),
         Command::Nc(a) => nc::run(a).map(nothing),
         Command::Limits(a) => tables::limits(a),
         Command::Stat(a) => tables::stat(a),

@@ -64,13 +64,28 @@ fn refused(p: &LimitRow) -> String {
 pub fn stat(a: &Arguments) -> Result<String, String> {
     let context = context(a)?;
     let counters = context.stat().map_err(|e| format!("cannot ask for the counters: {e}"))?;
+    let running = toe_guest::run::running();
     if a.json {
         let counters: serde_json::Map<_, _> = counters.into_iter().map(|c| (c.name, json!(c.value))).collect();
-        return Ok(format!("{}\n", json!({ "counters": counters })));
+        let running: serde_json::Map<_, _> = running.into_iter().map(|(id, of)| (id.to_string(), of)).collect();
+        return Ok(format!("{}\n", json!({ "counters": counters, "run": running })));
     }
     let mut rows = vec![["counter", "value"].map(str::to_owned).to_vec()];
     rows.extend(counters.into_iter().map(|c| vec![c.name, c.value.to_string()]));
+    for (id, of) in running {
+        rows.extend(flat(&format!("run-{id}"), &of));
+    }
     Ok(table(&rows, &[1]))
+}
+
+/// The numbers in an object, each with its way through it as its name.
+fn flat(name: &str, value: &serde_json::Value) -> Vec<Vec<String>> {
+    match value {
+        serde_json::Value::Object(of) => {
+            of.iter().flat_map(|(key, value)| flat(&format!("{name}-{}", key.replace('_', "-")), value)).collect()
+        }
+        value => vec![vec![name.to_owned(), value.to_string()]],
+    }
 }
 
 fn context(a: &Arguments) -> Result<Context, String> {
@@ -115,6 +130,13 @@ fn amount(pool: &str, n: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn nested_counters_are_named_by_their_way() {
+        let value = serde_json::json!({ "card_open": 3, "kernel": { "no-route": 1 } });
+        let rows = super::flat("run-7", &value);
+        assert_eq!(rows, [["run-7-card-open", "3"], ["run-7-kernel-no-route", "1"]]);
+    }
+
     use super::*;
 
     #[test]

@@ -1,0 +1,209 @@
+//! Programs and supervisors of `toe run` that die at any moment, under load.
+//!
+//! Each round starts a program with connections that open, talk and close all the time (`toe-calls load`) under
+//! `toe run`, and kills it, or its supervisor, after a random while. Then the other must end by itself: a supervisor because
+//! its program is gone, a program because its connections are reset, and the kernel carries those that it opens then.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const CONNECTIONS: usize = 3;
+/// What the load's end is called when a connection broke.
+const BROKEN: u8 = 3;
+/// How long the load goes on if nothing breaks, which is how long a killer has time.
+const LOAD: Duration = Duration::from_millis(400);
+
+/// Opens, talks and closes for a while, or until something breaks; then says so by its status. It waits for ever for what
+/// does not come.
+pub fn load(peer: SocketAddr) -> ExitCode {
+    static BROKE: AtomicBool = AtomicBool::new(false);
+    let start = Instant::now();
+    let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return ExitCode::FAILURE };
+    let port = listener.local_addr().map_or(0, |a| a.port());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // The peer sees what becomes of it.
+            let _ = stream.write_all(b"pong").and_then(|()| stream.shutdown(Shutdown::Write));
+        }
+    });
+    let talk = move |number: usize| -> std::io::Result<()> {
+        let bytes = vec![number as u8; 20_000];
+        let mut s = TcpStream::connect(peer)?;
+        if number == 0 {
+            let [high, low] = port.to_be_bytes();
+            s.write_all(&[b'L', high, low])?;
+            s.read_to_end(&mut Vec::new())?;
+            return Ok(());
+        }
+        s.write_all(b"E")?;
+        for _ in 0..8 {
+            s.write_all(&bytes)?;
+            let mut back = vec![0; bytes.len()];
+            s.read_exact(&mut back)?;
+            assert_eq!(bytes, back, "another's bytes");
+        }
+        Ok(())
+    };
+    let threads: Vec<_> = (0..CONNECTIONS)
+        .map(|number| {
+            std::thread::spawn(move || {
+                while !BROKE.load(Ordering::Relaxed) && start.elapsed() < LOAD {
+                    if let Err(e) = talk(number) {
+                        eprintln!("broke: {e}");
+                        BROKE.store(true, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        if thread.join().is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    if BROKE.load(Ordering::Relaxed) { ExitCode::from(BROKEN) } else { ExitCode::SUCCESS }
+}
+
+/// The children of a process.
+fn children(of: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(|id| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        after_name.split_whitespace().nth(1).and_then(|p| p.parse().ok()) == Some(of)
+    })
+    .collect()
+}
+
+fn is_there(id: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{id}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
+}
+
+fn until(mut done: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + LIMIT;
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn kill(id: u32) {
+    // SAFETY: it takes no pointers; the process is one that this one started.
+    unsafe { libc::kill(id.cast_signed(), libc::SIGKILL) };
+}
+
+/// Kills so many, by this seed.
+pub fn kills(toe: &str, peer: &str, rounds: u32, seed: u64) -> ExitCode {
+    let own = std::env::current_exe().unwrap_or_default();
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let (mut programs, mut supervisors, mut hangs, mut missed) = (0, 0, 0, 0);
+    for round in 0..rounds {
+        let mut command = Command::new(toe);
+        command.args(["run", "--"]).arg(&own).args(["load", peer]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let Ok(mut first) = command.spawn() else { return ExitCode::FAILURE };
+        let mut found = None;
+        until(|| {
+            let supervisor = children(first.id()).first().copied();
+            found = supervisor.and_then(|s| Some((s, *children(s).first()?)));
+            found.is_some() || matches!(first.try_wait(), Ok(Some(_)))
+        });
+        let Some((supervisor, program)) = found else {
+            // On a slow machine it may be over before it is found.
+            missed += 1;
+            if matches!(first.try_wait(), Ok(Some(_))) && missed <= rounds / 2 {
+                continue;
+            }
+            println!("round {round}: nothing was started");
+            return ExitCode::FAILURE;
+        };
+        std::thread::sleep(Duration::from_millis(random(LOAD.as_millis() as u64)));
+        let victim = if random(2) == 0 {
+            programs += 1;
+            program
+        } else {
+            supervisors += 1;
+            supervisor
+        };
+        kill(victim);
+        let ended = |first: &mut Child| matches!(first.try_wait(), Ok(Some(_)));
+        let gone = until(|| ended(&mut first) && !is_there(supervisor) && !is_there(program));
+        if !gone {
+            hangs += 1;
+            let left = [first.id(), supervisor, program].map(is_there);
+            println!("round {round}: {victim} of {supervisor} {program} was killed; still there: {left:?}");
+            [first.id(), supervisor, program].into_iter().for_each(kill);
+            // It was killed.
+            let _ = first.wait();
+        }
+    }
+    println!("killed {programs} programs and {supervisors} supervisors; {hangs} hung; {missed} ended before");
+    if hangs == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Opens and closes connections one after the other for some seconds; how many there were.
+pub fn rate(peer: SocketAddr, seconds: u64) -> u64 {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut n = 0;
+    while Instant::now() < end {
+        let Ok(s) = TcpStream::connect(peer) else { return 0 };
+        drop(s);
+        n += 1;
+    }
+    n
+}
+
+/// Sends for some seconds to who counts: how many bytes a second arrived.
+pub fn send_rate(peer: SocketAddr, seconds: u64) -> u64 {
+    let run = || -> std::io::Result<u64> {
+        let start = Instant::now();
+        let mut s = TcpStream::connect(peer)?;
+        s.write_all(b"N")?;
+        let bytes = vec![0; 64 * 1024];
+        while start.elapsed() < Duration::from_secs(seconds) {
+            s.write_all(&bytes)?;
+        }
+        s.shutdown(Shutdown::Write)?;
+        let mut text = String::new();
+        s.read_to_string(&mut text)?;
+        let arrived: u64 = text.parse().unwrap_or(0);
+        Ok((arrived as f64 / start.elapsed().as_secs_f64()) as u64)
+    };
+    run().unwrap_or(0)
+}
+
+/// Holds so many connections at once, then has each give back bytes of its own; how many did.
+pub fn many(peer: SocketAddr, count: usize) -> usize {
+    let open = |number: usize| -> std::io::Result<(usize, TcpStream)> {
+        let mut s = TcpStream::connect(peer)?;
+        s.write_all(b"E")?;
+        Ok((number, s))
+    };
+    let mut all: Vec<_> = (0..count).filter_map(|number| open(number).ok()).collect();
+    let talk = |number: usize, s: &mut TcpStream| -> std::io::Result<bool> {
+        let said = number.to_be_bytes();
+        s.write_all(&said)?;
+        let mut back = [0; 8];
+        s.read_exact(&mut back)?;
+        Ok(back == said)
+    };
+    all.iter_mut().filter_map(|(number, s)| talk(*number, s).ok()).filter(|same| *same).count()
+}

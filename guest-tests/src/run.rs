@@ -1,0 +1,220 @@
+//! `toe run` in a guest: socket calls one by one, beside the kernel's; programs and supervisors that are killed.
+//!
+//! The guest's side, and the peer's, is `toe-calls`.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::host::wait_for;
+use crate::net::{GUEST_V4, PEER_V4, PEER_V6};
+use crate::{Lab, Programs};
+
+/// Where the peer listens.
+pub const PORT: u16 = 4242;
+
+/// How long all rows may take.
+const TABLE: Duration = Duration::from_secs(240);
+/// The lease of a context, and some.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// The other end of the wire; ended when dropped.
+#[derive(Debug)]
+pub struct Peer(Child);
+
+impl Peer {
+    /// Starts it, and waits until it listens.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let mut command = lab.namespace.command(&Programs::get()?.toe_calls);
+        let mut child = command.arg("peer").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let out = child.stdout.take().context("the peer has no output")?;
+        let peer = Self(child);
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        ensure!(line == "listening\n", "the peer does not listen: {line}");
+        Ok(peer)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// What was called.
+    pub name: String,
+    /// What came of it in the kernel.
+    pub kernel: String,
+    /// What came of it under `toe run`.
+    pub card: String,
+}
+
+impl Row {
+    /// Whether both are the same.
+    pub fn is_equal(&self) -> bool {
+        self.kernel == self.card
+    }
+}
+
+/// Runs every row twice. Under `toe run` the connections must have been the card's.
+///
+/// # Errors
+/// If a run does not come to its end, or the kernel carried what it should not.
+pub fn calls(lab: &Lab) -> Result<Vec<Row>> {
+    let _peer = Peer::start(lab)?;
+    let guest = lab.guest()?;
+    let what = format!("toe-calls {PEER_V4}:{PORT} [{PEER_V6}]:{PORT} {GUEST_V4}");
+    let kernel = guest.check_for(&what, TABLE)?;
+    let card = guest.check_for(&format!("toe run --report /tmp/calls.json -- {what}"), TABLE)?;
+    let report: serde_json::Value = serde_json::from_str(&guest.check("cat /tmp/calls.json")?)?;
+    lab.step(&format!("socket calls under toe run: {report}"));
+    let reasons = report["kernel"].as_object().context("no reasons")?;
+    ensure!(reasons.keys().all(|reason| reason == "local-address"), "the kernel carried some: {report}");
+    ensure!(report["card_connected"].as_u64() > Some(80), "few connections on the card: {report}");
+    ensure!(report["card_accepted"].as_u64() >= Some(10), "few accepted on the card: {report}");
+    let parse = |text: &str| -> Vec<(String, String)> {
+        let rows = text.lines().filter_map(|line| line.split_once('\t'));
+        rows.map(|(name, result)| (name.to_owned(), result.to_owned())).collect()
+    };
+    let (kernel, card) = (parse(&kernel), parse(&card));
+    ensure!(kernel.len() == card.len(), "{} rows in the kernel, {} on the card", kernel.len(), card.len());
+    let rows = kernel.into_iter().zip(card);
+    Ok(rows.map(|((name, kernel), (_, card))| Row { name, kernel, card }).collect())
+}
+
+/// Exit statuses, the policy, a `toe run` under another, a program without the capability.
+///
+/// # Errors
+/// If one is not as it should be.
+pub fn commands(lab: &Lab) -> Result<()> {
+    let _peer = Peer::start(lab)?;
+    let guest = lab.guest()?;
+    let to = format!("{PEER_V4}:{PORT}");
+    for (command, status, says) in [
+        ("toe run -- sh -c 'exit 7'", 7, ""),
+        ("toe run -- sh -c 'kill -9 $$'", 137, ""),
+        ("toe run -- /no/such", 127, "cannot run /no/such: No such file"),
+        ("toe run -- /etc", 126, "cannot run /etc: Permission denied"),
+        ("toe run --policy /no/such -- true", 125, "cannot read /no/such"),
+        (
+            "printf 'default = \"card\"\\nno sense\\n' >/tmp/bad.toml; toe run --policy /tmp/bad.toml -- true",
+            125,
+            "/tmp/bad.toml:2: ",
+        ),
+        ("toe run -- toe run -- true", 125, "under another `toe run`"),
+    ] {
+        let output = guest.run(command)?;
+        ensure!(output.status == status && output.text.contains(says), "{command}: {output:?}");
+    }
+    let rule = "[[rule]]\\ncarry = \"kernel\"\\nport = 4242\\nprogram = \"toe-c*\"\\n";
+    let report = "--report /tmp/policy.json --policy /tmp/policy.toml";
+    let text = guest.check(&format!("printf '{rule}' >/tmp/policy.toml; toe run {report} -- toe-calls many {to} 3"))?;
+    ensure!(text.trim() == "3", "{text}");
+    let report: serde_json::Value = serde_json::from_str(&guest.check("cat /tmp/policy.json")?)?;
+    ensure!(report["kernel"]["policy-rule-1"] == 3 && report["card_connected"] == 0, "{report}");
+    lab.step("statuses, errors and the policy are as they should be");
+    Ok(())
+}
+
+/// More connections at once than the card has: all work, and the kernel's are counted with their reason.
+///
+/// # Errors
+/// If one does not work, or none was the card's, or none the kernel's.
+pub fn full_card(lab: &Lab) -> Result<()> {
+    const COUNT: usize = 100;
+    let _peer = Peer::start(lab)?;
+    let guest = lab.guest()?;
+    let command = format!("toe run --report /tmp/full.json -- toe-calls many {PEER_V4}:{PORT} {COUNT}");
+    let text = guest.check_for(&command, TABLE)?;
+    ensure!(text.trim() == COUNT.to_string(), "{text} of {COUNT} work");
+    let report: serde_json::Value = serde_json::from_str(&guest.check("cat /tmp/full.json")?)?;
+    let on_card = report["card_connected"].as_u64().unwrap_or(0);
+    let reasons = report["kernel"].as_object().context("no reasons")?;
+    let in_kernel: u64 = reasons.values().filter_map(serde_json::Value::as_u64).sum();
+    ensure!(on_card > 0 && in_kernel > 0 && on_card + in_kernel == COUNT as u64, "{report}");
+    ensure!(reasons.keys().all(|reason| reason.ends_with("-full")), "{report}");
+    lab.step(&format!("{COUNT} at once: {on_card} on the card, {in_kernel} in the kernel: {reasons:?}"));
+    Ok(())
+}
+
+/// Kills programs and supervisors at random moments under load; then nothing of them is on the card.
+///
+/// # Errors
+/// If one hangs, or something stays.
+pub fn kills(lab: &mut Lab, rounds: u32, seed: u64) -> Result<()> {
+    let _peer = Peer::start(lab)?;
+    let limit = Duration::from_secs(60) + rounds * Duration::from_secs(10);
+    let text = lab.guest()?.check_for(&format!("toe-calls kills toe {PEER_V4}:{PORT} {rounds} {seed}"), limit)?;
+    lab.step(text.trim());
+    let card = lab.card()?;
+    let left = || -> Result<Vec<String>> {
+        let limits = card.limits()?;
+        let rows = limits.as_array().context("limits are no list")?;
+        let in_use = |name: &str| {
+            let row = rows.iter().find(|r| r["name"] == name);
+            row.and_then(|r| r["in_use"].as_u64()).map(|n| format!("{name}: {n}"))
+        };
+        let all = ["contexts", "connections", "listeners", "half-open", "send-pages", "receive-pages"];
+        all.iter().map(|name| in_use(name).with_context(|| format!("no pool {name} in {limits}"))).collect()
+    };
+    wait_for("the card to be empty", LEASE, || {
+        let left = left()?;
+        Ok(left.iter().all(|text| text.ends_with(": 0")).then_some(()))
+    })
+    .with_context(|| format!("{:?}", left().unwrap_or_default()))?;
+    lab.step("nothing is left on the card");
+    Ok(())
+}
+
+/// Connections per second, and bytes per second that arrive, of the kernel, the library and `toe run` in the same guest, as
+/// text; in turns of `seconds` each.
+///
+/// # Errors
+/// If one cannot be measured.
+pub fn measure(lab: &Lab, seconds: u32) -> Result<String> {
+    const ROUNDS: usize = 3;
+    let _peer = Peer::start(lab)?;
+    let guest = lab.guest()?;
+    let to = format!("{PEER_V4}:{PORT}");
+    let number = |command: &str| -> Result<u64> {
+        let text = guest.check_for(command, Duration::from_secs(u64::from(seconds) * 4 + 60))?;
+        text.trim().lines().last().and_then(|line| line.trim().parse().ok()).with_context(|| text.clone())
+    };
+    let mut text = String::new();
+    for (what, unit) in [("rate", "connections/s"), ("send", "bytes/s")] {
+        let ways = ["", "toe run -- "].map(|run| format!("{run}toe-calls {what} {to} {seconds}"));
+        let mut best = [0; 3];
+        for _ in 0..ROUNDS {
+            for (at, way) in ways.iter().enumerate() {
+                best[at] = best[at].max(number(way)?);
+            }
+            if what == "send" {
+                // The library itself: `toe nc`, fed by a pipe, to who counts.
+                let bytes = best[0].max(1 << 20) * u64::from(seconds) / 4;
+                let start = std::time::Instant::now();
+                let command = format!("{{ printf N; toe-peer gen 1 {bytes}; }} | toe nc {PEER_V4} {PORT}");
+                guest.check_for(&command, Duration::from_secs(120))?;
+                best[2] = best[2].max((bytes as f64 / start.elapsed().as_secs_f64()) as u64);
+            }
+        }
+        let ratio = best[1] as f64 / best[0].max(1) as f64;
+        text.push_str(&format!("{what}: kernel {} {unit}, toe run {} ({ratio:.2} of it)", best[0], best[1]));
+        if best[2] > 0 {
+            let of_library = best[1] as f64 / best[2] as f64;
+            text.push_str(&format!(", library {} (toe run {of_library:.2} of it)", best[2]));
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
