@@ -158,7 +158,7 @@ impl Device {
         let capture = match capture {
             Some((file, request)) => {
                 let failed = |error: CaptureFailure| Error::Capture(file.clone(), error);
-                let write = writer::open(&file, request.snaplen).map_err(|error| failed(error.into()))?;
+                let write = writer::open(&file, request.snaplen).map_err(failed)?;
                 Some((write, path.capture(request).map_err(|error| failed(error.into()))?))
             }
             None => None,
