@@ -1,7 +1,7 @@
 //! Who is let in when a pool is full.
 //!
-//! A SYN for a listener takes a half-open entry, and it is let in only while more connections are free than handshakes are
-//! under way, and the listener's backlog has a place for it and for those before it, because a handshake that could not be completed would leave the
+//! A SYN for a listener takes a half-open entry, and it is let in only while a connection is free and the listener's
+//! backlog has a place for it and for those before it, because a handshake that could not be completed would leave the
 //! peer with half a connection. What is done when one of them is missing, the pool's policy says, or the listener's own.
 
 use crate::engine::Firmware;
@@ -15,20 +15,13 @@ impl Firmware {
     pub(super) fn full_for_syn(&self, listener: &Listener) -> Option<Pool> {
         if listener.waiting() + u64::from(listener.half_open) >= listener.backlog.into() {
             Some(Pool::Backlog)
-        } else if self.connections.gauge.free() == 0 || self.others_want_the_last() {
+        } else if self.connections.gauge.free() == 0 {
             Some(Pool::Connections)
         } else if self.half_open.gauge.free() == 0 {
             Some(Pool::HalfOpen)
         } else {
             None
         }
-    }
-
-    /// Whether the handshakes under way will take all connections that are left. In a flood they will not, and what is left is
-    /// for whoever ends his first: half of the entries in use is taken for one.
-    pub(super) fn others_want_the_last(&self) -> bool {
-        let half_open = &self.half_open.gauge;
-        self.connections.gauge.free() <= half_open.in_use() && half_open.in_use() < half_open.free()
     }
 
     /// Counts a SYN that found `pool` full; what is to be done with it.

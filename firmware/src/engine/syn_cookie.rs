@@ -19,9 +19,7 @@ impl Firmware {
     /// Whether a SYN gets a cookie instead of a half-open entry. Never when the connection could not begin now anyway: a
     /// peer that believes itself connected is worse off than one that tries again.
     pub(super) fn answers_with_cookie(&self, listener: &Listener, full: Option<Pool>) -> bool {
-        let has_place = listener.waiting() < listener.backlog.into()
-            && self.connections.gauge.free() > 0
-            && !self.others_want_the_last();
+        let has_place = listener.waiting() < listener.backlog.into() && self.connections.gauge.free() > 0;
         has_place
             && match self.store.config.syn_cookies {
                 SynCookies::Off => false,
