@@ -211,7 +211,7 @@ impl Frames {
 /// Sends at a steady rate until `stop`; how many frames were sent, and how long it took.
 fn flood(sender: &mut Sender, frames: &mut Frames, per_s: u64, time: Duration) -> Result<Duration> {
     let start = Instant::now();
-    let mut batch = vec![Vec::with_capacity(128); BATCH];
+    let mut batch = vec![Vec::new(); BATCH];
     let mut asked = 0;
     while start.elapsed() < time {
         let due = (start.elapsed().as_micros() as u64 * per_s / 1_000_000).saturating_sub(asked);

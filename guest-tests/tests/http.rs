@@ -35,12 +35,7 @@ impl axum::serve::Listener for OnCard {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        loop {
-            match self.0.accept().await {
-                Ok(accepted) => return accepted,
-                Err(error) => panic!("accept: {error}"),
-            }
-        }
+        self.0.accept().await.expect("accept")
     }
 
     fn local_addr(&self) -> std::io::Result<SocketAddr> {

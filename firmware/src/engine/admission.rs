@@ -9,7 +9,8 @@
 //!
 //! A SYN for a listener takes a half-open entry, and it is let in only while more connections are free than handshakes are
 //! under way, and the listener's backlog has a place for it and for those before it, because a handshake that could not be
-//! completed would leave the peer with half a connection. What is done when one of them is missing, the pool's policy says, or the listener's own.
+//! completed would leave the peer with half a connection. What is done when one of them is missing, the pool's policy says,
+//! or the listener's own.
 
 use toe_abi::{LimitEntry, Reason};
 
@@ -221,11 +222,13 @@ impl Firmware {
         barred(self, Metered::HalfOpen)
     }
 
-    /// Whether the handshakes under way will take all connections that are left. In a flood they will not, and what is left is
-    /// for whoever ends his first: half of the entries in use is taken for one.
+    /// Whether the handshakes under way will take all connections that are left. With more handshakes than half of the
+    /// connections (or of the entries) this is a flood, most of whose handshakes never end: then what is left is for whoever
+    /// ends his first.
     fn others_want_the_last(&self) -> bool {
-        let half_open = &self.half_open.gauge;
-        self.connections.gauge.free() <= half_open.in_use() && half_open.in_use() < half_open.free()
+        let (half_open, connections) = (&self.half_open.gauge, &self.connections.gauge);
+        let flood = half_open.capacity().min(connections.capacity()) / 2;
+        connections.free() <= half_open.in_use() && half_open.in_use() < flood
     }
 
     /// Counts a SYN that found `pool` full; what is to be done with it, or `None` if another has given way.

@@ -655,3 +655,23 @@ fn fast_open_pending(policy: Refusal) {
         b.resume(newest);
     });
 }
+
+/// Frames that wait for a slow processor.
+fn wire_fifo(policy: Refusal) {
+    let mut b = small(Pool::WireFifo, policy, |p| {
+        (p.limits.work_units_per_us, p.limits.wire_fifo_frames) = (1, 3);
+    });
+    b.listen();
+    let frame = b.frame("S 0");
+    let take = |b: &mut Bench| match b.firmware.handle_wire(b.now, &frame, Checksum::Unverified) {
+        Verdict::Wait => Got::It,
+        Verdict::Taken => Got::Denied,
+        Verdict::PassOn => Got::PassedOn,
+    };
+    // The guest's LISTEN keeps the processor busy for microseconds; the bench's time stands.
+    shown(&mut b, Pool::WireFifo, policy, take, |b| {
+        b.now = b.firmware.poll_timeout().unwrap();
+        assert_eq!(b.firmware.handle_waiting(b.now, &frame, Checksum::Unverified), Verdict::Taken);
+    });
+    assert_eq!(b.count("wire-drop-fifo-full"), 1);
+}

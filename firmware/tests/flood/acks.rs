@@ -55,7 +55,7 @@ fn guesses_are_taken_no_more_often_than_the_cookies_strength_says() {
             guest.serve(&mut firmware, now);
         }
     }
-    let expected_per_mille = guesses * 1000 >> STRENGTH_BITS;
+    let expected_per_mille = (guesses * 1000) >> STRENGTH_BITS;
     println!(
         "{guesses} random ACKs: {taken} taken; expected {}.{:03} at {STRENGTH_BITS} bits",
         expected_per_mille / 1000,

@@ -60,7 +60,7 @@ pub fn frame(said: &Said, into: &mut Vec<u8>) {
     into.extend(LOCAL.1.to_be_bytes());
     into.extend(said.seq.to_be_bytes());
     into.extend(said.ack.to_be_bytes());
-    into.extend([((20 + options.len()) / 4 << 4) as u8, said.flags]);
+    into.extend([(((20 + options.len()) / 4) << 4) as u8, said.flags]);
     into.extend(said.window.to_be_bytes());
     into.extend([0; 4]);
     into.extend(options);

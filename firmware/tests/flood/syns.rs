@@ -136,7 +136,7 @@ impl World {
             return;
         }
         let echo = said.stamps.map_or(0, |s| s.0);
-        let number = (said.remote & 0xff) << 16 | u32::from(said.port) - 1000;
+        let number = ((said.remote & 0xff) << 16) | (u32::from(said.port) - 1000);
         let base = Said { remote: said.remote, port: said.port, window: 60_000, ..Said::default() };
         let mine = self.stamp();
         let at_us = self.now_us + WAY_US;

@@ -155,17 +155,3 @@ fn the_round_trip_of_a_syn_ack_counts_only_if_it_was_sent_once() {
     // RFC 6298, 5.7, and Karn's rule.
     assert_eq!(b.info().rtt_us, 0);
 }
-
-#[test]
-fn a_handshake_that_was_let_in_finds_a_connection_at_its_end() {
-    let mut b = Bench::with(|profile| profile.limits.connections = 2);
-    b.listen();
-    for _ in 0..2 {
-        b.peer("S 0 win 1000 <mss 1000>");
-        b.another_port(false);
-    }
-    // Both connections are free, and both are spoken for: this one is the kernel's.
-    while b.next_frame().is_some() {}
-    b.peer_passes("S 0 win 1000 <mss 1000>");
-    assert_eq!(b.in_use("half-open"), 2);
-}
