@@ -19,7 +19,7 @@
 use std::collections::VecDeque;
 
 use toe_abi::{ETHERNET_HEADER_BYTES, StatEntry};
-use toe_firmware::{Firmware, Instant, Verdict};
+use toe_firmware::{Duration, Firmware, Instant, Verdict};
 use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
@@ -36,6 +36,18 @@ use crate::wire::{Sent, Wire};
 
 /// The most frames that one step of a round handles before the others have their turn.
 const BATCH: usize = 64;
+
+/// How long frames that wait for the firmware's processor are left alone when the receive FIFO is full.
+const LOOK_AGAIN: Duration = Duration::from_ms(1);
+
+/// How many frames may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct FifoFrames {
+    /// For the guest's receive buffers.
+    pub receive: usize,
+    /// For the firmware's processor.
+    pub wire: usize,
+}
 
 /// The guest's side: what a frontend has told of it.
 pub struct Guest {
@@ -68,6 +80,8 @@ pub struct DataPath {
     fifo: Fifo,
     /// Frames from the wire that wait for the firmware's processor; it says how many may.
     busy: VecDeque<Packet>,
+    /// The firmware's processor has time, but the frame that it would look at may need a place in the receive FIFO.
+    look_again: Instant,
     flow: FlowHash,
     /// Bit by bit, the pairs whose receive ring runs.
     active: u64,
@@ -97,15 +111,16 @@ impl std::fmt::Debug for DataPath {
 }
 
 impl DataPath {
-    /// A card of that firmware on that wire, with a receive FIFO for `fifo_frames` frames and up to `pairs` queue pairs.
-    pub fn new(firmware: Firmware, wire: Box<dyn Wire>, fifo_frames: usize, pairs: usize) -> Self {
+    /// A card of that firmware on that wire, with its FIFOs and up to `pairs` queue pairs.
+    pub fn new(firmware: Firmware, wire: Box<dyn Wire>, fifo: FifoFrames, pairs: usize) -> Self {
         assert!((1..=64).contains(&pairs), "{pairs} queue pairs");
         Self {
             firmware,
             wire,
             guest: None,
-            fifo: Fifo::new(fifo_frames, pairs),
+            fifo: Fifo::new(fifo.receive, fifo.wire, pairs),
             busy: VecDeque::new(),
+            look_again: Instant::from_us(0),
             flow: FlowHash::default(),
             active: 0,
             running: 0,
@@ -192,7 +207,10 @@ impl DataPath {
 
     /// When a round is due though nothing happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.firmware.poll_timeout(), self.wire.poll_timeout()].into_iter().flatten().min()
+        [self.firmware.poll_timeout().map(|due| due.max(self.look_again)), self.wire.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does a bounded amount of everything that can be done at `now`. Whether there is more to do at once.
@@ -380,7 +398,12 @@ impl DataPath {
 
     /// Hands in again what waits for the firmware's processor.
     fn waiting_to_firmware(&mut self, now: Instant) {
+        self.look_again = Instant::from_us(0);
         while let Some(packet) = self.busy.pop_front() {
+            if self.fifo.is_full() {
+                self.look_again = now + LOOK_AGAIN;
+                return self.busy.push_front(packet);
+            }
             self.taps.begin(Point::Wire, Direction::In, packet.frame());
             self.taps.before(&self.firmware);
             match self.firmware.handle_waiting(now, packet.frame(), packet.header().checksum()) {

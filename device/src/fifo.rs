@@ -1,8 +1,9 @@
 //! The receive FIFO: frames between the wire and the guest's receive rings.
 //!
-//! It is one pool of frames, as many as the profile's `limits.receive_fifo_frames`, and one queue of them for each
-//! queue pair. The wire is read straight into a free frame; what the firmware does not take waits in a queue until
-//! its ring has buffers. With no frame free the card stops reading the wire, and the wire's own queue holds the rest.
+//! One queue of frames for each queue pair, in all of them as many as the profile's `limits.receive_fifo_frames`, and the
+//! memory of all frames. The wire is read straight into a free frame; what the firmware does not take waits in a queue until
+//! its ring has buffers. With all places taken the card stops reading the wire, and the wire's own queue holds the rest.
+//! Frames that wait for the firmware's processor have places of their own (`spare`), which that queue does not get.
 //!
 //! A frame's memory is allocated when it is first used and kept; the last one freed is the next one used.
 //! So memory follows the high-water mark.
@@ -17,28 +18,33 @@ pub struct Fifo {
     free: Vec<Packet>,
     queues: Vec<VecDeque<Packet>>,
     capacity: usize,
+    spare: usize,
     made: usize,
     queued: usize,
     high_water: usize,
 }
 
 impl Fifo {
-    /// A pool of `capacity` frames and `pairs` queues.
-    pub fn new(capacity: usize, pairs: usize) -> Self {
+    /// `capacity` places in `pairs` queues, and memory for as many frames and `spare` others.
+    pub fn new(capacity: usize, spare: usize, pairs: usize) -> Self {
         Self {
             free: Vec::new(),
             queues: (0..pairs).map(|_| VecDeque::new()).collect(),
             capacity,
+            spare,
             made: 0,
             queued: 0,
             high_water: 0,
         }
     }
 
-    /// A free frame. It comes back by [`release`](Self::release) or [`push`](Self::push).
+    /// A free frame, while a queue has a place for it. It comes back by [`release`](Self::release) or [`push`](Self::push).
     pub fn take(&mut self) -> Option<Packet> {
+        if self.is_full() {
+            return None;
+        }
         self.free.pop().or_else(|| {
-            (self.made < self.capacity).then(|| {
+            (self.made < self.capacity + self.spare).then(|| {
                 self.made += 1;
                 Packet::default()
             })
@@ -79,7 +85,12 @@ impl Fifo {
         self.high_water
     }
 
-    /// The most frames that there can be.
+    /// Whether no queue has a place.
+    pub fn is_full(&self) -> bool {
+        self.queued == self.capacity
+    }
+
+    /// The most frames that there can be in the queues.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
@@ -91,7 +102,7 @@ mod tests {
 
     #[test]
     fn at_capacity_n_the_nth_succeeds_and_the_next_does_not() {
-        let mut fifo = Fifo::new(3, 2);
+        let mut fifo = Fifo::new(3, 0, 2);
         for i in 0..3 {
             let packet = fifo.take().unwrap();
             fifo.push(i % 2, packet);

@@ -36,7 +36,7 @@ use toe_impair::Spec;
 use crate::capture::Request;
 use crate::capture::writer::{self, CaptureFailure};
 use crate::card::{Card, Stop};
-use crate::datapath::DataPath;
+use crate::datapath::{DataPath, FifoFrames};
 use crate::net::Features;
 use crate::server::{Offer, SocketError, SocketFile, Source};
 use crate::wire::{Impaired, TapError, WireSpec};
@@ -152,9 +152,9 @@ impl Device {
         let start = std::time::Instant::now();
         let firmware = Firmware::new(&profile, seed, epoch, Instant::from_us(0))?;
         let features = Features::offered(queue_pairs, wire.carries_offloads());
-        // Frames for the guest and frames for the firmware's processor wait in the same memory.
-        let fifo_frames = (profile.limits.receive_fifo_frames + profile.limits.wire_fifo_frames) as usize;
-        let mut path = DataPath::new(firmware, wire, fifo_frames, usize::from(queue_pairs));
+        let limits = &profile.limits;
+        let fifo = FifoFrames { receive: limits.receive_fifo_frames as usize, wire: limits.wire_fifo_frames as usize };
+        let mut path = DataPath::new(firmware, wire, fifo, usize::from(queue_pairs));
         let capture = match capture {
             Some((file, request)) => {
                 let failed = |error: CaptureFailure| Error::Capture(file.clone(), error);

@@ -168,7 +168,7 @@ fn impairment(name: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::DataPath;
+    use crate::datapath::{DataPath, FifoFrames};
     use crate::wire::{Impaired, WireSpec};
     use toe_firmware::{Instant, Profile};
 
@@ -176,7 +176,11 @@ mod tests {
         let profile = Profile::built_in("tiny").unwrap();
         let firmware = Firmware::new(&profile, [0; 32], 1, Instant::from_us(0)).unwrap();
         let wire = Impaired::new(WireSpec::None.open().unwrap(), "loss=1%".parse().unwrap(), 1);
-        Card::new(DataPath::new(firmware, Box::new(wire), 4, 1), std::time::Instant::now()).unwrap()
+        Card::new(
+            DataPath::new(firmware, Box::new(wire), FifoFrames { receive: 4, wire: 4 }, 1),
+            std::time::Instant::now(),
+        )
+        .unwrap()
     }
 
     fn version() -> Version {
