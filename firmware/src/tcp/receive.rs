@@ -373,11 +373,14 @@ impl Receiver {
         let granted = self.stream.grant(pages, wanted);
         //= docs/specs/rfc9293.txt#section-3.8.6.2.2
         //# A TCP implementation MUST include a SWS avoidance algorithm in the receiver (MUST-39).
-        let mut step = u64::from(self.segment_bytes.max(536)).min(self.buffer / 2);
-        if granted < wanted {
-            step = step.min(pages.page_bytes());
-        }
+        let step = self.worth(pages, u64::from(self.segment_bytes.max(536)), granted < wanted);
         if granted.since(self.edge) >= step { granted } else { self.edge }
+    }
+
+    /// What is worth a word about the window: this much or half the buffer; with the pool exhausted, a page.
+    fn worth(&self, pages: &Pages, bytes: u64, short: bool) -> u64 {
+        let worth = bytes.min(self.buffer / 2);
+        if short { worth.min(pages.page_bytes()) } else { worth }
     }
 
     /// The window field for a segment that is about to be sent; moves the edge.
@@ -392,8 +395,10 @@ impl Receiver {
     pub fn taken(&mut self, pages: &mut Pages, position: Position) {
         self.stream.release_before(pages, position);
         let before = self.window();
-        let after = self.next_edge(pages).since(self.nxt);
-        let worth = (2 * u64::from(self.segment_bytes.max(536))).min(self.buffer / 2);
+        let edge = self.next_edge(pages);
+        let after = edge.since(self.nxt);
+        let short = edge < self.stream.start() + self.buffer;
+        let worth = self.worth(pages, 2 * u64::from(self.segment_bytes.max(536)), short);
         let opens = after - before >= worth && after >= 2 * before;
         if !self.is_finished() && (opens || (before == 0 && after > 0)) {
             self.ack = AckNeed::Now;
