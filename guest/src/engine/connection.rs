@@ -617,12 +617,21 @@ impl Connection {
             .fold(None, earliest)
     }
 
+    /// RELEASE is said, and nothing more can be: the card does not know the id any more. (What the card had said before it
+    /// heard of that would else be answered.)
+    fn has_left(&self) -> bool {
+        self.release.is_some() && !self.owes_release
+    }
+
     /// Whether [`Connection::emit`] has something to say.
     pub(crate) fn wants_to_speak(&self) -> bool {
         if self.id.is_none() {
             return self.owes_connect;
         }
         let out = &self.outgoing;
+        if self.has_left() {
+            return false;
+        }
         self.owes_credit
             || self.owes_noticed
             || out.owes_urgent
@@ -645,6 +654,9 @@ impl Connection {
         let Some(connection) = self.id else {
             return true;
         };
+        if self.has_left() {
+            return true;
+        }
         if self.owes_credit {
             let limit = if self.closing { self.incoming.told } else { self.limit_now() };
             let credit = ReceiveCredit { connection, held: self.incoming.next, limit, seen: self.bits };
