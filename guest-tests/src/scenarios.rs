@@ -276,10 +276,13 @@ pub fn management(lab: &mut Lab) -> Result<()> {
     let (from_host, counters) = (lab.card()?.limits()?, lab.card()?.stat()?);
     let from_guest: serde_json::Value = serde_json::from_str(&lab.guest()?.check("toe limits --json")?)?;
     let (host_pools, guest_pools) = (pools(&from_host), pools(&from_guest));
-    // The host knows the device's pools, too.
-    let all_there = guest_pools.iter().all(|pool| host_pools.contains(pool));
+    // The host knows the device's pools, too; the guest is told what its own context may have.
+    let all_there = guest_pools.iter().all(|pool| host_pools.contains(pool) || pool.0.starts_with("own-"));
     ensure!(all_there, "toectl limits has not all that toe limits has: {host_pools:?} and {guest_pools:?}");
-    ensure!(guest_pools.contains(&("connections".to_owned(), 4096)), "the default card's connections: {guest_pools:?}");
+    ensure!(
+        guest_pools.contains(&("connections".to_owned(), 16_384)),
+        "the default card's connections: {guest_pools:?}"
+    );
     ensure!(counters.to_string().len() > 100, "toectl stat has no counters: {counters}");
     lab.guest()?.check("toe stat --json")?;
     lab.step(&format!("management: {} pools, the same from host and guest", host_pools.len()));
