@@ -293,8 +293,6 @@ fn is_of_an_ordinary_life(counter: &str) -> bool {
         "frontends-connected",
         // What the kernel says of itself on the TAP before the station is there.
         "no-guest",
-        // A message that crossed the end of its connection.
-        "channel-unknown-object",
         // The wire is not read for a while: back-pressure, no loss.
         "receive-fifo-full",
     ];
