@@ -19,7 +19,7 @@
 use std::collections::VecDeque;
 
 use toe_abi::{ETHERNET_HEADER_BYTES, StatEntry};
-use toe_firmware::{Duration, Firmware, Instant, Verdict};
+use toe_firmware::{Duration, Firmware, Instant, Offload, Verdict};
 use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
@@ -29,13 +29,16 @@ use crate::counters::Counters;
 use crate::events::{Events, Notice, Watermark};
 use crate::fifo::Fifo;
 use crate::flow::FlowHash;
-use crate::net::{Features, Offloads};
+use crate::net::{Features, Header, Offloads};
 use crate::packet::Packet;
 use crate::ring::{Delivery, Ring, RingError, Scratch, Transmitted};
 use crate::wire::{Sent, Wire};
 
 /// The most frames that one step of a round handles before the others have their turn.
 const BATCH: usize = 64;
+
+/// The same in bytes, for the firmware's frames to the wire: they may be long.
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// How long frames that wait for the firmware's processor are left alone when the receive FIFO is full.
 const LOOK_AGAIN: Duration = Duration::from_ms(1);
@@ -76,6 +79,8 @@ enum Origin {
 pub struct DataPath {
     firmware: Firmware,
     wire: Box<dyn Wire>,
+    /// What the wire does to the firmware's frames.
+    wire_offload: Offload,
     guest: Option<Guest>,
     fifo: Fifo,
     /// Frames from the wire that wait for the firmware's processor; it says how many may.
@@ -116,6 +121,7 @@ impl DataPath {
         assert!((1..=64).contains(&pairs), "{pairs} queue pairs");
         Self {
             firmware,
+            wire_offload: wire.offload(),
             wire,
             guest: None,
             fifo: Fifo::new(fifo.receive, fifo.wire, pairs),
@@ -479,12 +485,21 @@ impl DataPath {
     }
 
     fn firmware_to_wire(&mut self, now: Instant) -> bool {
+        let mut bytes = 0;
         for _ in 0..BATCH {
             if self.waiting.is_some() {
                 return false;
             }
-            let Some(bytes) = self.firmware.poll_wire(now, self.outgoing.frame_room()) else { return false };
-            self.outgoing.set_frame_bytes(bytes);
+            if bytes > BATCH_BYTES {
+                return true;
+            }
+            let room = self.outgoing.frame_room();
+            let Some(made) = self.firmware.poll_wire_for(now, room, self.wire_offload) else { return false };
+            self.outgoing.set_frame_bytes(made.bytes);
+            if let Some(rest) = made.rest {
+                self.outgoing.set_header(Header::for_wire(rest));
+            }
+            bytes += made.bytes;
             self.send_outgoing(now, Origin::Firmware);
         }
         true

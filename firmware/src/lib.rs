@@ -36,3 +36,4 @@ pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quot
 pub use store::gauge::Level;
 pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};
+pub use wire::offload::{Made, Offload, Rest};

@@ -16,7 +16,7 @@ pub use impaired::Impaired;
 pub use loopback::Loopback;
 pub use none::NoWire;
 pub use tap::{Tap, TapError};
-use toe_firmware::Instant;
+use toe_firmware::{Instant, Offload};
 
 use crate::net::Offloads;
 use crate::packet::Packet;
@@ -48,6 +48,11 @@ pub trait Wire: Send {
 
     /// Whether virtio-net headers that ask for something can pass at all.
     fn carries_offloads(&self) -> bool;
+
+    /// What it does to the firmware's frames itself.
+    fn offload(&self) -> Offload {
+        Offload::default()
+    }
 
     /// What becomes readable when there may be packets, and writable when there may be room; none if the wire
     /// changes only by what the card does to it, or with time.
