@@ -106,6 +106,8 @@ pub struct DataPath {
     counters: Counters,
     taps: Taps,
     events: Events,
+    /// Somebody looks again soon whatever happens: nobody need say that there is something.
+    polled: bool,
     fifo_level: Watermark,
 }
 
@@ -141,6 +143,7 @@ impl DataPath {
             counters: Counters::default(),
             taps: Taps::default(),
             events: Events::default(),
+            polled: false,
             fifo_level: Watermark::default(),
         }
     }
@@ -217,6 +220,18 @@ impl DataPath {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Whether somebody looks again soon whatever happens. While it is so, drivers are not asked to say when they have something.
+    pub fn set_polled(&mut self, polled: bool) {
+        self.polled = polled;
+    }
+
+    /// Frames that have come so far, from anywhere.
+    pub fn activity(&self) -> u64 {
+        let Counters { frames_from_guest, frames_from_wire, firmware_frames_to_wire, firmware_frames_to_guest, .. } =
+            &self.counters;
+        frames_from_guest + frames_from_wire + firmware_frames_to_wire + firmware_frames_to_guest
     }
 
     /// Does a bounded amount of everything that can be done at `now`. Whether there is more to do at once.
@@ -350,7 +365,7 @@ impl DataPath {
         for _ in 0..BATCH {
             match ring.transmit(&mut self.outgoing) {
                 Transmitted::Nothing => {
-                    more = ring.arm();
+                    more = rest(&mut ring, self.polled);
                     break;
                 }
                 Transmitted::Malformed(malformed) => {
@@ -598,7 +613,7 @@ impl DataPath {
             more |= batch == 0;
         }
         if starved || ring.available() == 0 {
-            more = ring.arm();
+            more = rest(&mut ring, self.polled);
         } else {
             ring.disarm();
         }
@@ -614,6 +629,15 @@ impl DataPath {
             RingError::Index => self.counters.ring_bad_index += 1,
         }
     }
+}
+
+/// A ring has nothing more. Whether it has after all, when its driver was asked to say so from now on.
+fn rest(ring: &mut Ring<'_>, polled: bool) -> bool {
+    if polled {
+        ring.disarm();
+        return false;
+    }
+    ring.arm()
 }
 
 fn interrupt(counters: &mut Counters, vring: &vhost_user_backend::VringState) {

@@ -65,6 +65,8 @@ pub struct Config {
     pub capture: Option<(PathBuf, Request)>,
     /// The seed of everything random in the firmware; from the system if there is none.
     pub seed: Option<[u8; 32]>,
+    /// How long the card looks for more after the last frame before it sleeps.
+    pub poll: std::time::Duration,
 }
 
 /// Where a frontend comes from.
@@ -119,7 +121,8 @@ impl Device {
     /// # Errors
     /// See [`Error`]; nothing is left behind then.
     pub fn start(config: Config, ended: impl FnOnce(io::Result<()>) + Send + 'static) -> Result<Self, Error> {
-        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, seed } = config;
+        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, seed, poll } =
+            config;
         let system = |step| move |error: io::Error| Error::System(step, error);
         let mut files = Vec::new();
         // The inherited descriptor before anything is opened: its number may be free otherwise.
@@ -164,7 +167,8 @@ impl Device {
             None => None,
         };
         let doors = management::Doors { management, metrics, log: path.follow() };
-        let card = Arc::new(Card::new(path, start).map_err(system("event descriptors"))?);
+        let card = Card::new(path, start).map_err(system("event descriptors"))?;
+        let card = Arc::new(card.polling(poll));
         let stop = Arc::new(Stop::new().map_err(system("event descriptors"))?);
         let mut device = Self {
             card: card.clone(),

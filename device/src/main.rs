@@ -60,6 +60,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         capture_filter,
         capture_snaplen,
         seed,
+        poll_us,
         verbose: _,
     } = options;
     let frontend = match (socket_path, fd) {
@@ -77,7 +78,9 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         }
         None => None,
     };
-    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, seed };
+    let poll = std::time::Duration::from_micros(poll_us);
+    let config =
+        Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, seed, poll };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         // Before there is anything to tidy up.

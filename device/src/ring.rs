@@ -330,7 +330,8 @@ impl<'m> Ring<'m> {
 
     /// Says that no notifications are needed: the ring will be looked at anyway. With EVENT_IDX there is nothing to say.
     pub fn disarm(&mut self) {
-        if !self.event_idx {
+        // Said once: a store takes the line from the driver, which looks at it.
+        if !self.event_idx && self.used.word(0).is_some_and(|word| word.load(Ordering::Relaxed) != NO_NOTIFY.to_le()) {
             self.store_used(0, NO_NOTIFY);
         }
     }
