@@ -124,7 +124,8 @@ impl Device {
     /// # Errors
     /// See [`Error`]; nothing is left behind then.
     pub fn start(config: Config, ended: impl FnOnce(io::Result<()>) + Send + 'static) -> Result<Self, Error> {
-        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, faults, seed } = config;
+        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, faults, seed } =
+            config;
         let system = |step| move |error: io::Error| Error::System(step, error);
         let mut files = Vec::new();
         // The inherited descriptor before anything is opened: its number may be free otherwise.

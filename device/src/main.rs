@@ -80,7 +80,8 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         None => None,
     };
     let faults = faults.map(|rules| (rules, faults_seed));
-    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, faults, seed };
+    let config =
+        Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, faults, seed };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         // Before there is anything to tidy up.

@@ -24,11 +24,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::extract::RawQuery;
 use axum::{Json, Router};
 use hyper::body::Frame;
 use serde::{Deserialize, Serialize};

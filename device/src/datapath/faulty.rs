@@ -113,7 +113,13 @@ impl DataPath {
         }
         self.passes_link(now) && {
             let strike = self.firmware.fault_at_frame(Site::WireRx, now, packet.frame(), Way::In);
-            passes(&mut Struck { faults: &mut self.faults, counters: &mut self.counters }, Gate::FromWire, now, strike, packet)
+            passes(
+                &mut Struck { faults: &mut self.faults, counters: &mut self.counters },
+                Gate::FromWire,
+                now,
+                strike,
+                packet,
+            )
         }
     }
 

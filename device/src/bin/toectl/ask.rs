@@ -17,11 +17,7 @@ pub async fn ask(socket: &Path, path: &str) -> Result<String, String> {
 }
 
 /// Says something, and waits for the whole answer.
-pub async fn request(
-    socket: &Path,
-    request: hyper::http::request::Builder,
-    body: Bytes,
-) -> Result<String, String> {
+pub async fn request(socket: &Path, request: hyper::http::request::Builder, body: Bytes) -> Result<String, String> {
     let whole = async {
         let mut answer = Answer::to(socket, request, body).await?;
         let mut body = Vec::new();

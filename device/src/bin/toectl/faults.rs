@@ -79,9 +79,11 @@ pub fn text(what: &What, status: &Status) -> String {
     }));
     text += &format!("\n{}", table(&rows, &[0, 3]));
     let mut rows = vec![["SITE", "PASSAGES", "STRIKES"].map(str::to_owned).to_vec()];
-    rows.extend(sites.iter().map(|SiteStatus { site, passages, strikes }| {
-        vec![site.clone(), passages.to_string(), strikes.to_string()]
-    }));
+    rows.extend(
+        sites.iter().map(|SiteStatus { site, passages, strikes }| {
+            vec![site.clone(), passages.to_string(), strikes.to_string()]
+        }),
+    );
     text += &format!("\n{}", table(&rows, &[1, 2]));
     let last = match what {
         What::Status { last } => *last,

@@ -114,9 +114,9 @@ fn run(options: &Options, socket: &std::path::Path, filter: Option<Vec<Instructi
             format!("{name} {version}, channel version {channel}, epoch {epoch:#010x}\n")
         })?,
         Command::Metrics => ask("/metrics")?,
-        Command::Faults { what } => answer(runtime.block_on(faults::ask(socket, what))?, json, |status| {
-            faults::text(what, &status)
-        })?,
+        Command::Faults { what } => {
+            answer(runtime.block_on(faults::ask(socket, what))?, json, |status| faults::text(what, &status))?
+        }
         Command::Events => {
             runtime.block_on(follow(socket))?;
             String::new()
