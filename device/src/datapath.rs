@@ -368,7 +368,7 @@ impl DataPath {
                     malformed.count_guest_frame(&mut self.counters);
                 }
                 Transmitted::Packet => {
-                    if self.passes_from_guest(now, &ring) && !self.from_guest(now) {
+                    if self.passes_from_guest(now, &ring) && !self.take_from_guest(now) {
                         more = false;
                         break;
                     }
@@ -384,7 +384,7 @@ impl DataPath {
     }
 
     /// The guest's frame in `outgoing` goes to the firmware or on to the wire. Whether the wire may take another.
-    fn from_guest(&mut self, now: Instant) -> bool {
+    fn take_from_guest(&mut self, now: Instant) -> bool {
         let frame = self.outgoing.frame();
         self.counters.frames_from_guest += 1;
         self.counters.bytes_from_guest += frame.len() as u64;

@@ -274,7 +274,7 @@ impl DataPath {
                 }
                 Gate::FromGuest => {
                     std::mem::swap(&mut self.outgoing, &mut packet);
-                    self.from_guest(now);
+                    self.take_from_guest(now);
                 }
                 Gate::FromWire => {
                     if let Some(mut room) = self.fifo.take() {
