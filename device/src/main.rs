@@ -59,6 +59,8 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         capture,
         capture_filter,
         capture_snaplen,
+        faults,
+        faults_seed,
         seed,
         poll_us,
         verbose: _,
@@ -78,9 +80,21 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         }
         None => None,
     };
+    let faults = faults.map(|rules| (rules, faults_seed));
     let poll = std::time::Duration::from_micros(poll_us);
-    let config =
-        Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, seed, poll };
+    let config = Config {
+        frontend,
+        wire,
+        impair,
+        profile,
+        queue_pairs,
+        management_socket,
+        metrics,
+        capture,
+        faults,
+        seed,
+        poll,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         // Before there is anything to tidy up.

@@ -71,6 +71,7 @@ pub fn polling_card(wire: WireSpec, queue_pairs: u16, profile: Profile, poll: Du
         management_socket: None,
         metrics: None,
         capture: None,
+        faults: None,
         seed: Some([7; 32]),
         poll,
     };
