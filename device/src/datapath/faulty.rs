@@ -4,7 +4,7 @@
 //! ([`DataPath::let_go`]) behind that place, so that it is asked about once. With nothing armed each is one branch.
 
 use toe_firmware::fault::{Action, Look, Rules, Site};
-use toe_firmware::{Instant, Way};
+use toe_firmware::{Instant, Offload, Way};
 use vhost_user_backend::{VringState, VringT};
 use vm_memory::GuestAddressSpace;
 
