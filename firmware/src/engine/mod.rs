@@ -6,17 +6,21 @@
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
 mod admission;
+mod announce;
 mod audit;
 mod budget;
 mod context;
 mod events;
 mod evict;
+mod finding;
+mod halt;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
 mod listener;
 mod pressure;
 mod requests;
+mod self_test;
 #[cfg(test)]
 mod sharing;
 mod sockets;
@@ -51,14 +55,18 @@ use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
 use admission::{Competition, Holdings, Metered};
+use announce::Announcement;
 pub use audit::Contradiction;
 use budget::Processor;
 use context::Context;
 use events::Reply;
 use evict::Orders;
+pub use finding::Finding;
+pub use halt::Halt;
 use listener::Listener;
 pub use pressure::Event;
 use pressure::Pressure;
+pub use self_test::SelfTestError;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
 pub use work::{Call, Work};
@@ -171,6 +179,13 @@ pub struct Firmware {
     data_links: Links,
     work: Work,
     processor: Processor,
+    /// What it was booted with.
+    profile: Box<Profile>,
+    announcement: Announcement,
+    /// How it has stopped, if it has.
+    halted: Option<Halt>,
+    /// Calls that were answered.
+    beats: u64,
 }
 
 impl Firmware {
@@ -274,6 +289,10 @@ impl Firmware {
             data_links: Links::new(limits.connections),
             work: Work::default(),
             processor: Processor::new(limits.work_units_per_us, gauge(Pool::WireFifo)),
+            profile: Box::new(profile.clone()),
+            announcement: Announcement::default(),
+            halted: None,
+            beats: 0,
         })
     }
 

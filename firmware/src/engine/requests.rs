@@ -45,6 +45,9 @@ struct From {
 impl Firmware {
     /// Takes a frame from the guest, Ethernet header first.
     pub fn handle_guest(&mut self, now: Instant, frame: &[u8]) -> Verdict {
+        if self.halted.is_some() {
+            return self.halted_at_guest();
+        }
         let verdict = self.guest_frame(now, frame);
         self.worked(Call::HandleGuest, true, now);
         verdict

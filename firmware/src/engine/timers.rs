@@ -77,11 +77,17 @@ impl Timers {
 impl Firmware {
     /// When `handle_timeout` wants to be called next. May change with every other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.wheel.next(), self.processor.next()].into_iter().flatten().min()
+        if self.halted.is_some() {
+            return None;
+        }
+        [self.wheel.next(), self.processor.next(), self.announcement.due()].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.halted.is_some() {
+            return;
+        }
         self.run_timers(now);
         self.worked(Call::HandleTimeout, false, now);
     }

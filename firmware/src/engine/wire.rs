@@ -23,6 +23,9 @@ use toe_abi::Endpoint;
 impl Firmware {
     /// Takes a frame from the wire, Ethernet header first. It may be longer than an MTU (merged segments).
     pub fn handle_wire(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
+        if self.halted.is_some() {
+            return self.halted_at_wire();
+        }
         match self.admit_frame(now) {
             Ok(()) => self.take_frame(now, frame, checksum),
             Err(verdict) => verdict,
@@ -296,6 +299,9 @@ impl Firmware {
     /// The next frame for the wire, with its checksums complete, into `buffer`, which must have room for a whole
     /// frame (65,549 bytes); its length. To be called until `None`, or as long as the wire takes frames.
     pub fn poll_wire(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        if self.halted.is_some() {
+            return None;
+        }
         let length = self.next_wire_frame(now, buffer);
         self.worked(Call::PollWire, length.is_some(), now);
         length
