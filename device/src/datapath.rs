@@ -216,10 +216,7 @@ impl DataPath {
     /// When a round is due though nothing happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let of_firmware = self.firmware.poll_timeout().map(|due| due.max(self.look_again));
-        [of_firmware, self.wire.poll_timeout(), self.guard.as_ref().map(Guard::due)]
-            .into_iter()
-            .flatten()
-            .min()
+        [of_firmware, self.wire.poll_timeout(), self.guard.as_ref().map(Guard::due)].into_iter().flatten().min()
     }
 
     /// Does a bounded amount of everything that can be done at `now`. Whether there is more to do at once.

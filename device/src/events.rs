@@ -81,7 +81,9 @@ impl std::fmt::Display for Notice {
             What::Firmware { firmware, cause, epoch } => {
                 write!(f, "the firmware did not answer any more ({cause}): {firmware}, epoch {epoch:#010x}")
             }
-            What::Finding { finding, place } => write!(f, "the firmware has found and dealt with {finding}, place {place}"),
+            What::Finding { finding, place } => {
+                write!(f, "the firmware has found and dealt with {finding}, place {place}")
+            }
         }
     }
 }
@@ -153,11 +155,7 @@ impl Events {
             return;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let notice = Notice {
-            time_us: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
-            what: what(),
-            missed: 0,
-        };
+        let notice = Notice { time_us: u64::try_from(now.as_micros()).unwrap_or(u64::MAX), what: what(), missed: 0 };
         self.followers.retain_mut(|(sender, missed)| {
             match sender.try_send(Notice { missed: *missed, ..notice.clone() }) {
                 Ok(()) => *missed = 0,

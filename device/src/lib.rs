@@ -177,14 +177,8 @@ impl Device {
         let doors = management::Doors { management, metrics, log: path.follow() };
         let card = Arc::new(Card::new(path, start).map_err(system("event descriptors"))?);
         let stop = Arc::new(Stop::new().map_err(system("event descriptors"))?);
-        let mut device = Self {
-            card: card.clone(),
-            stop: stop.clone(),
-            threads: Vec::new(),
-            capture: None,
-            doors,
-            _files: files,
-        };
+        let mut device =
+            Self { card: card.clone(), stop: stop.clone(), threads: Vec::new(), capture: None, doors, _files: files };
         let spawn = |name: &str, work: Box<dyn FnOnce() -> io::Result<()> + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(system("starting a thread"))
         };

@@ -130,7 +130,8 @@ mod tests {
             for boot in 0..4u64 {
                 seen.push((firmware.tuple_hash(end(ends.0), end(ends.1)), firmware.epoch()));
                 firmware.halt(Halt::Hang);
-                let cured = (0..10).find_map(|n| guard.look(Instant::from_us(boot * 10_000_000 + n * 25_000), &mut firmware));
+                let cured =
+                    (0..10).find_map(|n| guard.look(Instant::from_us(boot * 10_000_000 + n * 25_000), &mut firmware));
                 assert_eq!(cured, Some(Cured { halt: Some(Halt::Hang), cure: Cure::Reset }));
             }
             seen

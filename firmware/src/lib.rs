@@ -34,7 +34,9 @@ mod work;
 
 pub use engine::{Call, Checksum, Contradiction, Event, Finding, Firmware, Halt, SelfTestError, Verdict, Work};
 pub use pool::{Kind, Pool};
-pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Recovery, Refusal, SynCookies, Tcp};
+pub use profile::{
+    CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Recovery, Refusal, SynCookies, Tcp,
+};
 pub use store::gauge::Level;
 pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};

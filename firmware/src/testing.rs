@@ -617,8 +617,9 @@ impl Bench {
             format!("fo {}", if digits.is_empty() { "-" } else { &digits })
         }));
         let blocks = s.options.sack.as_slice().iter();
-        let blocks: Vec<_> =
-            blocks.map(|(a, b)| format!("{}:{}", a.distance(Seq(self.peer_iss)), b.distance(Seq(self.peer_iss)))).collect();
+        let blocks: Vec<_> = blocks
+            .map(|(a, b)| format!("{}:{}", a.distance(Seq(self.peer_iss)), b.distance(Seq(self.peer_iss))))
+            .collect();
         if !blocks.is_empty() {
             options.push(format!("sack {}", blocks.join(" ")));
         }

@@ -119,9 +119,7 @@ mod tests {
 
     #[test]
     fn whatever_stops_is_noticed_within_75_ms() {
-        for (halt, cure) in
-            [(Halt::Hang, Cure::Reset), (Halt::Crash, Cure::Reset), (Halt::CrashKept, Cure::Restart)]
-        {
+        for (halt, cure) in [(Halt::Hang, Cure::Reset), (Halt::Crash, Cure::Reset), (Halt::CrashKept, Cure::Restart)] {
             for after_us in [0, 1, 12_000, 24_999] {
                 let mut b = Bench::new();
                 let mut dog = Watchdog::new(b.now, LOOK);

@@ -143,6 +143,7 @@ impl Firmware {
                     self.queue_news(connection);
                     continue;
                 }
+                self.is_sound(connection, now);
                 fit = self.tell(&mut w, connection, now);
                 let again = self.connections[connection].repeatable();
                 if fit && again > 0 {
@@ -154,6 +155,7 @@ impl Firmware {
                 let Some(connection) = self.contexts[slot].data.pop(&mut self.data_links) else { break };
                 self.store.steps.one();
                 told += 1;
+                self.is_sound(connection, now);
                 fit = self.deliver(&mut w, connection, self.contexts[slot].credit(), now);
                 self.settle(connection, now);
             }

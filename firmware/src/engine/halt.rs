@@ -100,7 +100,7 @@ impl Firmware {
             }
         }
         for slot in 0..self.connections.capacity() {
-            if self.connections.in_use(slot) {
+            if self.connections.in_use(slot) && self.is_sound(slot, now) {
                 self.settle(slot, now);
             }
         }

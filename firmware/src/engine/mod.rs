@@ -10,6 +10,7 @@ mod announce;
 mod audit;
 mod budget;
 mod context;
+mod damage;
 mod events;
 mod evict;
 mod finding;
@@ -186,6 +187,8 @@ pub struct Firmware {
     halted: Option<Halt>,
     /// Calls that were answered.
     beats: u64,
+    /// Blocks are sealed.
+    seals: bool,
 }
 
 impl Firmware {
@@ -293,6 +296,7 @@ impl Firmware {
             announcement: Announcement::default(),
             halted: None,
             beats: 0,
+            seals: profile.recovery.seals,
         })
     }
 
@@ -417,6 +421,7 @@ impl Firmware {
         }
         self.wire_queue.push(&mut self.wire_links, slot);
         self.queue_news(slot);
+        self.seal(slot);
     }
 
     /// Moves a connection's end on the wire to a TIME-WAIT entry. If none is free, the oldest gives way.

@@ -60,7 +60,8 @@ impl Firmware {
         };
         let now = Instant::from_us(0);
         let number = |n| self.initial_sequence_number(&tuple(n), clock(now)).0;
-        let mut distances: [u32; DRAWS as usize] = std::array::from_fn(|n| number(n as u16 + 1).wrapping_sub(number(n as u16)));
+        let mut distances: [u32; DRAWS as usize] =
+            std::array::from_fn(|n| number(n as u16 + 1).wrapping_sub(number(n as u16)));
         distances.sort_unstable();
         // That two of them are equal by chance happens once in 2^25 boots.
         let is_random = distances.windows(2).all(|pair| pair[0] != pair[1]);

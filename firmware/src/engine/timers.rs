@@ -96,6 +96,9 @@ impl Firmware {
         while let Some(timer) = self.wheel.pop(now) {
             match self.timers.whose(timer) {
                 Whose::Connection(slot, kind) => {
+                    if !self.is_sound(slot, now) {
+                        continue;
+                    }
                     timeout::fired(&mut self.connections[slot], &mut self.store, kind, now);
                     self.settle(slot, now);
                 }

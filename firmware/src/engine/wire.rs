@@ -156,6 +156,8 @@ impl Firmware {
     ) -> Verdict {
         self.store.counters.add(Counter::TcpSegmentsIn);
         match owner {
+            // Nobody is there any more: the guest's kernel says so.
+            Owner::Connection(slot) if !self.is_sound(slot, now) => return self.pass_from_wire(),
             Owner::Connection(slot) => self.at_connection(slot, segment, now),
             Owner::HalfOpen(slot) => self.at_half_open(slot, segment, now),
             Owner::TimeWait(slot) => {
@@ -318,8 +320,12 @@ impl Firmware {
             let more = self.feed(now);
             while let Some(slot) = self.wire_queue.pop(&mut self.wire_links) {
                 self.store.steps.one();
+                if !self.is_sound(slot, now) {
+                    continue;
+                }
                 let t = &mut self.connections[slot];
                 let Some(segment) = output::next_segment(t, &mut self.store, now) else {
+                    self.seal(slot);
                     continue;
                 };
                 let tcp = segment::Header {
