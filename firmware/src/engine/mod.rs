@@ -21,6 +21,7 @@ pub(crate) mod inspect;
 mod listener;
 mod pressure;
 mod requests;
+mod scrub;
 mod self_test;
 #[cfg(test)]
 mod sharing;
@@ -67,6 +68,7 @@ pub use halt::Halt;
 use listener::Listener;
 pub use pressure::Event;
 use pressure::Pressure;
+use scrub::Scrubber;
 pub use self_test::SelfTestError;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
@@ -189,6 +191,7 @@ pub struct Firmware {
     beats: u64,
     /// Blocks are sealed.
     seals: bool,
+    scrubber: Scrubber,
 }
 
 impl Firmware {
@@ -297,6 +300,7 @@ impl Firmware {
             halted: None,
             beats: 0,
             seals: profile.recovery.seals,
+            scrubber: Scrubber::default(),
         })
     }
 

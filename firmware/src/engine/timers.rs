@@ -89,6 +89,7 @@ impl Firmware {
             return;
         }
         self.run_timers(now);
+        self.scrub(now);
         self.worked(Call::HandleTimeout, false, now);
     }
 
