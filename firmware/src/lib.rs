@@ -12,6 +12,7 @@
 //! | `store` | the card's memory: slabs, pages, queues, the table, the timer wheel |
 //! | `pool`, `profile` | the list of all pools; every limit and default |
 //! | `chance`, `seq`, `time`, `counters` | keys, sequence numbers, moments, what is counted |
+//! | `fault` | faults on demand: sites, rules, what they do and what is counted of them |
 //! | `work` | the steps that all of it takes |
 //! | `watchdog` | what watches a firmware from outside, and when it is booted anew |
 
@@ -20,6 +21,7 @@
 mod chance;
 mod counters;
 mod engine;
+pub mod fault;
 mod pool;
 mod profile;
 mod seq;
@@ -32,7 +34,9 @@ mod watchdog;
 mod wire;
 mod work;
 
-pub use engine::{Call, Checksum, Contradiction, Event, Finding, Firmware, Halt, SelfTestError, Verdict, Work};
+pub use engine::{
+    Call, Checksum, Contradiction, Event, Finding, Firmware, Halt, SelfTestError, Verdict, Way, Work,
+};
 pub use pool::{Kind, Pool};
 pub use profile::{
     CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Recovery, Refusal, SynCookies, Tcp,

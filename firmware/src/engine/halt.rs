@@ -67,6 +67,9 @@ impl Firmware {
     /// None with the profile that it was booted with before.
     pub fn reset(&mut self, seed: [u8; 32], epoch: u32, now: Instant) -> Result<(), ProfileError> {
         let mut fresh = Self::new(&self.profile, seed, epoch, now)?;
+        if let Some(injector) = self.disarm() {
+            fresh.arm_again(injector);
+        }
         std::mem::swap(&mut fresh.store.counters, &mut self.store.counters);
         fresh.beats = self.beats;
         *self = fresh;
