@@ -26,6 +26,9 @@ pub const REST: Duration = Duration::from_ms(10);
 /// A timer that is set so much later than the block says is stuck.
 const LATE: Duration = Duration::from_s(1);
 
+/// Pages, records and places of the table of 4-tuples, of which each is a word or two, are looked at so many at a time.
+const GROUP: u64 = 8;
+
 /// Where the scrubber stands.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scrubber {
@@ -48,7 +51,7 @@ impl Firmware {
         Some(Duration::from_us(calls * every.as_us().max(REST.as_us())))
     }
 
-    /// How many places of each kind there are, in the order in which they are looked at.
+    /// How many looks at each kind there are, in the order in which they are looked at.
     fn scrub_places(&self) -> [u64; 10] {
         [
             self.connections.capacity().into(),
@@ -56,10 +59,10 @@ impl Firmware {
             self.time_wait.capacity().into(),
             self.contexts.capacity().into(),
             self.listeners.capacity().into(),
-            self.store.send.count(),
-            self.store.receive.count(),
-            self.store.records.count(),
-            self.tuples.places(),
+            self.store.send.count().div_ceil(GROUP),
+            self.store.receive.count().div_ceil(GROUP),
+            self.store.records.count().div_ceil(GROUP),
+            self.tuples.places().div_ceil(GROUP),
             Pool::ALL.len() as u64 + 1,
         ]
     }
@@ -98,15 +101,29 @@ impl Firmware {
             2 => self.look_at_time_wait(place, now),
             3 => self.look_at_context(place, now),
             4 => self.look_at_listener(place),
-            5 if self.store.send.recover(place) => self.found(Finding::PageLost, place),
-            6 if self.store.receive.recover(place) => self.found(Finding::PageLost, place),
-            7 if self.store.records.recover(place) => self.found(Finding::RecordLost, place),
-            8 => self.look_at_tuple(place),
-            9 => match Pool::ALL.get(place as usize) {
+            5 => self.look_at_group(place, self.store.send.count(), |f, page| {
+                f.store.send.recover(page).then_some(Finding::PageLost)
+            }),
+            6 => self.look_at_group(place, self.store.receive.count(), |f, page| {
+                f.store.receive.recover(page).then_some(Finding::PageLost)
+            }),
+            7 => self.look_at_group(place, self.store.records.count(), |f, record| {
+                f.store.records.recover(record).then_some(Finding::RecordLost)
+            }),
+            8 => self.look_at_group(place, self.tuples.places(), Self::look_at_tuple),
+            _ => match Pool::ALL.get(place as usize) {
                 Some(pool) => self.look_at_pool(*pool),
                 None => self.look_at_counters(),
             },
-            _ => {}
+        }
+    }
+
+    fn look_at_group(&mut self, group: u32, count: u64, look: impl Fn(&mut Self, u32) -> Option<Finding>) {
+        let first = u64::from(group) * GROUP;
+        for place in first..count.min(first + GROUP) {
+            if let Some(finding) = look(self, place as u32) {
+                self.found(finding, place as u32);
+            }
         }
     }
 
@@ -119,22 +136,24 @@ impl Firmware {
             }
             return;
         }
+        let t = &self.connections[slot];
+        if t.is_over() && !t.send.stream.is_open() {
+            self.found(Finding::PlaceLost, slot);
+            return self.settle(slot, now);
+        }
         if !self.is_sound(slot, now) {
             return;
         }
         let t = &self.connections[slot];
-        if t.is_over() {
-            self.found(Finding::PlaceLost, slot);
-            return self.settle(slot, now);
-        }
         if self.wire_links.is_queued(slot) {
             // It has its turn before it, and is settled then.
             return;
         }
-        let is_wrong = |kind| match (self.wheel.deadline(self.timers.connection(slot, kind)), timeout::deadline(t, kind)) {
-            (Some(set), Some(due)) => set.since(due) > LATE,
-            (set, due) => set.is_some() != due.is_some(),
-        };
+        let is_wrong =
+            |kind| match (self.wheel.deadline(self.timers.connection(slot, kind)), timeout::deadline(t, kind)) {
+                (Some(set), Some(due)) => set.since(due) > LATE,
+                (set, due) => set.is_some() != due.is_some(),
+            };
         if Kind::ALL.into_iter().any(is_wrong) {
             self.found(Finding::TimerLost, slot);
             self.settle(slot, now);
@@ -205,8 +224,8 @@ impl Firmware {
         }
     }
 
-    fn look_at_tuple(&mut self, place: u32) {
-        let Some((hash, value)) = self.tuples.at(place) else { return };
+    fn look_at_tuple(&mut self, place: u32) -> Option<Finding> {
+        let (hash, value) = self.tuples.at(place)?;
         let owner = Owner::from_u32(value);
         let tuple = match owner {
             Owner::Connection(slot) if slot < self.connections.capacity() && self.connections.in_use(slot) => {
@@ -220,10 +239,11 @@ impl Firmware {
             }
             _ => None,
         };
-        if tuple.is_none_or(|tuple| self.keys.table.hash(&tuple.words()) as u32 != hash) {
+        let is_left = tuple.is_none_or(|tuple| self.keys.table.hash(&tuple.words()) as u32 != hash);
+        if is_left {
             self.tuples.remove_at(place);
-            self.found(Finding::TupleLeft, place);
         }
+        is_left.then_some(Finding::TupleLeft)
     }
 
     /// What a pool is made of, counted by what is not its gauge; `None` where that would take more than a look.
@@ -282,3 +302,6 @@ impl Firmware {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

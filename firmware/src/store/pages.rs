@@ -213,6 +213,18 @@ impl Pages {
         self.home.len() as u64
     }
 
+    /// How many pages are free.
+    #[cfg(test)]
+    pub fn free_pages(&self) -> usize {
+        self.free_count
+    }
+
+    /// A page is nobody's any more.
+    #[cfg(test)]
+    pub fn lose_page(&mut self) {
+        self.free_count -= 1;
+    }
+
     /// Gives back a page that stands neither among the free ones nor in a table; whether it did.
     pub fn recover(&mut self, place: u32) -> bool {
         let page = place + 1;
