@@ -16,7 +16,7 @@
 //! A reset allocates, as a boot does; a restart goes over all tables once. Neither is part of a frame's way.
 
 use crate::counters::Counter;
-use crate::engine::{Firmware, Verdict};
+use crate::engine::{Call, Firmware, Verdict};
 use crate::profile::ProfileError;
 use crate::store::queue::{Links, Queue};
 use crate::store::wheel::Timer;
@@ -59,6 +59,16 @@ impl Firmware {
     /// A number that moves with every call that is answered, and with no other.
     pub fn heartbeat(&self) -> u64 {
         self.beats
+    }
+
+    /// The call by which a [`crate::Watchdog`] sees whether it answers. It runs no timer; what it does in it is to go over its
+    /// tables ([`crate::engine::scrub`]).
+    pub fn beat(&mut self, now: Instant) {
+        if self.halted.is_some() {
+            return;
+        }
+        self.scrub(now);
+        self.worked(Call::HandleTimeout, false, now);
     }
 
     /// Boots it anew, without state. `seed` and `epoch` are as in [`Firmware::new`], and must be others than before.
