@@ -5,7 +5,7 @@
 //! owner is gone, a pool whose gauge says something else than what it is made of. What is found is put right where that is
 //! possible, and always counted and told ([`Finding`]).
 //!
-//! It looks at [`crate::profile::Recovery::scrub_steps`] places in a call of [`Firmware::handle_timeout`], and no more often than every
+//! It looks at [`crate::profile::Recovery::scrub_steps`] places in a call of [`Firmware::handle_timeout`] or [`Firmware::beat`], and no more often than every
 //! [`REST`]; each look is a step ([`crate::work`]). With a watchdog, that calls every 25 ms if nobody else does, a pass over a card of the default
 //! profile takes [`Firmware::scrub_pass`].
 //!
