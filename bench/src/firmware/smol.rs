@@ -176,7 +176,7 @@ impl Stack for Smol {
                 State::Listen => {}
                 _ => {
                     if let Some(remote) = socket.remote_endpoint() {
-                        let IpAddress::Ipv4(address) = remote.addr;
+                        let IpAddress::Ipv4(address) = remote.addr else { panic!("an IPv4 address") };
                         self.handles[Flow::number(address, remote.port)] = Some(*handle);
                     }
                     if socket.can_recv() {
