@@ -25,6 +25,9 @@ use toe_abi::Endpoint;
 impl Firmware {
     /// Takes a frame from the wire, Ethernet header first. It may be longer than an MTU (merged segments).
     pub fn handle_wire(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
+        if self.halted.is_some() {
+            return self.halted_at_wire();
+        }
         match self.admit_frame(now) {
             Ok(()) => self.take_frame(now, frame, checksum),
             Err(verdict) => verdict,
@@ -155,6 +158,8 @@ impl Firmware {
     ) -> Verdict {
         self.store.counters.add(Counter::TcpSegmentsIn);
         match owner {
+            // Nobody is there any more: the guest's kernel says so.
+            Owner::Connection(slot) if !self.is_sound(slot, now) => return self.pass_from_wire(),
             Owner::Connection(slot) => self.at_connection(slot, segment, now),
             Owner::HalfOpen(slot) => self.at_half_open(slot, segment, now),
             Owner::TimeWait(slot) => {
@@ -303,6 +308,9 @@ impl Firmware {
 
     /// The same for a wire that does some of the work itself.
     pub fn poll_wire_for(&mut self, now: Instant, buffer: &mut [u8], offload: Offload) -> Option<Made> {
+        if self.halted.is_some() {
+            return None;
+        }
         let made = self.next_wire_frame(now, buffer, offload);
         self.worked(Call::PollWire, made.is_some(), now);
         made
@@ -319,8 +327,12 @@ impl Firmware {
             let more = self.feed(now);
             while let Some(slot) = self.wire_queue.pop(&mut self.wire_links) {
                 self.store.steps.one();
+                if !self.is_sound(slot, now) {
+                    continue;
+                }
                 let t = &mut self.connections[slot];
                 let Some(mut segment) = output::next_segment(t, &mut self.store, now) else {
+                    self.seal(slot);
                     continue;
                 };
                 let cut = match offload {
