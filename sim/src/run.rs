@@ -83,12 +83,12 @@ pub fn remember_panics() {
     }));
 }
 
-/// How often something passes each site of each card under a seed.
-pub fn passages(seed: u64, order: &Order) -> [[u64; Site::ALL.len()]; 2] {
+/// How often something passes each of these sites of each card under a seed.
+pub fn passages<const N: usize>(seed: u64, order: &Order, sites: [Site; N]) -> [[u64; N]; 2] {
     let mut world = one(seed, order).1;
     [0, 1].map(|i| {
-        let injector = world.try_card(i).and_then(|card| card.injector());
-        injector.map_or([0; Site::ALL.len()], |injector| Site::ALL.map(|site| injector.passages(site)))
+        let injector = world.try_card(i).and_then(|card| card.faults());
+        injector.map_or([0; N], |injector| sites.map(|site| injector.passages(site)))
     })
 }
 
@@ -96,7 +96,8 @@ pub fn passages(seed: u64, order: &Order) -> [[u64; Site::ALL.len()]; 2] {
 #[cfg(test)]
 pub fn strikes(seed: u64, order: &Order) -> Vec<toe_faults::Record> {
     let mut world = one(seed, order).1;
-    let records = [0, 1].map(|i| world.card(i).injector().map_or(Vec::new(), |injector| injector.records().to_vec()));
+    let records =
+        [0, 1].map(|i| world.card(i).faults().map_or(Vec::new(), |injector| injector.records().copied().collect()));
     records.concat()
 }
 

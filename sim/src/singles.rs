@@ -34,14 +34,18 @@ struct Single {
     action: Action,
 }
 
-fn action(kind: ActionKind) -> Action {
-    match kind {
+/// The sites between the card and its world.
+pub const SITES: [Site; 5] = [Site::WireRx, Site::WireTx, Site::ChannelRx, Site::ChannelTx, Site::TimerWake];
+
+fn action(kind: ActionKind) -> Option<Action> {
+    Some(match kind {
         ActionKind::Drop => Action::Drop,
         ActionKind::Duplicate => Action::Duplicate,
         ActionKind::Delay => Action::Delay(DELAY_US),
-        ActionKind::FlipBit => Action::FlipBit,
+        ActionKind::FlipBit => Action::FlipBit(0),
         ActionKind::Truncate => Action::Truncate(TRUNCATED_BYTES),
-    }
+        _ => return None,
+    })
 }
 
 fn order(scenario: &'static Named, faults: Rules) -> Order {
@@ -50,14 +54,13 @@ fn order(scenario: &'static Named, faults: Rules) -> Order {
 
 /// All faults of a scenario, under the seed of the first few from `from` on under which the least passes the sites.
 fn singles(scenario: &'static Named, from: u64) -> Vec<Single> {
-    let counted = (from..from + CANDIDATES).map(|seed| (seed, passages(seed, &order(scenario, Rules::none()))));
+    let counted = (from..from + CANDIDATES).map(|seed| (seed, passages(seed, &order(scenario, Rules::none()), SITES)));
     let shortest = counted.min_by_key(|(_, counts)| counts.iter().flatten().sum::<u64>());
     let Some((seed, counts)) = shortest else { return Vec::new() };
     let mut all = Vec::new();
     for (card, counts) in counts.iter().enumerate() {
-        for (site, &count) in Site::ALL.into_iter().zip(counts) {
-            for &kind in site.actions() {
-                let action = action(kind);
+        for (site, &count) in SITES.into_iter().zip(counts) {
+            for action in site.actions().iter().copied().filter_map(action) {
                 all.extend((1..=count).map(|nth| Single { scenario, seed, card, site, nth, action }));
             }
         }
