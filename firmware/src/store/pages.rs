@@ -764,7 +764,7 @@ mod tests {
         assert!(*least >= 30 && most - least <= 16, "{held:?}");
         assert!(pages.shared_free > 0, "who comes late finds something");
         streams[6].grant(&mut pages, page(200));
-        assert_eq!(streams[6].shared(&pages), PAGES_RESERVED.into());
+        assert_eq!(streams[6].shared(&pages), u64::from(PAGES_RESERVED));
         streams.iter_mut().for_each(|s| s.close(&mut pages));
         assert_eq!((pages.gauge.in_use(), pages.shared_free), (0, 256));
     }
