@@ -171,6 +171,13 @@ impl Rules {
         };
         Self { rules: vec![rule] }
     }
+
+    /// These, and behind them others that ask for no state.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.rules.extend(others.rules);
+        self
+    }
 }
 
 fn read_rule(
