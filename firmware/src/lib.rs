@@ -12,6 +12,7 @@
 //! | `store` | the card's memory: slabs, pages, queues, the table, the timer wheel |
 //! | `pool`, `profile` | the list of all pools; every limit and default |
 //! | `chance`, `seq`, `time`, `counters` | keys, sequence numbers, moments, what is counted |
+//! | `fault` | faults on demand: sites, rules, what they do and what is counted of them |
 //! | `work` | the steps that all of it takes |
 
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@
 mod chance;
 mod counters;
 mod engine;
+pub mod fault;
 mod pool;
 mod profile;
 mod seq;
@@ -30,7 +32,7 @@ mod time;
 mod wire;
 mod work;
 
-pub use engine::{Call, Checksum, Contradiction, Event, Firmware, Verdict, Work};
+pub use engine::{Call, Checksum, Contradiction, Event, Firmware, Verdict, Way, Work};
 pub use pool::{Kind, Pool};
 pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Refusal, SynCookies, Tcp};
 pub use store::gauge::Level;

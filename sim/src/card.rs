@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use toe_abi::{FRAME_BYTES_MAX, Message, Parsed, Reason, state};
-use toe_faults::{Action, Injector, Look, Rules, Site};
-use toe_firmware::{Call, Checksum, Contradiction, Firmware, Instant, Profile, Verdict};
+use toe_faults::{Action, Rules, Site};
+use toe_firmware::fault::Armed;
+use toe_firmware::{Call, Checksum, Contradiction, Firmware, Instant, Profile, Verdict, Way};
 use toe_impair::{Link, Random, Spec};
 
 use crate::costs::Costs;
@@ -346,8 +347,8 @@ pub struct CardEnd {
     /// Frames that the card passed on to the guest's kernel.
     pub passed_to_guest: u64,
     name: &'static str,
-    /// Faults by rules, if any are armed.
-    injector: Option<Box<Injector>>,
+    /// Whether faults are armed.
+    is_armed: bool,
     /// Channel frames that a fault holds back: until when, to the card or not, and the frame.
     held: Vec<(u64, bool, Vec<u8>)>,
     /// The host does not look at the card's timers before then.
@@ -386,7 +387,7 @@ impl CardEnd {
             transcript: Transcript::new(name),
             passed_to_guest: 0,
             name,
-            injector: None,
+            is_armed: false,
             held: Vec::new(),
             deaf_until_us: 0,
             stills: 0,
@@ -422,23 +423,19 @@ impl CardEnd {
 
     /// Arms faults. Those of the channel strike where it is perfect otherwise.
     pub fn arm(&mut self, rules: Rules, seed: u64) {
-        self.injector = Some(Box::new(Injector::new(rules, seed)));
+        self.is_armed = true;
+        self.card.firmware.arm(rules.of_card(self.name), seed, Instant::default());
     }
 
     /// The armed faults.
-    pub fn injector(&mut self) -> Option<&mut Injector> {
-        self.injector.as_deref_mut()
+    pub fn faults(&self) -> Option<Armed<'_>> {
+        self.card.firmware.faults()
     }
 
     /// A frame passes a site; what is to be done to it, if anything.
     pub fn strike(&mut self, site: Site, now_us: u64, frame: &[u8]) -> Option<Action> {
-        let injector = self.injector.as_mut()?;
-        let found = if site.has_connection() { segment(frame) } else { None };
-        let found = found.map(|s| {
-            let (source, destination) = ((s.source, s.source_port).into(), (s.destination, s.destination_port).into());
-            if site == Site::WireTx { (source, destination, s.flags) } else { (destination, source, s.flags) }
-        });
-        let action = injector.at(site, now_us, Look { card: self.name, bytes: frame.len() as u64, segment: found })?;
+        let way = if site == Site::WireTx { Way::Out } else { Way::In };
+        let action = self.card.firmware.fault_at_frame(site, Instant::from_us(now_us), frame, way)?;
         self.transcript.note(now_us, &format!("fault at {}: {action:?}", site.name()));
         Some(action)
     }
@@ -512,7 +509,7 @@ impl CardEnd {
     fn move_at_once(&mut self, now_us: u64) -> bool {
         let mut moved = false;
         moved |= self.let_go(now_us);
-        if self.injector.is_some() {
+        if self.is_armed {
             while let Some(frame) = self.guest.poll_frame(now_us).map(<[u8]>::to_vec) {
                 self.pass_faults(now_us, frame, true);
                 moved = true;
@@ -536,7 +533,7 @@ impl CardEnd {
     /// Takes what the card has to say to the guest, without a link between them; whether there was anything.
     fn hear_at_once(&mut self, now_us: u64) -> bool {
         let mut moved = false;
-        if self.injector.is_some() {
+        if self.is_armed {
             while let Some(frame) = self.card.poll_guest(now_us).map(<[u8]>::to_vec) {
                 self.pass_faults(now_us, frame, false);
                 moved = true;

@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 
 use toe_abi::option;
-use toe_faults::{Action as Fault, ActionKind, Rules, Site};
+use toe_faults::{Action as Fault, Rules};
 use toe_firmware::{EcnPolicy, Limits, Profile, Tcp};
 use toe_impair::{Burst, Random, Rate, Share, Spec};
 
@@ -24,7 +24,7 @@ use crate::intruder::strange;
 use crate::parts::{CONTROLS, Family, MACS};
 use crate::run::{Counts, hold};
 use crate::scenes::Scene;
-use crate::singles::{Strike, rules};
+use crate::singles::{SITES, Strike, action, rules};
 use crate::world::{Action, Node, Opening, World};
 
 /// Records behind these are not read.
@@ -181,14 +181,12 @@ fn plans(a: u8, b: u8, how: u8) -> [Plan; 2] {
 }
 
 fn strike(card: usize, a: u8, b: u8, c: u8) -> Strike {
-    let site = Site::ALL[usize::from(a >> 1) % Site::ALL.len()];
-    let kinds = site.actions();
-    let action = match kinds[usize::from(c & 15) % kinds.len()] {
-        ActionKind::Drop => Fault::Drop,
-        ActionKind::Duplicate => Fault::Duplicate,
-        ActionKind::Delay => Fault::Delay(1 + u64::from(c >> 4).pow(3) * 500),
-        ActionKind::FlipBit => Fault::FlipBit,
-        ActionKind::Truncate => Fault::Truncate(20 + u32::from(c >> 4) * 5),
+    let site = SITES[usize::from(a >> 1) % SITES.len()];
+    let actions: Vec<_> = site.actions().iter().copied().filter_map(action).collect();
+    let action = match actions[usize::from(c & 15) % actions.len()] {
+        Fault::Delay(_) => Fault::Delay(1 + u64::from(c >> 4).pow(3) * 500),
+        Fault::Truncate(_) => Fault::Truncate(20 + u32::from(c >> 4) * 5),
+        other => other,
     };
     Strike { card, site, nth: 1 + u64::from(b), action }
 }

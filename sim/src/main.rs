@@ -69,7 +69,7 @@ fn replayed(text: &str) -> Result<(u64, u64), String> {
 /// The rules of a file.
 fn rules(path: &Path) -> Result<Rules, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Rules::read(&text).map_err(|e| format!("{}: {e}", path.display()))
+    toe_faults::read(&text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn main() -> ExitCode {

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use toe_faults::{Rules, Site};
+use toe_firmware::fault::SITES;
 
 use crate::chance::Seed;
 use crate::scenes::{ALL, BASE, Draw, Ends, Named, Scene, drawn};
@@ -34,12 +35,12 @@ pub struct Counts {
     /// A hash of all that happened; of several seeds, the sum of theirs.
     pub trace: u64,
     /// Faults that struck, by site.
-    pub strikes: [u64; Site::ALL.len()],
+    pub strikes: [u64; SITES],
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { seeds: 0, segments: 0, lifecycles: 0, virtual_us: 0, trace: 0, strikes: [0; Site::ALL.len()] }
+        Self { seeds: 0, segments: 0, lifecycles: 0, virtual_us: 0, trace: 0, strikes: [0; SITES] }
     }
 }
 
@@ -107,12 +108,12 @@ pub fn remember_panics() {
     }));
 }
 
-/// How often something passes each site of each card under a seed.
-pub fn passages(seed: u64, order: &Order) -> [[u64; Site::ALL.len()]; 2] {
+/// How often something passes each of these sites of each card under a seed.
+pub fn passages<const N: usize>(seed: u64, order: &Order, sites: [Site; N]) -> [[u64; N]; 2] {
     let mut world = one(seed, order).1;
     [0, 1].map(|i| {
-        let injector = world.try_card(i).and_then(|card| card.injector());
-        injector.map_or([0; Site::ALL.len()], |injector| Site::ALL.map(|site| injector.passages(site)))
+        let injector = world.try_card(i).and_then(|card| card.faults());
+        injector.map_or([0; N], |injector| sites.map(|site| injector.passages(site)))
     })
 }
 
@@ -120,7 +121,8 @@ pub fn passages(seed: u64, order: &Order) -> [[u64; Site::ALL.len()]; 2] {
 #[cfg(test)]
 pub fn strikes(seed: u64, order: &Order) -> Vec<toe_faults::Record> {
     let mut world = one(seed, order).1;
-    let records = [0, 1].map(|i| world.card(i).injector().map_or(Vec::new(), |injector| injector.records().to_vec()));
+    let records =
+        [0, 1].map(|i| world.card(i).faults().map_or(Vec::new(), |injector| injector.records().copied().collect()));
     records.concat()
 }
 

@@ -8,7 +8,8 @@
 use std::net::IpAddr;
 
 use toe_faults::{Action as Fault, Rules, Site};
-use toe_impair::{Link, Spec, turn_a_bit};
+use toe_firmware::fault::SITES;
+use toe_impair::{Link, Random, Spec, turn_a_bit};
 
 use crate::adversary::Adversary;
 use crate::app::{App, Outcome};
@@ -107,6 +108,24 @@ pub struct World {
     pub sightings: Option<Vec<Sighting>>,
     /// Frames put on the wire by both ends.
     pub segments: u64,
+}
+
+/// What becomes of a frame that a fault strikes: what passes, and how much later, in microseconds.
+fn struck(strike: Fault, mut frame: Vec<u8>) -> Vec<(u64, Vec<u8>)> {
+    match strike {
+        Fault::Drop => Vec::new(),
+        Fault::Duplicate => vec![(0, frame.clone()), (0, frame)],
+        Fault::Delay(us) => vec![(us.max(1), frame)],
+        Fault::Truncate(bytes) => {
+            frame.truncate(bytes as usize);
+            vec![(0, frame)]
+        }
+        Fault::FlipBit(drawn) => {
+            turn_a_bit(&mut frame, &mut Random::new(drawn));
+            vec![(0, frame)]
+        }
+        _ => vec![(0, frame)],
+    }
 }
 
 impl World {
@@ -220,11 +239,11 @@ impl World {
     }
 
     /// Faults that struck at either card, by site.
-    pub fn strikes(&mut self) -> [u64; Site::ALL.len()] {
-        let mut strikes = [0; Site::ALL.len()];
+    pub fn strikes(&mut self) -> [u64; SITES] {
+        let mut strikes = [0; SITES];
         for i in [0, 1] {
-            for record in self.try_card(i).and_then(|card| card.injector()).map_or(&[][..], |i| i.records()) {
-                strikes[record.site as usize] += 1;
+            if let Some(injector) = self.try_card(i).and_then(|card| card.faults()) {
+                strikes.iter_mut().zip(Site::ALL).for_each(|(sum, site)| *sum += injector.strikes(site));
             }
         }
         strikes
@@ -369,7 +388,7 @@ impl World {
                 oracle.arrives(&frame);
             }
             if let Some(strike) = self.strike(1 - i, Site::WireRx, &frame) {
-                for (us, mut frame) in self.struck(1 - i, Site::WireRx, strike, frame) {
+                for (us, mut frame) in struck(strike, frame) {
                     if us > 0 {
                         self.held.push((now_us + us, i, true, frame));
                     } else {
@@ -388,25 +407,6 @@ impl World {
     fn strike(&mut self, i: usize, site: Site, frame: &[u8]) -> Option<Fault> {
         let now_us = self.now_us;
         self.try_card(i)?.strike(site, now_us, frame)
-    }
-
-    /// What becomes of a frame that a fault strikes: what passes, and how much later, in microseconds.
-    fn struck(&mut self, i: usize, site: Site, strike: Fault, mut frame: Vec<u8>) -> Vec<(u64, Vec<u8>)> {
-        match strike {
-            Fault::Drop => Vec::new(),
-            Fault::Duplicate => vec![(0, frame.clone()), (0, frame)],
-            Fault::Delay(us) => vec![(us.max(1), frame)],
-            Fault::Truncate(bytes) => {
-                frame.truncate(bytes as usize);
-                vec![(0, frame)]
-            }
-            Fault::FlipBit => {
-                if let Some(injector) = self.card(i).injector() {
-                    turn_a_bit(&mut frame, injector.random(site));
-                }
-                vec![(0, frame)]
-            }
-        }
     }
 
     /// Runs an end, its programs and what they send until nothing moves there.
@@ -467,7 +467,7 @@ impl World {
         match self.strike(i, Site::WireTx, &frame) {
             None => self.links[i].push(now_us, frame),
             Some(strike) => {
-                for (us, frame) in self.struck(i, Site::WireTx, strike, frame) {
+                for (us, frame) in struck(strike, frame) {
                     if us > 0 {
                         self.held.push((now_us + us, i, false, frame));
                     } else {

@@ -11,6 +11,7 @@ mod budget;
 mod context;
 mod events;
 mod evict;
+mod faults;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
@@ -31,6 +32,7 @@ use toe_abi::{Endpoint, Reason};
 
 use crate::chance::Keys;
 use crate::counters::{Counter, Counters};
+use crate::fault::{Faults, Site};
 use crate::pool::Pool;
 use crate::profile::{Policy, Profile, ProfileError, RECORDS_RESERVED, Refusal};
 use crate::store::gauge::{Bell, Gauge};
@@ -56,6 +58,7 @@ use budget::Processor;
 use context::Context;
 use events::Reply;
 use evict::Orders;
+pub use faults::Way;
 use listener::Listener;
 pub use pressure::Event;
 use pressure::Pressure;
@@ -183,9 +186,11 @@ impl Firmware {
         let limits = &profile.limits;
         let policy = &profile.policy;
         let bell = Bell::default();
+        let faults = Faults::default();
         let gauge = |pool: Pool| {
             let gauge = Gauge::new(pool.name(), policy.of(pool).as_str(), pool.capacity(profile));
-            gauge.watched(pool.each(profile), &bell, pool as u32)
+            let gauge = gauge.watched(pool.each(profile), &bell, pool as u32);
+            gauge.tapped(faults.tap(Site::alloc(pool), Site::free(pool)))
         };
         let page_bytes = u64::from(limits.page_bytes);
         // A stream that begins within a page has one page less than its table.
@@ -221,6 +226,7 @@ impl Firmware {
             counters: Counters::new(),
             config,
             steps: Steps::default(),
+            faults: faults.clone(),
         };
         let tcb = |slot| {
             let sender = Sender::new(Stream::new(slot));
@@ -309,6 +315,31 @@ impl Firmware {
             Pool::FastOpenPending => &self.fast_open_gauge,
             Pool::WireFifo => &self.processor.waiting,
         }
+    }
+
+    fn gauge_and_faults(&mut self, pool: Pool) -> (&mut Gauge, &Faults) {
+        let gauge = match pool {
+            Pool::Contexts => &mut self.contexts.gauge,
+            Pool::ContextAddresses => &mut self.addresses_gauge,
+            Pool::Connections => &mut self.connections.gauge,
+            Pool::Listeners => &mut self.listeners.gauge,
+            Pool::Backlog => &mut self.backlog_gauge,
+            Pool::HalfOpen => &mut self.half_open.gauge,
+            Pool::TimeWait => &mut self.time_wait.gauge,
+            Pool::SendPages => &mut self.store.send.gauge,
+            Pool::ReceivePages => &mut self.store.receive.gauge,
+            Pool::TransmitRecords => &mut self.store.records.gauge,
+            Pool::OutOfOrderRanges => &mut self.store.ranges,
+            Pool::Tuples => &mut self.tuples.gauge,
+            Pool::Timers => &mut self.wheel.gauge,
+            Pool::Segments => &mut self.segments_gauge,
+            Pool::Replies => &mut self.replies_gauge,
+            Pool::Events => &mut self.pressure.gauge,
+            Pool::FastOpenServers => &mut self.cookies.gauge,
+            Pool::FastOpenPending => &mut self.fast_open_gauge,
+            Pool::WireFifo => &mut self.processor.waiting,
+        };
+        (gauge, &self.store.faults)
     }
 
     /// Every counter.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use toe_abi::{Endpoint, Mac, Reason, state};
 
 use crate::counters::{Counter, Counters};
+use crate::fault::Faults;
 use crate::profile::{CongestionControl, SynCookies, Tcp};
 use crate::seq::Position;
 use crate::store::gauge::Gauge;
@@ -264,6 +265,8 @@ pub struct Store {
     pub config: Config,
     /// What is counted of the work that none of the pools counts.
     pub steps: Steps,
+    /// Faults on demand.
+    pub faults: Faults,
 }
 
 /// Something to be sent out of turn.

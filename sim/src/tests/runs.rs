@@ -1,11 +1,11 @@
 //! Whole runs: every scenario, and that a seed replays.
 
 use crate::chance::Seed;
-use toe_faults::{Rules, Site};
+use toe_faults::Rules;
 
 use crate::run::{Order, judged, passages, strikes};
 use crate::scenes::{ALL, Ends, drawn, named};
-use crate::singles::sample;
+use crate::singles::{SITES, sample};
 
 const DRAWN: Order = Order { scenario: None, ends: Ends::Drawn, faults: None, drawn_faults: 0 };
 
@@ -71,7 +71,7 @@ fn faults_strike_at_every_site_and_strike_again_under_the_same_seed() {
     let order = Order {
         scenario: named("loss"),
         ends: Ends::Cards,
-        faults: Some(Rules::read(EVERYWHERE).unwrap()),
+        faults: Some(toe_faults::read(EVERYWHERE).unwrap()),
         drawn_faults: 0,
     };
     let mut sites = Vec::new();
@@ -81,7 +81,7 @@ fn faults_strike_at_every_site_and_strike_again_under_the_same_seed() {
         sites.extend(first.iter().map(|record| record.site));
         judged(seed, &order).unwrap_or_else(|v| panic!("{v:?}"));
     }
-    for site in Site::ALL {
+    for site in SITES {
         assert!(sites.contains(&site), "{} is never struck", site.name());
     }
 }
@@ -94,7 +94,7 @@ fn a_site_passed_without_a_rule_changes_nothing() {
         let [plain, armed] = [&plain, &armed].map(|order| judged(seed, order).expect("it holds"));
         assert_eq!(plain.segments, armed.segments);
     }
-    assert!(passages(0, &armed).iter().all(|counts| counts.iter().all(|&n| n > 0)));
+    assert!(passages(0, &armed, SITES).iter().all(|counts| counts.iter().all(|&n| n > 0)));
 }
 
 #[test]
