@@ -1,9 +1,6 @@
-//! Faults by rules, in the manner of QEMU's blkdebug: a file says at which site, when, to whom and what.
+//! Fault rules from a file, in the manner of QEMU's blkdebug: it says at which site, when, to whom and what.
 //!
-//! A [`Site`] is a place that something passes, with a stable dotted name. A rule names one, says when it strikes (the
-//! n-th passage, a range, every so many, a share, a time, an amount of bytes, a state) and to whom (ends of a connection, flags, a
-//! card), what it does ([`Action`]), how often at most, and the state that it leads to. Of the rules of a site the first
-//! that matches strikes. Each strike leaves a [`Record`].
+//! What a rule is and how it strikes, [`toe_firmware::fault`] knows; here a file becomes [`Rules`], or is refused.
 //!
 //! ```toml
 //! [[rule]]
@@ -20,24 +17,43 @@
 //! | `nth` | at that passage of the site, counted from 1 |
 //! | `from`, `to`, `every` | from one to another, both included, and of these at the first and then every so many |
 //! | `share` | at a share of them, `"0.5%"` |
-//! | `after`, `before` | within a time since the start: `"1500us"`, `"20ms"`, `"3s"` |
+//! | `after`, `before` | within a time since the faults were armed: `"1500us"`, `"20ms"`, `"3s"` |
 //! | `after_bytes` | once so many bytes have passed the site |
-//! | `state` | in that state only; the first is `start` |
+//! | `state` | in that state of the rules only; the first is `start` |
 //!
-//! All of them that are given must hold; none means always. Chance comes from one stream for each site, keyed by its name, so
-//! that a new site never shifts what another draws. Nothing here has a clock or does I/O, and once the rules are
-//! read, nothing but the records is allocated.
+//! All of them that are given must hold; none means always.
+//!
+//! | key of `filter` | to whom |
+//! |---|---|
+//! | `local`, `remote` | connections with that end, the card's and the peer's: `"192.0.2.2:7000"`, `"192.0.2.2"`, `":7000"` |
+//! | `flags` | segments with these flags (and perhaps others): `"SYN ACK"` |
+//! | `state` | connections in one of these states: `"established close-wait"` |
+//! | `context` | connections of that context of the guest, by its place |
+//! | `card` | that card, where there are several |
+//!
+//! | action | what it does |
+//! |---|---|
+//! | `"drop"`, `"duplicate"`, `{ delay = "5ms" }`, `{ reorder = 3 }` | it never comes, comes twice, later, behind three others |
+//! | `"flip-bit"`, `{ truncate = 60 }` | one bit of it is turned over; it ends after so many bytes |
+//! | `"corrupt"`, `{ corrupt = 7 }` | it has a value by chance, or this one |
+//! | `"error"`, `"leak"` | it fails; it is never given back |
+//! | `"early"` | it comes before its time |
+//! | `"hang"`, `{ hang = "50ms" }` | it stands still until the card is reset, or for so long |
+//! | `"crash"`, `"crash-kept"` | the firmware stops, and what it held is lost or not |
+//! | `{ slow = 8 }`, `{ slow = 8, lasting = "50ms" }` | it is so many times slower |
+//! | `{ jump = "5s" }` | time goes on by so much at once |
 //!
 //! A rule that makes no sense is refused with its line: a site, flag or state that does not exist (and the nearest that
-//! do), an action that the site cannot do, a filter that can never match, times that contradict each other.
+//! do), an action that the site cannot do, a filter that can never match, times that contradict each other. The sites,
+//! and what each can do, are in `docs/fault-sites.md`.
 
 #![forbid(unsafe_code)]
 
-mod inject;
 mod near;
 mod rule;
-mod site;
 
-pub use inject::{Injector, Look, Record};
-pub use rule::{RuleError, Rules};
-pub use site::{Action, ActionKind, Site};
+pub use rule::{RuleError, read};
+pub use toe_firmware::fault::{Action, ActionKind, Injector, Look, Record, Rule, Rules, Site};
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,9 @@ fn distance(a: &str, b: &str) -> usize {
 /// The names nearest to `name`, the nearest first, with commas between them.
 pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = names.into_iter().collect();
-    names.sort_by_key(|other| distance(name, other));
+    // Who knows how a name begins knows something of it.
+    let begins_alike = |other: &str| name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count() as i64;
+    names.sort_by_key(|other| 2 * distance(name, other) as i64 - begins_alike(other));
     names.truncate(TOLD);
     names.join(", ")
 }
@@ -35,7 +37,7 @@ mod tests {
         assert_eq!((distance("kitten", "sitting"), distance("", "abc"), distance("a", "a")), (3, 3, 0));
         assert_eq!(
             nearest("wire.rx", ["timer.wake", "wire.tx.frame", "wire.rx.frame", "x"]),
-            "wire.rx.frame, x, timer.wake"
+            "wire.rx.frame, wire.tx.frame, x"
         );
     }
 }

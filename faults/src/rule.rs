@@ -4,17 +4,33 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use serde::Deserialize;
+use toe_firmware::fault::{
+    About, Action, ActionKind, End, FIRST_STATE, FOR_EVER, Filter, Rule, Rules, Site, WHOLE_PPM,
+};
 use toe_impair::{Share, Spec};
 use toml::Spanned;
 
 use crate::near::nearest;
-use crate::site::{Action, ActionKind, Site};
 
 /// The state before any rule has struck.
-pub(crate) const START: &str = "start";
+const START: &str = "start";
 
 /// TCP's flags by name, in the order of their bits.
 const FLAGS: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+
+/// States of a connection that a filter can ask for, by Linux's numbers.
+const STATES: [(&str, u8); 10] = [
+    ("established", 1),
+    ("syn-sent", 2),
+    ("syn-received", 3),
+    ("fin-wait-1", 4),
+    ("fin-wait-2", 5),
+    ("time-wait", 6),
+    ("closed", 7),
+    ("close-wait", 8),
+    ("last-ack", 9),
+    ("closing", 11),
+];
 
 /// A file that is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -74,6 +90,8 @@ struct RawFilter {
     local: Option<String>,
     remote: Option<String>,
     flags: Option<String>,
+    state: Option<String>,
+    context: Option<u32>,
     card: Option<String>,
 }
 
@@ -81,96 +99,43 @@ struct RawFilter {
 #[serde(untagged)]
 enum RawAction {
     Name(String),
-    Delay { delay: String },
-    Truncate { truncate: u32 },
+    Figures(RawFigures),
 }
 
-/// An end of a connection, as far as it is said.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ends {
-    pub ip: Option<IpAddr>,
-    pub port: Option<u16>,
+/// An action with a figure: exactly one of them, and `lasting` beside `slow`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawFigures {
+    delay: Option<String>,
+    truncate: Option<u32>,
+    reorder: Option<u32>,
+    corrupt: Option<u64>,
+    hang: Option<String>,
+    slow: Option<u32>,
+    lasting: Option<String>,
+    jump: Option<String>,
 }
 
-/// One rule.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Rule {
-    pub site: Site,
-    pub from: u64,
-    pub to: u64,
-    pub every: u64,
-    pub share: Share,
-    pub after_us: u64,
-    pub before_us: u64,
-    pub after_bytes: u64,
-    /// Number of a state; `None`: any.
-    pub state: Option<usize>,
-    pub local: Option<Ends>,
-    pub remote: Option<Ends>,
-    pub flags: u8,
-    pub card: Option<String>,
-    pub action: Action,
-    pub times: u64,
-    pub next: Option<usize>,
-    pub line: usize,
-}
-
-/// The rules of a file, in their order.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Rules {
-    pub(crate) rules: Vec<Rule>,
-}
-
-impl Rules {
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// The first rule that makes no sense; see [`RuleError`].
-    pub fn read(text: &str) -> Result<Self, RuleError> {
-        let file: File = toml::from_str(text).map_err(|e| RuleError::Toml(e.to_string()))?;
-        let line_of = |span: Range<usize>| 1 + text[..span.start.min(text.len())].matches('\n').count();
-        // A state exists if it is the first, or if some rule leads to it.
-        let mut states = vec![START.to_owned()];
-        for rule in &file.rule {
-            let next = rule.get_ref().next.as_ref().map(Spanned::get_ref);
-            states.extend(next.filter(|n| !states.contains(n)).cloned());
-        }
-        let mut rules = Vec::new();
-        for raw in &file.rule {
-            let line = line_of(raw.span());
-            rules.push(read_rule(raw.get_ref(), line, &states, &line_of)?);
-        }
-        Ok(Self { rules })
+/// Reads a file of rules.
+///
+/// # Errors
+/// The first rule that makes no sense; see [`RuleError`].
+pub fn read(text: &str) -> Result<Rules, RuleError> {
+    let file: File = toml::from_str(text).map_err(|e| RuleError::Toml(e.to_string()))?;
+    let line_of = |span: Range<usize>| 1 + text[..span.start.min(text.len())].matches('\n').count();
+    // A state exists if it is the first, or if some rule leads to it.
+    let mut states = vec![START.to_owned()];
+    for rule in &file.rule {
+        let next = rule.get_ref().next.as_ref().map(Spanned::get_ref);
+        states.extend(next.filter(|n| !states.contains(n)).cloned());
     }
-
-    /// No rule at all: what passes is counted, and nothing else.
-    pub fn none() -> Self {
-        Self { rules: Vec::new() }
+    debug_assert!(FIRST_STATE == 0);
+    let mut rules = Vec::new();
+    for raw in &file.rule {
+        let line = line_of(raw.span());
+        rules.push(read_rule(raw.get_ref(), line, &states, &line_of)?);
     }
-
-    /// One rule: the `nth` passage of a site on a card gets that action.
-    pub fn single(site: Site, nth: u64, card: &str, action: Action) -> Self {
-        let rule = Rule {
-            site,
-            from: nth,
-            to: nth,
-            every: 1,
-            share: Share::ALL,
-            after_us: 0,
-            before_us: u64::MAX,
-            after_bytes: 0,
-            state: None,
-            local: None,
-            remote: None,
-            flags: 0,
-            card: Some(card.to_owned()),
-            action,
-            times: 1,
-            next: None,
-            line: 1,
-        };
-        Self { rules: vec![rule] }
-    }
+    Ok(Rules::new(rules))
 }
 
 fn read_rule(
@@ -218,12 +183,12 @@ fn read_rule(
         return refuse(when_span, format!("after {after_us} us and before {before_us} us is never"));
     }
     let share = match w.share.as_deref().map(|s| format!("loss={s}").parse::<Spec>().map(|spec| (s, spec.loss))) {
-        None => Share::ALL,
-        Some(Ok((_, share))) if share != Share::NONE => share,
+        None => WHOLE_PPM,
+        Some(Ok((_, share))) if share != Share::NONE => share.as_ppm(),
         Some(Ok((text, _))) => return refuse(when_span, format!("a share of {text} is never")),
         Some(Err(_)) => return refuse(when_span, "`share` is a text as \"0.5%\"".into()),
     };
-    let number_of = |name: &String| states.iter().position(|s| s == name);
+    let number_of = |name: &String| states.iter().position(|s| s == name).map(|n| n as u32);
     let state = match &w.state {
         None => None,
         Some(name) => match number_of(name) {
@@ -244,9 +209,13 @@ fn read_rule(
     let nobody = RawFilter::default();
     let f = filter.as_ref().map_or(&nobody, Spanned::get_ref);
     let filter_span = filter.as_ref().map_or(0..0, Spanned::span);
-    let asks = f.local.is_some() || f.remote.is_some() || f.flags.is_some();
-    if asks && !site.has_connection() {
-        let text = format!("nothing at `{}` has ends or flags: the filter never matches", site.name());
+    let asks = f.local.is_some() || f.remote.is_some() || f.state.is_some() || f.context.is_some();
+    if (asks || f.flags.is_some()) && site.about() == About::Nothing {
+        let text = format!("nothing at `{}` has ends, state or flags: the filter never matches", site.name());
+        return refuse(filter_span, text);
+    }
+    if f.flags.is_some() && site.about() < About::Segment {
+        let text = format!("what passes `{}` is no segment and has no flags: the filter never matches", site.name());
         return refuse(filter_span, text);
     }
     let end = |text: &Option<String>| text.as_deref().map(ends).transpose();
@@ -254,7 +223,7 @@ fn read_rule(
         (Ok(local), Ok(remote)) => (local, remote),
         (Err(text), _) | (_, Err(text)) => return refuse(filter_span, text),
     };
-    if let (Some(Ends { ip: Some(a), .. }), Some(Ends { ip: Some(b), .. })) = (local, remote)
+    if let (Some(End { ip: Some(a), .. }), Some(End { ip: Some(b), .. })) = (local, remote)
         && a.is_ipv4() != b.is_ipv4()
     {
         return refuse(filter_span, format!("no connection has ends {a} and {b}: the filter never matches"));
@@ -266,43 +235,98 @@ fn read_rule(
         };
         flags |= 1 << bit;
     }
+    let mut tcp_states = 0;
+    for name in f.state.iter().flat_map(|f| f.split([',', ' ', '|'])).filter(|n| !n.is_empty()) {
+        let Some((_, number)) = STATES.iter().find(|(state, _)| *state == name) else {
+            let near = nearest(name, STATES.map(|(state, _)| state));
+            return refuse(filter_span, format!("no state `{name}`; the nearest are {near}"));
+        };
+        tcp_states |= 1 << number;
+    }
 
+    let filter = Filter { local, remote, flags, states: tcp_states, context: f.context, card: f.card.clone() };
     Ok(Rule {
         site,
         from,
         to,
         every: w.every.unwrap_or(1),
-        share,
+        share_ppm: share,
         after_us,
         before_us,
         after_bytes: w.after_bytes.unwrap_or(0),
         state,
-        local,
-        remote,
-        flags,
-        card: f.card.clone(),
+        filter,
         action: chosen,
         times: limit,
         next: next.as_ref().and_then(|n| number_of(n.get_ref())),
-        line,
+        line: line as u32,
     })
 }
 
 fn read_action(raw: &RawAction) -> Result<Action, String> {
     match raw {
-        RawAction::Delay { delay } => Ok(Action::Delay(time_us(delay)?)),
-        RawAction::Truncate { truncate } => Ok(Action::Truncate(*truncate)),
-        RawAction::Name(name) => match name.as_str() {
-            "drop" => Ok(Action::Drop),
-            "duplicate" => Ok(Action::Duplicate),
-            "flip-bit" => Ok(Action::FlipBit),
-            "delay" => Err("`delay` needs a time: { delay = \"5ms\" }".into()),
-            "truncate" => Err("`truncate` needs a length: { truncate = 60 }".into()),
-            other => {
-                let near = nearest(other, ActionKind::ALL.map(ActionKind::name));
-                Err(format!("no action `{other}`; the nearest are {near}"))
-            }
-        },
+        RawAction::Name(name) => named_action(name),
+        RawAction::Figures(figures) => action_with_figures(figures),
+    }
+}
+
+fn named_action(name: &str) -> Result<Action, String> {
+    Ok(match name {
+        "drop" => Action::Drop,
+        "duplicate" => Action::Duplicate,
+        "flip-bit" => Action::FlipBit(0),
+        "corrupt" => Action::Corrupt(None),
+        "error" => Action::Error,
+        "hang" => Action::Hang(FOR_EVER),
+        "crash" => Action::Crash,
+        "crash-kept" => Action::CrashKept,
+        "leak" => Action::Leak,
+        "early" => Action::Early,
+        "delay" => return Err("`delay` needs a time: { delay = \"5ms\" }".into()),
+        "jump" => return Err("`jump` needs a time: { jump = \"5s\" }".into()),
+        "truncate" => return Err("`truncate` needs a length: { truncate = 60 }".into()),
+        "reorder" => return Err("`reorder` needs how many overtake it: { reorder = 3 }".into()),
+        "slow" => return Err("`slow` needs how many times: { slow = 8 } or { slow = 8, lasting = \"50ms\" }".into()),
+        other => {
+            let near = nearest(other, ActionKind::ALL.map(ActionKind::name));
+            return Err(format!("no action `{other}`; the nearest are {near}"));
+        }
+    })
+}
+
+fn action_with_figures(raw: &RawFigures) -> Result<Action, String> {
+    let RawFigures { delay, truncate, reorder, corrupt, hang, slow, lasting, jump } = raw;
+    if lasting.is_some() && slow.is_none() {
+        return Err("`lasting` belongs to `slow`: { slow = 8, lasting = \"50ms\" }".into());
+    }
+    let positive = |text: &str| match time_us(text) {
+        Ok(0) => Err(format!("`{text}` is no time at all")),
+        other => other,
+    };
+    let mut actions = Vec::new();
+    if let Some(text) = delay {
+        actions.push(Action::Delay(time_us(text)?));
+    }
+    actions.extend(truncate.map(Action::Truncate));
+    actions.extend(reorder.map(Action::Reorder));
+    actions.extend(corrupt.map(|value| Action::Corrupt(Some(value))));
+    if let Some(text) = hang {
+        actions.push(Action::Hang(positive(text)?));
+    }
+    if let Some(times) = slow {
+        if *times < 2 {
+            return Err(format!("{times} times slower is not slower"));
+        }
+        let lasting_us = lasting.as_deref().map_or(Ok(FOR_EVER), positive)?;
+        actions.push(Action::Slow { times: *times, lasting_us });
+    }
+    if let Some(text) = jump {
+        actions.push(Action::Jump(positive(text)?));
+    }
+    match actions[..] {
+        [action] => Ok(action),
+        [] => Err("an action without a name".into()),
+        _ => Err("more than one action: the first rule that matches does one thing".into()),
     }
 }
 
@@ -315,14 +339,14 @@ fn time_us(text: &str) -> Result<u64, String> {
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]:80`, `2001:db8::1` or `:80`.
-fn ends(text: &str) -> Result<Ends, String> {
+fn ends(text: &str) -> Result<End, String> {
     if let Some(port) = text.strip_prefix(':').and_then(|p| p.parse().ok()) {
-        return Ok(Ends { ip: None, port: Some(port) });
+        return Ok(End { ip: None, port: Some(port) });
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(Ends { ip: Some(ip), port: None });
+        return Ok(End { ip: Some(ip), port: None });
     }
     let both =
         text.parse::<SocketAddr>().map_err(|_| format!("`{text}` is no end: an address, a port as :80, or both"))?;
-    Ok(Ends { ip: Some(both.ip()), port: Some(both.port()) })
+    Ok(End { ip: Some(both.ip()), port: Some(both.port()) })
 }

@@ -8,7 +8,8 @@
 use std::net::IpAddr;
 
 use toe_faults::{Action as Fault, Rules, Site};
-use toe_impair::{Link, Spec, turn_a_bit};
+use toe_firmware::fault::SITES;
+use toe_impair::{Link, Random, Spec, turn_a_bit};
 
 use crate::adversary::Adversary;
 use crate::app::{App, Outcome};
@@ -107,6 +108,24 @@ pub struct World {
     pub sightings: Option<Vec<Sighting>>,
     /// Frames put on the wire by both ends.
     pub segments: u64,
+}
+
+/// What becomes of a frame that a fault strikes: what passes, and how much later, in microseconds.
+fn struck(strike: Fault, mut frame: Vec<u8>) -> Vec<(u64, Vec<u8>)> {
+    match strike {
+        Fault::Drop => Vec::new(),
+        Fault::Duplicate => vec![(0, frame.clone()), (0, frame)],
+        Fault::Delay(us) => vec![(us.max(1), frame)],
+        Fault::Truncate(bytes) => {
+            frame.truncate(bytes as usize);
+            vec![(0, frame)]
+        }
+        Fault::FlipBit(drawn) => {
+            turn_a_bit(&mut frame, &mut Random::new(drawn));
+            vec![(0, frame)]
+        }
+        _ => vec![(0, frame)],
+    }
 }
 
 impl World {
@@ -219,6 +238,17 @@ impl World {
         }
     }
 
+    /// Faults that struck at either card, by site.
+    pub fn strikes(&mut self) -> [u64; SITES] {
+        let mut strikes = [0; SITES];
+        for i in [0, 1] {
+            if let Some(injector) = self.try_card(i).and_then(|card| card.faults()) {
+                strikes.iter_mut().zip(Site::ALL).for_each(|(sum, site)| *sum += injector.strikes(site));
+            }
+        }
+        strikes
+    }
+
     /// Every frame that was put on a link came out or is counted as lost, and none is left.
     pub fn check_links(&self) {
         for link in &self.links {
@@ -316,9 +346,9 @@ impl World {
                 }
             }
             while let Some(at) = self.held.iter().position(|h| h.0 <= now_us) {
-                let (_, from, was_on_link, frame) = self.held.remove(at);
+                let (_, from, was_on_link, mut frame) = self.held.remove(at);
                 if was_on_link {
-                    self.ends[1 - from].end().handle_frame(now_us, &frame);
+                    self.ends[1 - from].end().handle_frame(now_us, &mut frame);
                     is_touched[1 - from] = true;
                 } else {
                     self.links[from].push(now_us, frame);
@@ -343,14 +373,14 @@ impl World {
     fn deliver(&mut self, i: usize) -> bool {
         let now_us = self.now_us;
         let mut any = false;
-        while let Some(frame) = self.links[i].pop(now_us) {
+        while let Some(mut frame) = self.links[i].pop(now_us) {
             any = true;
             if let Some(strangers) = &mut self.strangers {
-                for other in strangers(now_us, 1 - i, &frame) {
+                for mut other in strangers(now_us, 1 - i, &frame) {
                     if let Some(oracle) = &mut self.oracles[1 - i] {
                         oracle.arrives(&other);
                     }
-                    self.ends[1 - i].end().handle_frame(now_us, &other);
+                    self.ends[1 - i].end().handle_frame(now_us, &mut other);
                 }
             }
             self.transcript.number(now_us);
@@ -358,16 +388,16 @@ impl World {
                 oracle.arrives(&frame);
             }
             if let Some(strike) = self.strike(1 - i, Site::WireRx, &frame) {
-                for (us, frame) in self.struck(1 - i, Site::WireRx, strike, frame) {
+                for (us, mut frame) in struck(strike, frame) {
                     if us > 0 {
                         self.held.push((now_us + us, i, true, frame));
                     } else {
-                        self.ends[1 - i].end().handle_frame(now_us, &frame);
+                        self.ends[1 - i].end().handle_frame(now_us, &mut frame);
                     }
                 }
                 continue;
             }
-            self.ends[1 - i].end().handle_frame(now_us, &frame);
+            self.ends[1 - i].end().handle_frame(now_us, &mut frame);
             self.links[i].give_back(frame);
         }
         any
@@ -377,25 +407,6 @@ impl World {
     fn strike(&mut self, i: usize, site: Site, frame: &[u8]) -> Option<Fault> {
         let now_us = self.now_us;
         self.try_card(i)?.strike(site, now_us, frame)
-    }
-
-    /// What becomes of a frame that a fault strikes: what passes, and how much later, in microseconds.
-    fn struck(&mut self, i: usize, site: Site, strike: Fault, mut frame: Vec<u8>) -> Vec<(u64, Vec<u8>)> {
-        match strike {
-            Fault::Drop => Vec::new(),
-            Fault::Duplicate => vec![(0, frame.clone()), (0, frame)],
-            Fault::Delay(us) => vec![(us.max(1), frame)],
-            Fault::Truncate(bytes) => {
-                frame.truncate(bytes as usize);
-                vec![(0, frame)]
-            }
-            Fault::FlipBit => {
-                if let Some(injector) = self.card(i).injector() {
-                    turn_a_bit(&mut frame, injector.random(site));
-                }
-                vec![(0, frame)]
-            }
-        }
     }
 
     /// Runs an end, its programs and what they send until nothing moves there.
@@ -456,7 +467,7 @@ impl World {
         match self.strike(i, Site::WireTx, &frame) {
             None => self.links[i].push(now_us, frame),
             Some(strike) => {
-                for (us, frame) in self.struck(i, Site::WireTx, strike, frame) {
+                for (us, frame) in struck(strike, frame) {
                     if us > 0 {
                         self.held.push((now_us + us, i, false, frame));
                     } else {

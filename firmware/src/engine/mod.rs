@@ -6,17 +6,24 @@
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
 mod admission;
+mod announce;
 mod audit;
 mod budget;
 mod context;
+mod damage;
 mod events;
 mod evict;
+mod faults;
+mod finding;
+mod halt;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
 mod listener;
 mod pressure;
 mod requests;
+mod scrub;
+mod self_test;
 #[cfg(test)]
 mod sharing;
 mod sockets;
@@ -24,6 +31,8 @@ mod syn_cookie;
 mod timers;
 #[cfg(test)]
 mod truth;
+#[cfg(test)]
+mod two_pages;
 mod wire;
 mod work;
 
@@ -31,6 +40,7 @@ use toe_abi::{Endpoint, Reason};
 
 use crate::chance::Keys;
 use crate::counters::{Counter, Counters};
+use crate::fault::{Faults, Site};
 use crate::pool::Pool;
 use crate::profile::{Policy, Profile, ProfileError, RECORDS_RESERVED, Refusal};
 use crate::store::gauge::{Bell, Gauge};
@@ -51,14 +61,20 @@ use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
 use admission::{Competition, Holdings, Metered};
+use announce::Announcement;
 pub use audit::Contradiction;
 use budget::Processor;
 use context::Context;
 use events::Reply;
 use evict::Orders;
+pub use faults::Way;
+pub use finding::Finding;
+pub use halt::Halt;
 use listener::Listener;
 pub use pressure::Event;
 use pressure::Pressure;
+use scrub::Scrubber;
+pub use self_test::SelfTestError;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
 pub use work::{Call, Work};
@@ -171,6 +187,16 @@ pub struct Firmware {
     data_links: Links,
     work: Work,
     processor: Processor,
+    /// What it was booted with.
+    profile: Box<Profile>,
+    announcement: Announcement,
+    /// How it has stopped, if it has.
+    halted: Option<Halt>,
+    /// Calls that were answered.
+    beats: u64,
+    /// Blocks are sealed.
+    seals: bool,
+    scrubber: Scrubber,
 }
 
 impl Firmware {
@@ -183,9 +209,11 @@ impl Firmware {
         let limits = &profile.limits;
         let policy = &profile.policy;
         let bell = Bell::default();
+        let faults = Faults::default();
         let gauge = |pool: Pool| {
             let gauge = Gauge::new(pool.name(), policy.of(pool).as_str(), pool.capacity(profile));
-            gauge.watched(pool.each(profile), &bell, pool as u32)
+            let gauge = gauge.watched(pool.each(profile), &bell, pool as u32);
+            gauge.tapped(faults.tap(Site::alloc(pool), Site::free(pool)))
         };
         let page_bytes = u64::from(limits.page_bytes);
         // A stream that begins within a page has one page less than its table.
@@ -221,6 +249,7 @@ impl Firmware {
             counters: Counters::new(),
             config,
             steps: Steps::default(),
+            faults: faults.clone(),
         };
         let tcb = |slot| {
             let sender = Sender::new(Stream::new(slot));
@@ -274,6 +303,12 @@ impl Firmware {
             data_links: Links::new(limits.connections),
             work: Work::default(),
             processor: Processor::new(limits.work_units_per_us, gauge(Pool::WireFifo)),
+            profile: Box::new(profile.clone()),
+            announcement: Announcement::default(),
+            halted: None,
+            beats: 0,
+            seals: profile.recovery.seals,
+            scrubber: Scrubber::default(),
         })
     }
 
@@ -309,6 +344,31 @@ impl Firmware {
             Pool::FastOpenPending => &self.fast_open_gauge,
             Pool::WireFifo => &self.processor.waiting,
         }
+    }
+
+    fn gauge_and_faults(&mut self, pool: Pool) -> (&mut Gauge, &Faults) {
+        let gauge = match pool {
+            Pool::Contexts => &mut self.contexts.gauge,
+            Pool::ContextAddresses => &mut self.addresses_gauge,
+            Pool::Connections => &mut self.connections.gauge,
+            Pool::Listeners => &mut self.listeners.gauge,
+            Pool::Backlog => &mut self.backlog_gauge,
+            Pool::HalfOpen => &mut self.half_open.gauge,
+            Pool::TimeWait => &mut self.time_wait.gauge,
+            Pool::SendPages => &mut self.store.send.gauge,
+            Pool::ReceivePages => &mut self.store.receive.gauge,
+            Pool::TransmitRecords => &mut self.store.records.gauge,
+            Pool::OutOfOrderRanges => &mut self.store.ranges,
+            Pool::Tuples => &mut self.tuples.gauge,
+            Pool::Timers => &mut self.wheel.gauge,
+            Pool::Segments => &mut self.segments_gauge,
+            Pool::Replies => &mut self.replies_gauge,
+            Pool::Events => &mut self.pressure.gauge,
+            Pool::FastOpenServers => &mut self.cookies.gauge,
+            Pool::FastOpenPending => &mut self.fast_open_gauge,
+            Pool::WireFifo => &mut self.processor.waiting,
+        };
+        (gauge, &self.store.faults)
     }
 
     /// Every counter.
@@ -398,6 +458,7 @@ impl Firmware {
         }
         self.wire_queue.push(&mut self.wire_links, slot);
         self.queue_news(slot);
+        self.seal(slot);
     }
 
     /// Moves a connection's end on the wire to a TIME-WAIT entry. If none is free, the oldest gives way.

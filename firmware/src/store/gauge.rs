@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::fault::{Action, Faults, Tap};
 use toe_abi::{LIMIT_REASONS_MAX, LimitEntry, Reason, level};
 
 /// How near a pool is to being full.
@@ -67,6 +68,9 @@ pub struct Gauge {
     high_water: u64,
     level: Level,
     bell: Option<(Bell, u32)>,
+    /// Whether a fault is armed where one is taken or given back.
+    is_tapped: bool,
+    tap: Option<Tap>,
     refusals: [(Reason, u64); LIMIT_REASONS_MAX],
 }
 
@@ -82,6 +86,8 @@ impl Gauge {
             high_water: 0,
             level: Level::Normal,
             bell: None,
+            is_tapped: false,
+            tap: None,
             refusals: [(Reason::None, 0); LIMIT_REASONS_MAX],
         }
     }
@@ -89,6 +95,28 @@ impl Gauge {
     /// The same, of which a holder can have `each`, and which rings `bell`'s bit of that number.
     pub fn watched(self, each: u32, bell: &Bell, bit: u32) -> Self {
         Self { each, bell: Some((bell.clone(), bit)), ..self }
+    }
+
+    /// The same, with sites for faults where one is taken and where it is given back.
+    pub fn tapped(self, tap: Tap) -> Self {
+        Self { tap: Some(tap), ..self }
+    }
+
+    /// Arms its sites, as far as they are among the armed.
+    pub fn arm(&mut self, faults: &Faults) {
+        self.is_tapped = self.tap.as_mut().is_some_and(|tap| tap.arm(faults));
+    }
+
+    /// One is about to be taken; what a fault does to that.
+    #[inline]
+    pub fn fault_of_taking(&self) -> Option<Action> {
+        if self.is_tapped { self.tap.as_ref()?.taken() } else { None }
+    }
+
+    /// One is about to be given back; what a fault does to that.
+    #[inline]
+    pub fn fault_of_giving(&self) -> Option<Action> {
+        if self.is_tapped { self.tap.as_ref()?.given() } else { None }
     }
 
     /// Takes `n`; `false`, with nothing taken, if that is more than are free.
@@ -125,6 +153,15 @@ impl Gauge {
                 bell.ring(*bit);
             }
         }
+    }
+
+    /// Says from now on that so many are in use: somebody has counted.
+    pub fn correct(&mut self, in_use: u64) {
+        let in_use = in_use.min(self.capacity);
+        let more = in_use.saturating_sub(self.in_use);
+        self.give(self.in_use.saturating_sub(in_use));
+        let taken = self.take(more);
+        debug_assert!(taken, "no more than there are");
     }
 
     /// Begins anew for another owner, with nothing in use.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use toe_abi::{Endpoint, Mac, Reason, state};
 
 use crate::counters::{Counter, Counters};
+use crate::fault::Faults;
 use crate::profile::{CongestionControl, SynCookies, Tcp};
 use crate::seq::Position;
 use crate::store::gauge::Gauge;
@@ -264,6 +265,8 @@ pub struct Store {
     pub config: Config,
     /// What is counted of the work that none of the pools counts.
     pub steps: Steps,
+    /// Faults on demand.
+    pub faults: Faults,
 }
 
 /// Something to be sent out of turn.
@@ -359,6 +362,8 @@ pub struct Tcb {
     pub charged: Option<Slot>,
     /// Its place among those that may have to give way.
     pub order: Order,
+    /// See [`crate::tcp::seal`].
+    pub seal: u64,
 }
 
 /// A connection's place in the orders of `engine::evict`.
@@ -454,6 +459,7 @@ impl Tcb {
             reset_due: false,
             charged: None,
             order: Order::default(),
+            seal: 0,
         }
     }
 
@@ -490,6 +496,7 @@ impl Tcb {
             reset_due,
             charged: _,
             order: _,
+            seal: _,
         } = self;
         (*my_tuple, *my_link, *my_mtu) = (tuple, link, mtu);
         *state = State::SynSent;
@@ -623,6 +630,17 @@ impl Tcb {
         self.send.stream.close(&mut store.send);
         self.send.records.close(&mut store.records);
         self.receive.close(&mut store.receive, &mut store.ranges);
+    }
+
+    /// Gives its memory back by what the pools know of it; of its own numbers none is believed, and none is left. `slot` is its
+    /// place.
+    pub fn scrap(&mut self, slot: Slot, store: &mut Store) {
+        self.send.scrap(slot, &mut store.send);
+        self.send.records.close(&mut store.records);
+        self.receive.scrap(slot, &mut store.receive, &mut store.ranges);
+        let Guest { delivered, furthest, limit, limit_told, credit_due, .. } = &mut self.guest;
+        let zero = Position::default();
+        (*delivered, *furthest, *limit, *limit_told, *credit_due) = (zero, zero, zero, zero, false);
     }
 
     /// Whether the guest may not know yet that this is its connection: it broke before the guest has said anything of
