@@ -6,18 +6,24 @@
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
 mod admission;
+mod announce;
 mod audit;
 mod budget;
 mod context;
+mod damage;
 mod events;
 mod evict;
 mod faults;
+mod finding;
+mod halt;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
 mod listener;
 mod pressure;
 mod requests;
+mod scrub;
+mod self_test;
 #[cfg(test)]
 mod sharing;
 mod sockets;
@@ -53,15 +59,20 @@ use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
 use admission::{Competition, Holdings, Metered};
+use announce::Announcement;
 pub use audit::Contradiction;
 use budget::Processor;
 use context::Context;
 use events::Reply;
 use evict::Orders;
 pub use faults::Way;
+pub use finding::Finding;
+pub use halt::Halt;
 use listener::Listener;
 pub use pressure::Event;
 use pressure::Pressure;
+use scrub::Scrubber;
+pub use self_test::SelfTestError;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
 pub use work::{Call, Work};
@@ -174,6 +185,16 @@ pub struct Firmware {
     data_links: Links,
     work: Work,
     processor: Processor,
+    /// What it was booted with.
+    profile: Box<Profile>,
+    announcement: Announcement,
+    /// How it has stopped, if it has.
+    halted: Option<Halt>,
+    /// Calls that were answered.
+    beats: u64,
+    /// Blocks are sealed.
+    seals: bool,
+    scrubber: Scrubber,
 }
 
 impl Firmware {
@@ -280,6 +301,12 @@ impl Firmware {
             data_links: Links::new(limits.connections),
             work: Work::default(),
             processor: Processor::new(limits.work_units_per_us, gauge(Pool::WireFifo)),
+            profile: Box::new(profile.clone()),
+            announcement: Announcement::default(),
+            halted: None,
+            beats: 0,
+            seals: profile.recovery.seals,
+            scrubber: Scrubber::default(),
         })
     }
 
@@ -429,6 +456,7 @@ impl Firmware {
         }
         self.wire_queue.push(&mut self.wire_links, slot);
         self.queue_news(slot);
+        self.seal(slot);
     }
 
     /// Moves a connection's end on the wire to a TIME-WAIT entry. If none is free, the oldest gives way.

@@ -28,6 +28,9 @@ use crate::work::Steps;
 type Page = u32;
 const NONE: Page = 0;
 
+/// Of a page's home: it is free.
+const FREE: u64 = 1 << 63;
+
 /// The pages of all streams of one direction.
 #[derive(Debug)]
 pub struct Pages {
@@ -57,6 +60,13 @@ pub struct Pages {
     links: Links,
     /// Which queue a stream is in.
     waits: Box<[Waits]>,
+    /// What each stream holds, beside what it says itself.
+    held: Box<[Held]>,
+    /// Where each page stands: its place among the free ones (with [`FREE`]) or in the tables.
+    home: Box<[u64]>,
+    /// The sum of what all hold, and how many streams are open: what the gauge should say.
+    shared_held: u64,
+    streams_open: u64,
     /// Two steps for every page that is taken, one of them for when it is given back, and one whenever it is touched.
     pub steps: Steps,
 }
@@ -68,6 +78,14 @@ struct Account {
     shared: u64,
     /// Streams that wait for it to have less.
     waiting: Queue,
+}
+
+/// What a stream holds.
+#[derive(Clone, Copy, Default, Debug)]
+struct Held {
+    account: AccountNumber,
+    shared: u64,
+    open: bool,
 }
 
 /// Whose pages a stream's are: a context's place, or [`Pages::nobody`].
@@ -147,6 +165,10 @@ impl Pages {
             rich: Queue::EMPTY,
             links: Links::new(streams),
             waits: vec![Waits::Not; streams as usize].into(),
+            held: vec![Held::default(); streams as usize].into(),
+            home: (0..u64::from(count)).map(|page| FREE | (u64::from(count) - 1 - page)).collect(),
+            shared_held: 0,
+            streams_open: 0,
             steps: Steps::default(),
         }
     }
@@ -165,16 +187,68 @@ impl Pages {
         position.raw() >> self.page_bits
     }
 
+    fn index(&self, stream: &Stream, number: u64) -> usize {
+        stream.table as usize * self.table_len + (number as usize & (self.table_len - 1))
+    }
+
     fn entry(&mut self, stream: &Stream, number: u64) -> &mut Page {
-        &mut self.tables[stream.table as usize * self.table_len + (number as usize & (self.table_len - 1))]
+        &mut self.tables[self.index(stream, number)]
     }
 
     fn forget(&mut self, stream: &Stream, number: u64) {
         let page = std::mem::replace(self.entry(stream, number), NONE);
         if page != NONE {
-            self.free[self.free_count] = page;
-            self.free_count += 1;
+            self.put_back(page);
         }
+    }
+
+    fn put_back(&mut self, page: Page) {
+        self.free[self.free_count] = page;
+        self.home[page as usize - 1] = FREE | self.free_count as u64;
+        self.free_count += 1;
+    }
+
+    /// How many pages there are.
+    pub fn count(&self) -> u64 {
+        self.home.len() as u64
+    }
+
+    /// How many pages are free.
+    #[cfg(test)]
+    pub fn free_pages(&self) -> usize {
+        self.free_count
+    }
+
+    /// A page is nobody's any more.
+    #[cfg(test)]
+    pub fn lose_page(&mut self) {
+        self.free_count -= 1;
+    }
+
+    /// Gives back a page that stands neither among the free ones nor in a table; whether it did.
+    pub fn recover(&mut self, place: u32) -> bool {
+        let page = place + 1;
+        let home = self.home[place as usize];
+        let is_there = if home & FREE != 0 {
+            let at = (home & !FREE) as usize;
+            at < self.free_count && self.free[at] == page
+        } else {
+            self.tables[home as usize] == page
+        };
+        if !is_there {
+            self.put_back(page);
+        }
+        !is_there
+    }
+
+    /// Pages promised, by what streams hold and not by the gauge.
+    pub fn promised(&self) -> u64 {
+        self.shared_held + self.streams_open * u64::from(PAGES_RESERVED)
+    }
+
+    /// What may be granted is again what nobody holds.
+    pub fn recount(&mut self) {
+        self.shared_free = self.shared - self.shared_held;
     }
 
     fn span(&self, start: Position, limit: Position) -> u64 {
@@ -208,6 +282,8 @@ impl Pages {
         if got > 0 {
             self.shared_free -= got;
             account.shared += got;
+            self.held[stream.table as usize].shared += got;
+            self.shared_held += got;
             let taken = self.gauge.take(got) && account.gauge.take(got);
             debug_assert!(taken);
         }
@@ -222,10 +298,12 @@ impl Pages {
     }
 
     /// Gives shared pages back.
-    fn give_shared(&mut self, account: AccountNumber, pages: u64) {
+    fn give_shared(&mut self, table: u32, account: AccountNumber, pages: u64) {
         if pages == 0 {
             return;
         }
+        self.held[table as usize].shared -= pages;
+        self.shared_held -= pages;
         self.shared_free += pages;
         self.gauge.give(pages);
         let account = &mut self.accounts[account as usize];
@@ -271,6 +349,25 @@ impl Pages {
     /// The account of streams whose context is gone.
     pub fn nobody(&self) -> AccountNumber {
         self.accounts.len() as u32 - 1
+    }
+
+    /// Gives back what the stream of a table holds, whatever the stream itself says. What the table has from here on.
+    pub fn scrap(&mut self, table: u32) -> Stream {
+        let Held { account, shared, open } = self.held[table as usize];
+        let stream = Stream { account, ..Stream::new(table) };
+        if open {
+            self.wait(&stream, Waits::Not);
+            for place in 0..self.table_len as u64 {
+                self.steps.one();
+                self.forget(&stream, place);
+            }
+            self.give_shared(table, account, shared);
+            self.gauge.give(PAGES_RESERVED.into());
+            self.discharge(account, PAGES_RESERVED.into());
+            self.held[table as usize].open = false;
+            self.streams_open -= 1;
+        }
+        stream
     }
 
     /// Whether somebody waits for pages and there are none.
@@ -332,6 +429,8 @@ impl Stream {
         let taken = pages.gauge.take(u64::from(PAGES_RESERVED));
         debug_assert!(taken, "every stream's reserve is part of the pool");
         pages.charge(self.account, u64::from(PAGES_RESERVED));
+        pages.held[self.table as usize] = Held { account: self.account, shared: 0, open: true };
+        pages.streams_open += 1;
         *self = Self { table: self.table, start, limit: start, account: self.account, open: true };
     }
 
@@ -349,6 +448,7 @@ impl Stream {
         self.account = account;
         pages.accounts[account as usize].shared += shared;
         pages.charge(account, all);
+        pages.held[self.table as usize].account = account;
     }
 
     /// Shared pages that it was granted.
@@ -371,7 +471,7 @@ impl Stream {
         self.limit = Position::default() + ((first + keep) << pages.page_bits);
         // Who waits goes before whom it was taken from.
         pages.wait(self, Waits::Not);
-        pages.give_shared(self.account, before - keep);
+        pages.give_shared(self.table, self.account, before - keep);
     }
 
     /// Gives everything back.
@@ -382,6 +482,8 @@ impl Stream {
             pages.wait(self, Waits::Not);
             pages.gauge.give(u64::from(PAGES_RESERVED));
             pages.discharge(self.account, PAGES_RESERVED.into());
+            pages.held[self.table as usize].open = false;
+            pages.streams_open -= 1;
             self.open = false;
         }
     }
@@ -389,6 +491,11 @@ impl Stream {
     /// Whether it is in use.
     pub fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Which of the pool's tables is its own.
+    pub fn table(&self) -> u32 {
+        self.table
     }
 
     /// First position that is kept.
@@ -434,7 +541,9 @@ impl Stream {
                 };
                 page = pages.free[last];
                 pages.free_count = last;
-                *pages.entry(self, number) = page;
+                let index = pages.index(self, number);
+                pages.tables[index] = page;
+                pages.home[page as usize - 1] = index as u64;
             }
             let offset = position.raw() as usize & (page_bytes - 1);
             let (now, later) = bytes.split_at(bytes.len().min(page_bytes - offset));
@@ -482,7 +591,7 @@ impl Stream {
         let after = pages.span(self.start, self.limit);
         let reserved = u64::from(PAGES_RESERVED);
         let back = before.max(reserved) - after.max(reserved);
-        pages.give_shared(self.account, back);
+        pages.give_shared(self.table, self.account, back);
     }
 }
 
