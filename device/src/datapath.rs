@@ -398,7 +398,6 @@ impl DataPath {
             }
         }
         self.vigil.armed(2 * pair + 1, armed_at);
-        self.before_close(2 * pair + 1, &mut ring, now);
         if ring.close(vring.get_queue_mut()) {
             self.interrupt(2 * pair + 1, &vring, now);
         }

@@ -21,6 +21,7 @@ mod intruder;
 mod kernel;
 mod oracle;
 mod parts;
+mod passed;
 mod pattern;
 mod run;
 mod scenes;
@@ -31,6 +32,7 @@ mod tests;
 mod transcript;
 mod world;
 
+pub use passed::{Passed, passed};
 pub use run::{Counts, Order, Violation, judged, range, replay};
 pub use scenes::{Ends, Named, named};
 pub use singles::single_faults;

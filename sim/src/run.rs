@@ -101,6 +101,12 @@ pub fn strikes(seed: u64, order: &Order) -> Vec<toe_faults::Record> {
     records.concat()
 }
 
+/// Runs one seed of a scenario between cards, with faults by these rules.
+pub fn hold_armed(seed: u64, scenario: &'static Named, rules: &Rules) -> World {
+    let order = Order { scenario: Some(scenario), ends: Ends::Cards, faults: Some(rules.clone()) };
+    one(seed, &order).1
+}
+
 /// Runs one seed to its end. Panics where something does not hold.
 fn one(seed: u64, order: &Order) -> (Counts, World) {
     let seed = Seed(seed);
