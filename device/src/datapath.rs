@@ -374,6 +374,7 @@ impl DataPath {
                 return false;
             }
         };
+        self.vigil.found(2 * pair + 1, now, ring.seen());
         if ring.available() > 0 {
             ring.disarm();
         }
@@ -569,6 +570,7 @@ impl DataPath {
                 return false;
             }
         };
+        self.vigil.found(2 * pair, now, ring.seen());
         let mut batch = BATCH;
         let mut starved = false;
         while batch > 0 && !starved {

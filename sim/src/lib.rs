@@ -15,6 +15,7 @@ mod chance;
 mod costs;
 mod end;
 mod frames;
+mod fuzz;
 mod guest;
 mod host;
 mod intruder;
@@ -32,6 +33,7 @@ mod tests;
 mod transcript;
 mod world;
 
+pub use fuzz::run as run_string;
 pub use passed::{Passed, passed};
 pub use run::{Counts, Order, Violation, judged, range, replay};
 pub use scenes::{Ends, Named, named};

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use toe_faults::{Record, Rules, Site};
 
 use crate::chance::Seed;
-use crate::run::hold_armed;
-use crate::scenes::Named;
+use crate::run::hold;
+use crate::scenes::{Draw, Ends, Named};
 
 thread_local! {
     static PASSED: RefCell<Option<Vec<(Site, Vec<u8>)>>> = const { RefCell::new(None) };
@@ -36,9 +36,12 @@ pub struct Passed {
 
 /// Runs one seed of a scenario between two cards with faults by these rules. Panics where something does not hold.
 pub fn passed(seed: u64, scenario: &'static Named, rules: &Rules) -> Passed {
+    let seed = Seed(seed);
+    let faults_seed = seed.stream("faults").bits();
+    let scene = (scenario.build)(&Draw { seed, ends: Ends::Cards });
     PASSED.set(Some(Vec::new()));
-    let mut world = hold_armed(seed, scenario, rules);
+    let mut world = hold(scene, Some((rules, faults_seed))).1;
     let frames = PASSED.take().unwrap_or_default();
     let records = world.try_card(0).and_then(|card| card.faults().map(|f| f.records().copied().collect()));
-    Passed { faults_seed: Seed(seed).stream("faults").bits(), frames, records: records.unwrap_or_default() }
+    Passed { faults_seed, frames, records: records.unwrap_or_default() }
 }
