@@ -90,7 +90,8 @@ impl Vigil {
     /// A ring's kick was heard.
     pub fn kicked(&mut self, ring: usize, now: Instant) {
         if let Some(watch) = self.rings.get_mut(ring) {
-            watch.unannounced = watch.unannounced.filter(|looked| now.since(*looked) > KICK_GRACE);
+            watch.armed_at = None;
+            watch.unannounced = watch.unannounced.filter(|found| now.since(*found) > KICK_GRACE);
         }
     }
 
@@ -141,6 +142,10 @@ mod tests {
     #[test]
     fn a_kick_that_never_came_is_counted_and_one_that_was_late_is_not() {
         let mut vigil = Vigil::new(2);
+        vigil.armed(0, Some(3));
+        vigil.kicked(0, at(10));
+        vigil.found(0, at(10), 4);
+        assert_eq!(vigil.look(0, at(40), 4, None), NOTHING, "it was announced");
         assert!(vigil.is_time(at(0)) && !vigil.is_time(at(49)) && vigil.is_time(at(50)));
         vigil.armed(1, Some(7));
         assert_eq!(vigil.look(1, at(50), 7, None), NOTHING);
