@@ -422,6 +422,9 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
         t.path_progress(store);
         t.timer_from = now;
         t.send.stream.release_before(&mut store.send, ack.min(t.send.end));
+        if ack >= t.send.end {
+            t.send.stream.align(&mut store.send);
+        }
         t.send.extend(&mut store.send, t.recovery.window.congestion);
     }
 }
@@ -522,7 +525,9 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         Arrival::InOrder => {
             // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.
             // RFC 2883, section 4: what came twice is reported with the segment that brought it.
-            if had_gap || t.receive.twice.is_some() || marked_now {
+            // And at once where the peer has said all that it can for now, and nothing of ours is likely to carry it.
+            let waits_for_us = segment.flags.has(Flags::PSH) && full < t.receive.segment_bytes && !t.receive.dialogue;
+            if had_gap || t.receive.twice.is_some() || marked_now || waits_for_us {
                 t.receive.ack = AckNeed::Now;
             } else {
                 t.receive.owe_ack(now, store.config.delayed_ack);
