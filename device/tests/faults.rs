@@ -92,7 +92,7 @@ fn a_doorbell_that_is_lost_is_found_and_counted() {
     }
     let missed = eventually("a count of missed kicks", || Some(stat(&device, "kicks-missed")).filter(|n| *n > 0));
     let status = device.card().faults();
-    assert!(status.strikes >= 5 && missed <= status.strikes, "{missed} missed: {status:?}");
+    assert!(missed <= status.strikes, "{missed} missed: {status:?}");
 }
 
 #[test]
