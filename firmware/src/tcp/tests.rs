@@ -25,5 +25,6 @@ mod spurious;
 mod syn_cache;
 mod syn_cookies;
 mod time_wait;
+mod trains;
 mod window;
 mod work;
