@@ -257,6 +257,8 @@ counters! {
     TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.
     TcpWindowProbes = "tcp-window-probes",
+    /// Segments that were what was expected, and went the short way.
+    TcpPredicted = "tcp-predicted",
     /// Times that data had to wait for a transmit record.
     TcpNoTransmitRecord = "tcp-no-transmit-record",
 }
