@@ -46,6 +46,7 @@ use crate::store::table::Table;
 use crate::store::wheel::Wheel;
 use crate::tcp::fast_open::Cookies;
 use crate::tcp::half_open::HalfOpen;
+use crate::tcp::output;
 use crate::tcp::receive::Receiver;
 use crate::tcp::records::Records;
 use crate::tcp::send::Sender;
@@ -443,7 +444,9 @@ impl Firmware {
                 None => self.wheel.disarm(timer),
             }
         }
-        self.wire_queue.push(&mut self.wire_links, slot);
+        if output::wants_a_turn(&mut self.connections[slot]) {
+            self.wire_queue.push(&mut self.wire_links, slot);
+        }
         self.queue_news(slot);
     }
 
