@@ -114,6 +114,10 @@ counters! {
     ring_bad_index = "ring-bad-index",
     /// Interrupts sent to the guest.
     interrupts = "interrupts",
+    /// Times that the firmware did not answer any more and was booted anew, without its state.
+    watchdog_resets = "watchdog-resets",
+    /// Times that the firmware did not answer any more and was started over its tables.
+    watchdog_restarts = "watchdog-restarts",
     /// Kicks of the guest that never came, and what they would have announced was found by a look at the rings.
     kicks_missed = "kicks-missed",
     /// Interrupts that were sent again, because the driver seems not to have had them.

@@ -51,6 +51,8 @@ counters! {
     WireDropFragment = "wire-drop-fragment",
     /// Frames beyond those that may wait for the card's processor.
     WireDropFifoFull = "wire-drop-fifo-full",
+    /// Frames that came while the firmware had stopped.
+    WireDropHalted = "wire-drop-halted",
     /// A SYN that a full pool refused under the policy `deny`.
     WireDropRefused = "wire-drop-refused",
     /// Frames sent to the wire.
@@ -101,6 +103,8 @@ counters! {
     GuestDropContext = "guest-drop-context",
     /// A channel frame of another epoch.
     GuestDropEpoch = "guest-drop-epoch",
+    /// Frames that came while the firmware had stopped.
+    GuestDropHalted = "guest-drop-halted",
     /// Channel frames sent to the guest.
     GuestOut = "guest-out",
 
@@ -259,8 +263,37 @@ counters! {
     TcpWindowProbes = "tcp-window-probes",
     /// Segments that were what was expected, and went the short way.
     TcpPredicted = "tcp-predicted",
+    /// Pages that stood nowhere, given back.
+    FoundPageLost = "found-page-lost",
+    /// Records of segments in flight that stood in no list, given back.
+    FoundRecordLost = "found-record-lost",
+    /// Connections, entries, contexts and listeners that nobody had, given back.
+    FoundPlaceLost = "found-place-lost",
+    /// Places of the table of 4-tuples that led to nobody, given back.
+    FoundTupleLeft = "found-tuple-left",
+    /// Connections, entries and contexts with a timer missing or stuck, set anew.
+    FoundTimerLost = "found-timer-lost",
+    /// Connections that are no more with a timer, which was stopped.
+    FoundTimerLeft = "found-timer-left",
+    /// Pools whose gauge did not say what they are made of, corrected.
+    FoundPoolMiscounted = "found-pool-miscounted",
+    /// Times that the counters of frames did not balance; the sum was corrected.
+    FoundCountersDamaged = "found-counters-damaged",
+    /// Connections broken off because their block did not pass its check.
+    FoundStateDamaged = "found-state-damaged",
+    /// Boots anew without state, of a firmware that had stopped.
+    FirmwareResets = "firmware-resets",
+    /// Starts over the tables, of a firmware that had stopped.
+    FirmwareRestarts = "firmware-restarts",
     /// Times that data had to wait for a transmit record.
     TcpNoTransmitRecord = "tcp-no-transmit-record",
+}
+
+impl Counter {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
 }
 
 /// All counters of one card.
@@ -278,6 +311,25 @@ impl Counters {
     /// Counts one.
     pub fn add(&mut self, counter: Counter) {
         self.values[counter as usize] += 1;
+    }
+
+    /// What one says.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.values[counter as usize]
+    }
+
+    /// Says something else from now on.
+    pub fn set(&mut self, counter: Counter, value: u64) {
+        self.values[counter as usize] = value;
+    }
+
+    /// Of the frames of a side (`wire` or `guest`), those that were taken, passed on, or dropped for a reason.
+    pub fn accounted(&self, side: &str) -> u64 {
+        let is_one = |name: &str| {
+            let rest = name.strip_prefix(side).and_then(|rest| rest.strip_prefix('-'));
+            rest.is_some_and(|rest| rest == "taken" || rest == "passed" || rest.starts_with("drop-"))
+        };
+        NAMES.iter().zip(&self.values).filter(|(name, _)| is_one(name)).map(|(_, value)| value).sum()
     }
 
     /// How many counters there are.

@@ -78,6 +78,10 @@ impl Firmware {
 
     /// Takes the oldest frame for which [`Firmware::handle_wire`] or this said [`Verdict::Wait`].
     pub fn handle_waiting(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
+        if self.halted.is_some() {
+            self.processor.waiting.give(1);
+            return self.halted_at_wire();
+        }
         if !self.processor.has_time(now) {
             return Verdict::Wait;
         }

@@ -53,8 +53,12 @@ impl Firmware {
     /// The next channel frame for the guest into `buffer` (65,549 bytes); its length. To be called until `None`, or
     /// as long as the guest has receive buffers.
     pub fn poll_guest(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        if self.halted.is_some() {
+            return None;
+        }
         self.answer_bell();
-        let length = self.answers(now, buffer).or_else(|| self.news(now, buffer));
+        let length = self.say_announcement(now, buffer);
+        let length = length.or_else(|| self.answers(now, buffer)).or_else(|| self.news(now, buffer));
         if length.is_some() {
             self.store.counters.add(Counter::GuestOut);
         }
@@ -139,6 +143,7 @@ impl Firmware {
                     self.queue_news(connection);
                     continue;
                 }
+                self.is_sound(connection, now);
                 fit = self.tell(&mut w, connection, now);
                 let again = self.connections[connection].repeatable();
                 if fit && again > 0 {
@@ -150,6 +155,7 @@ impl Firmware {
                 let Some(connection) = self.contexts[slot].data.pop(&mut self.data_links) else { break };
                 self.store.steps.one();
                 told += 1;
+                self.is_sound(connection, now);
                 fit = self.deliver(&mut w, connection, self.contexts[slot].credit(), now);
                 self.settle(connection, now);
             }

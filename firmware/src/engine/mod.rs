@@ -6,12 +6,16 @@
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
 mod admission;
+mod announce;
 mod audit;
 mod budget;
 mod context;
+mod damage;
 mod events;
 mod evict;
 mod faults;
+mod finding;
+mod halt;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
@@ -19,6 +23,8 @@ mod listener;
 mod predicted;
 mod pressure;
 mod requests;
+mod scrub;
+mod self_test;
 #[cfg(test)]
 mod sharing;
 mod sockets;
@@ -26,6 +32,8 @@ mod syn_cookie;
 mod timers;
 #[cfg(test)]
 mod truth;
+#[cfg(test)]
+mod two_pages;
 mod wire;
 mod work;
 
@@ -57,15 +65,20 @@ use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
 use admission::{Competition, Holdings, Metered};
+use announce::Announcement;
 pub use audit::Contradiction;
 use budget::Processor;
 use context::Context;
 use events::Reply;
 use evict::Orders;
 pub use faults::Way;
+pub use finding::Finding;
+pub use halt::Halt;
 use listener::Listener;
 pub use pressure::Event;
 use pressure::Pressure;
+use scrub::Scrubber;
+pub use self_test::SelfTestError;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
 pub use work::{Call, Work};
@@ -178,6 +191,16 @@ pub struct Firmware {
     data_links: Links,
     work: Work,
     processor: Processor,
+    /// What it was booted with.
+    profile: Box<Profile>,
+    announcement: Announcement,
+    /// How it has stopped, if it has.
+    halted: Option<Halt>,
+    /// Calls that were answered.
+    beats: u64,
+    /// Blocks are sealed.
+    seals: bool,
+    scrubber: Scrubber,
 }
 
 impl Firmware {
@@ -285,6 +308,12 @@ impl Firmware {
             data_links: Links::new(limits.connections),
             work: Work::default(),
             processor: Processor::new(limits.work_units_per_us, gauge(Pool::WireFifo)),
+            profile: Box::new(profile.clone()),
+            announcement: Announcement::default(),
+            halted: None,
+            beats: 0,
+            seals: profile.recovery.seals,
+            scrubber: Scrubber::default(),
         })
     }
 
@@ -448,6 +477,7 @@ impl Firmware {
             self.wire_queue.push(&mut self.wire_links, slot);
         }
         self.queue_news(slot);
+        self.seal(slot);
     }
 
     /// Moves a connection's end on the wire to a TIME-WAIT entry. If none is free, the oldest gives way.

@@ -28,6 +28,7 @@ impl Firmware {
             self.wire_queue.push(&mut self.wire_links, slot);
         }
         self.queue_news(slot);
+        self.seal(slot);
     }
 }
 

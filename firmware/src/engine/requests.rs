@@ -45,6 +45,9 @@ struct From {
 impl Firmware {
     /// Takes a frame from the guest, Ethernet header first.
     pub fn handle_guest(&mut self, now: Instant, frame: &[u8]) -> Verdict {
+        if self.halted.is_some() {
+            return self.halted_at_guest();
+        }
         let verdict = self.guest_frame(now, frame);
         self.worked(Call::HandleGuest, true, now);
         verdict
@@ -148,6 +151,7 @@ impl Firmware {
 
     fn message(&mut self, context: Slot, from: From, message: Message<'_>, now: Instant) {
         let kind = message.kind();
+        self.check_named(&message, now);
         match message {
             Message::Hello(m) => self.hello(from, &m, now),
             Message::Addresses(m, tail) => self.addresses(context, from, kind, &m, tail),

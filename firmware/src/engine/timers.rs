@@ -77,12 +77,19 @@ impl Timers {
 impl Firmware {
     /// When `handle_timeout` wants to be called next. May change with every other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.wheel.next(), self.processor.next()].into_iter().flatten().min()
+        if self.halted.is_some() {
+            return None;
+        }
+        [self.wheel.next(), self.processor.next(), self.announcement.due()].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.halted.is_some() {
+            return;
+        }
         self.run_timers(now);
+        self.scrub(now);
         self.worked(Call::HandleTimeout, false, now);
     }
 
@@ -90,6 +97,9 @@ impl Firmware {
         while let Some(timer) = self.wheel.pop(now) {
             match self.timers.whose(timer) {
                 Whose::Connection(slot, kind) => {
+                    if !self.is_sound(slot, now) {
+                        continue;
+                    }
                     timeout::fired(&mut self.connections[slot], &mut self.store, kind, now);
                     self.settle(slot, now);
                 }

@@ -23,6 +23,9 @@ use toe_abi::Endpoint;
 impl Firmware {
     /// Takes a frame from the wire, Ethernet header first. It may be longer than an MTU (merged segments).
     pub fn handle_wire(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
+        if self.halted.is_some() {
+            return self.halted_at_wire();
+        }
         match self.admit_frame(now) {
             Ok(()) => self.take_frame(now, frame, checksum),
             Err(verdict) => verdict,
@@ -153,6 +156,8 @@ impl Firmware {
     ) -> Verdict {
         self.store.counters.add(Counter::TcpSegmentsIn);
         match owner {
+            // Nobody is there any more: the guest's kernel says so.
+            Owner::Connection(slot) if !self.is_sound(slot, now) => return self.pass_from_wire(),
             Owner::Connection(slot) => self.at_connection(slot, segment, now),
             Owner::HalfOpen(slot) => self.at_half_open(slot, segment, now),
             Owner::TimeWait(slot) => {
@@ -298,6 +303,9 @@ impl Firmware {
     /// The next frame for the wire, with its checksums complete, into `buffer`, which must have room for a whole
     /// frame (65,549 bytes); its length. To be called until `None`, or as long as the wire takes frames.
     pub fn poll_wire(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        if self.halted.is_some() {
+            return None;
+        }
         let length = self.next_wire_frame(now, buffer);
         self.worked(Call::PollWire, length.is_some(), now);
         length
@@ -314,8 +322,12 @@ impl Firmware {
             let more = self.feed(now);
             while let Some(slot) = self.wire_queue.pop(&mut self.wire_links) {
                 self.store.steps.one();
+                if !self.is_sound(slot, now) {
+                    continue;
+                }
                 let t = &mut self.connections[slot];
                 let Some(segment) = output::next_segment(t, &mut self.store, now) else {
+                    self.seal(slot);
                     continue;
                 };
                 let tcp = segment::Header {

@@ -40,6 +40,7 @@ struct Place<T> {
 pub struct Slab<T> {
     places: Box<[Place<T>]>,
     free: Slot,
+    used: u64,
     /// What is published.
     pub gauge: Gauge,
 }
@@ -55,7 +56,7 @@ impl<T> Slab<T> {
             value: vacant(slot),
         };
         let places = (0..capacity).map(place).collect();
-        Self { places, free: if capacity == 0 { END } else { 0 }, gauge }
+        Self { places, free: if capacity == 0 { END } else { 0 }, used: 0, gauge }
     }
 
     /// Takes a free place; what stands in it is what was last there. `None` if there is none.
@@ -64,6 +65,7 @@ impl<T> Slab<T> {
         let place = self.places.get_mut(slot as usize)?;
         self.free = place.next_free;
         place.generation = place.generation.wrapping_add(1);
+        self.used += 1;
         let taken = self.gauge.take(1);
         debug_assert!(taken);
         Some(Id { slot, generation: place.generation })
@@ -76,6 +78,7 @@ impl<T> Slab<T> {
         place.generation = place.generation.wrapping_add(1);
         place.next_free = self.free;
         self.free = slot;
+        self.used -= 1;
         self.gauge.give(1);
     }
 
@@ -94,6 +97,11 @@ impl<T> Slab<T> {
     /// Whether a place is in use.
     pub fn in_use(&self, slot: Slot) -> bool {
         self.places[slot as usize].generation % 2 == 1
+    }
+
+    /// How many are in use, by what it does itself and not by its gauge.
+    pub fn used(&self) -> u64 {
+        self.used
     }
 
     /// How many places there are.

@@ -14,6 +14,7 @@ use crate::work::Steps;
 #[derive(Debug)]
 pub struct Table {
     buckets: Box<[Bucket]>,
+    used: u64,
     /// What is published.
     pub gauge: Gauge,
     /// A step for every place looked at.
@@ -41,7 +42,7 @@ impl Table {
     pub fn new(gauge: Gauge) -> Self {
         let places = (gauge.capacity() as usize * 2).next_power_of_two().max(2 * BUCKET);
         let bucket = Bucket([Place { hash: 0, value: EMPTY }; BUCKET]);
-        Self { buckets: vec![bucket; places / BUCKET].into(), gauge, steps: Steps::default() }
+        Self { buckets: vec![bucket; places / BUCKET].into(), used: 0, gauge, steps: Steps::default() }
     }
 
     /// The two buckets of a hash.
@@ -53,7 +54,7 @@ impl Table {
     }
 
     /// How many places of a bucket are in use; each is a step, and one for their end.
-    fn used(&self, bucket: usize) -> usize {
+    fn used_of(&self, bucket: usize) -> usize {
         let used = self.buckets[bucket].0.iter().take_while(|place| place.value != EMPTY).count();
         self.steps.add((used + 1).min(BUCKET) as u64);
         used
@@ -61,7 +62,7 @@ impl Table {
 
     /// Where a value of that hash would go.
     fn place_for(&self, hash: u64) -> Option<(usize, usize)> {
-        let [a, b] = self.buckets(hash).map(|bucket| (self.used(bucket), bucket));
+        let [a, b] = self.buckets(hash).map(|bucket| (self.used_of(bucket), bucket));
         let (used, bucket) = if b.0 < a.0 { b } else { a };
         (used < BUCKET).then_some((bucket, used))
     }
@@ -80,6 +81,7 @@ impl Table {
             return false;
         }
         self.buckets[bucket].0[at] = Place { hash: hash as u32, value };
+        self.used += 1;
         true
     }
 
@@ -112,12 +114,39 @@ impl Table {
             debug_assert!(false, "removed what is not there");
             return;
         };
+        self.empty(bucket, at);
+    }
+
+    fn empty(&mut self, bucket: usize, at: usize) {
         // The last one fills the hole.
-        let last = self.used(bucket) - 1;
+        let last = self.used_of(bucket) - 1;
         let places = &mut self.buckets[bucket].0;
         places[at] = places[last];
         places[last].value = EMPTY;
+        self.used -= 1;
         self.gauge.give(1);
+    }
+
+    /// How many places there are, in use or not.
+    pub fn places(&self) -> u64 {
+        (self.buckets.len() * BUCKET) as u64
+    }
+
+    /// How many are in use, by what it does itself and not by its gauge.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Half of the hash and the value that stand at a place.
+    pub fn at(&self, place: u32) -> Option<(u32, u32)> {
+        let Place { hash, value } = self.buckets[place as usize / BUCKET].0[place as usize % BUCKET];
+        (value != EMPTY).then_some((hash, value))
+    }
+
+    /// Takes out what stands at a place.
+    pub fn remove_at(&mut self, place: u32) {
+        let at = place as usize;
+        self.empty(at / BUCKET, at % BUCKET);
     }
 }
 

@@ -45,6 +45,7 @@ pub struct Wheel {
     occupied: [u64; LEVELS],
     /// The tick up to which time has been dealt with.
     tick: u64,
+    armed: u64,
     /// What is published: the timers that are armed.
     pub gauge: Gauge,
     /// A step for every timer that falls to a lower level or expires.
@@ -65,6 +66,7 @@ impl Wheel {
             heads: [NONE; LEVELS * SLOTS + 1],
             occupied: [0; LEVELS],
             tick: now.as_us() >> TICK_BITS,
+            armed: 0,
             gauge,
             steps: Steps::default(),
         }
@@ -74,6 +76,7 @@ impl Wheel {
     pub fn arm(&mut self, timer: Timer, deadline: Instant) {
         let entry = &mut self.entries[timer as usize];
         if entry.list == UNARMED || entry.is_off {
+            self.armed += 1;
             let taken = self.gauge.take(1);
             debug_assert!(taken, "each timer is armed once at most");
         }
@@ -101,12 +104,23 @@ impl Wheel {
         if !self.is_armed(timer) {
             return;
         }
+        self.armed -= 1;
         self.gauge.give(1);
         if self.entries[timer as usize].list == DUE {
             self.unlink(timer);
         } else {
             self.entries[timer as usize].is_off = true;
         }
+    }
+
+    /// When a timer goes off, if it is armed.
+    pub fn deadline(&self, timer: Timer) -> Option<Instant> {
+        self.is_armed(timer).then(|| self.entries[timer as usize].deadline)
+    }
+
+    /// How many are armed, by what it does itself and not by its gauge.
+    pub fn armed(&self) -> u64 {
+        self.armed
     }
 
     /// The next timer whose deadline is not after `now`, disarmed; call again until `None`.
@@ -117,6 +131,7 @@ impl Wheel {
             if due != NONE {
                 self.steps.one();
                 self.unlink(due);
+                self.armed -= 1;
                 self.gauge.give(1);
                 return Some(due);
             }

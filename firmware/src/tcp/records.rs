@@ -46,6 +46,7 @@ pub struct Record {
     pub stamp: Stamp,
     /// The connection wants to know when it is lost: it probes the path's MTU.
     watched: bool,
+    standing: Standing,
     next: RecordSlot,
     previous: RecordSlot,
     /// In the list of its fate.
@@ -60,12 +61,25 @@ impl Record {
     }
 }
 
+/// Where a record stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    Free,
+    /// Neither free nor in a list: within one operation only.
+    Between,
+    Listed,
+}
+
 /// The pool.
 #[derive(Debug)]
 pub struct Records {
     places: Box<[Record]>,
     free: RecordSlot,
     shared_free: u32,
+    /// All that are not reserved, and of them those in lists; and how many lists are open.
+    shared: u32,
+    shared_listed: u32,
+    lists_open: u64,
     /// Records promised, reserved ones included; what is published.
     pub gauge: Gauge,
     /// [`PREPAID`] for every transmission, and one for every record walked over.
@@ -114,6 +128,7 @@ impl Records {
             lost: false,
             stamp: Stamp::default(),
             watched: false,
+            standing: Standing::Free,
             next: if slot + 1 < count { slot + 1 } else { NONE },
             previous: NONE,
             fate_next: NONE,
@@ -123,6 +138,9 @@ impl Records {
             places: (0..count).map(record).collect(),
             free: 0,
             shared_free: count - lists * RECORDS_RESERVED,
+            shared: count - lists * RECORDS_RESERVED,
+            shared_listed: 0,
+            lists_open: 0,
             gauge,
             steps: Steps::default(),
         }
@@ -140,12 +158,53 @@ impl Records {
         self.steps.add(PREPAID);
         let slot = self.free;
         self.free = self.places[slot as usize].next;
+        self.places[slot as usize].standing = Standing::Between;
         Some(slot)
     }
 
-    fn give(&mut self, slot: RecordSlot, count: u32) {
+    fn put_back(&mut self, slot: RecordSlot) {
+        self.places[slot as usize].standing = Standing::Free;
         self.places[slot as usize].next = self.free;
         self.free = slot;
+    }
+
+    /// A list that had `count` has one more.
+    fn list_grows(&mut self, count: u32) {
+        self.shared_listed += u32::from(count >= RECORDS_RESERVED);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.places.len() as u64
+    }
+
+    /// A record is nobody's any more.
+    #[cfg(test)]
+    pub fn lose(&mut self) {
+        let _ = self.take(0);
+    }
+
+    /// Gives back a record that is neither free nor in a list; whether it was one.
+    pub fn recover(&mut self, slot: RecordSlot) -> bool {
+        let is_lost = self.places[slot as usize].standing == Standing::Between;
+        if is_lost {
+            self.put_back(slot);
+        }
+        is_lost
+    }
+
+    /// Records promised, by what stands in lists and not by the gauge.
+    pub fn promised(&self) -> u64 {
+        self.lists_open * u64::from(RECORDS_RESERVED) + u64::from(self.shared_listed)
+    }
+
+    /// What may be taken is again what stands in no list.
+    pub fn recount(&mut self) {
+        self.shared_free = self.shared - self.shared_listed;
+    }
+
+    fn give(&mut self, slot: RecordSlot, count: u32) {
+        self.put_back(slot);
         if count > RECORDS_RESERVED {
             self.shared_free += 1;
             self.gauge.give(1);
@@ -171,6 +230,7 @@ impl RecordList {
         debug_assert!(!self.open);
         let taken = records.gauge.take(RECORDS_RESERVED.into());
         debug_assert!(taken, "every list's reserve is part of the pool");
+        records.lists_open += 1;
         *self = Self { open: true, ..Self::CLOSED };
     }
 
@@ -179,6 +239,7 @@ impl RecordList {
         if self.open {
             while self.pop_front(records).is_some() {}
             records.gauge.give(RECORDS_RESERVED.into());
+            records.lists_open -= 1;
             self.open = false;
         }
     }
@@ -203,6 +264,7 @@ impl RecordList {
             lost: false,
             stamp,
             watched: false,
+            standing: Standing::Listed,
             next: NONE,
             previous: self.tail,
             fate_next: NONE,
@@ -214,6 +276,7 @@ impl RecordList {
             records.places[self.tail as usize].next = slot;
         }
         self.tail = slot;
+        records.list_grows(self.count);
         self.count += 1;
         self.sent.append(records, slot);
         true
@@ -257,6 +320,8 @@ impl RecordList {
         if self.watched_lost == slot {
             self.watched_lost = NONE;
         }
+        records.places[slot as usize].standing = Standing::Between;
+        records.shared_listed -= u32::from(self.count > RECORDS_RESERVED);
         records.give(slot, self.count);
         self.count -= 1;
     }
@@ -278,6 +343,7 @@ impl RecordList {
         } else {
             records.places[record.next as usize].previous = new;
         }
+        records.list_grows(self.count);
         self.count += 1;
         if record.lost {
             self.lost.insert_after(records, slot, new);

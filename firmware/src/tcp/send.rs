@@ -109,6 +109,12 @@ impl Sender {
         self.extend(pages, 0);
     }
 
+    /// Gives its pages back, and is at rest. `table` is its own.
+    pub fn scrap(&mut self, table: u32, pages: &mut Pages) {
+        let records = self.records;
+        *self = Self { records, ..Self::new(pages.scrap(table)) };
+    }
+
     /// Behind the last octet there is to send, the FIN included.
     pub fn last(&self) -> Position {
         self.end + u64::from(self.fin)
@@ -122,6 +128,12 @@ impl Sender {
     /// The first octet that the peer does not allow yet.
     pub fn edge(&self) -> Position {
         self.una + u64::from(self.window)
+    }
+
+    /// What the pool grants, in bytes, if that is not enough for the two segments for which a peer answers at once.
+    pub fn cramped(&self) -> Option<u64> {
+        let granted = self.stream.limit().since(self.stream.start());
+        (granted < 2 * u64::from(self.mss)).then_some(granted)
     }
 
     /// Takes the window of an acceptable segment (RFC 9293, 3.10.7.4, fifth check): only from a newer segment than the
