@@ -37,5 +37,6 @@ pub mod tcb;
 mod tests;
 pub mod time_wait;
 pub mod timeout;
+pub mod train;
 pub mod urgent;
 pub mod user_timeout;

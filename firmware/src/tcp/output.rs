@@ -414,7 +414,7 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
 }
 
 /// How many octets of new data, the FIN among them, the next segment may have.
-fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> {
+pub(super) fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> {
     let start = t.send.nxt;
     let queued = t.send.last().since(start);
     if queued == 0 {
@@ -461,13 +461,12 @@ fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> 
     (full || everything || half_the_window || probe).then_some(length)
 }
 
-fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
+/// Counts the octets up to `end` as sent; `false` if no record is left for them.
+pub(super) fn put_under_way(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> bool {
     let start = t.send.nxt;
     let stamp = t.recovery.stamp(&t.send, now);
     if !t.send.records.push(&mut store.records, start, end, stamp, now) {
-        store.counters.add(Counter::TcpNoTransmitRecord);
-        store.records.gauge.refuse(toe_abi::Reason::TransmitRecords);
-        return None;
+        return false;
     }
     if t.send.in_flight() == 0 {
         t.timer_from = now;
@@ -476,6 +475,16 @@ fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Opti
     t.send.nxt = end;
     t.send.max = t.send.max.max(end);
     t.recovery.sent(end.since(start), now);
+    true
+}
+
+fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
+    let start = t.send.nxt;
+    if !put_under_way(t, store, now, end) {
+        store.counters.add(Counter::TcpNoTransmitRecord);
+        store.records.gauge.refuse(toe_abi::Reason::TransmitRecords);
+        return None;
+    }
     let mut segment = data(t, store, now, start, end);
     t.recovery.pacing.sent(t.recovery.pace(), segment.text_bytes as u64, now);
     if t.agreed.ecn && segment.text_bytes > 0 {

@@ -26,5 +26,6 @@ mod spurious;
 mod syn_cache;
 mod syn_cookies;
 mod time_wait;
+mod trains;
 mod window;
 mod work;
