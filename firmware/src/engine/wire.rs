@@ -184,8 +184,10 @@ impl Firmware {
         let t = &mut self.connections[slot];
         let (tuple, link) = (t.tuple, t.link);
         let reply = arrives::segment_arrives(t, &mut self.store, segment, now);
-        if reply == Reply::Reset {
-            self.send_reset(&tuple, link, segment);
+        match reply {
+            Reply::Reset => self.send_reset(&tuple, link, segment),
+            Reply::Predicted => return self.settle_predicted(slot, now),
+            Reply::Nothing => {}
         }
         //= docs/specs/rfc9293.txt#section-3.10.7.4
         //# For example, if the TCP endpoint is processing a series of queued segments, it MUST process them all

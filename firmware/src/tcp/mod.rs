@@ -21,6 +21,7 @@ pub mod notice;
 pub mod output;
 pub mod pacing;
 pub mod path_mtu;
+pub mod prediction;
 pub mod ranges;
 pub mod receive;
 pub mod records;

@@ -53,6 +53,28 @@ pub fn next_segment(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outg
     Some(segment)
 }
 
+/// Whether [`next_segment`] might find something. After most of what happens it would not, and a turn costs more than this. What a
+/// turn notes when there is nothing to send is noted here.
+pub fn wants_a_turn(t: &mut Tcb) -> bool {
+    match t.state {
+        _ if t.reset_due => true,
+        State::Closed | State::TimeWait => false,
+        State::SynSent | State::SynReceived => true,
+        _ => {
+            let has_data = t.send.last() > t.send.nxt;
+            if !has_data {
+                t.recovery.limited_by_program(&t.send);
+            }
+            has_data
+                || t.receive.ack == AckNeed::Now
+                || t.due != Due::None
+                || t.send.records.first_lost().is_some()
+                || t.user_timeout.is_due()
+                || t.send.urgent.is_due(t.send.nxt)
+        }
+    }
+}
+
 fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if std::mem::take(&mut t.reset_due) {
         store.counters.add(Counter::TcpResetsOut);

@@ -19,6 +19,7 @@ mod loss;
 mod opening;
 mod options;
 mod pacing;
+mod prediction;
 mod segments;
 mod settings;
 mod spurious;
