@@ -277,6 +277,8 @@ counters! {
     FoundPoolMiscounted = "found-pool-miscounted",
     /// Times that the counters of frames did not balance; the sum was corrected.
     FoundCountersDamaged = "found-counters-damaged",
+    /// Connections broken off because their payload was not as it had been stored.
+    FoundDataDamaged = "found-data-damaged",
     /// Connections broken off because their block did not pass its check.
     FoundStateDamaged = "found-state-damaged",
     /// Boots anew without state, of a firmware that had stopped.

@@ -5,13 +5,13 @@
 //! in each its connections.
 
 use toe_abi::{
-    Accepted, CARD_MAC, EntryWriter, InfoResult, LimitsResult, Mac, Message, Received, SendCredit, StatResult, Writer,
-    state,
+    Accepted, CARD_MAC, EntryWriter, InfoResult, LimitsResult, Mac, Message, Reason, Received, SendCredit, StatResult,
+    Writer, state,
 };
 
 use crate::counters::{Counter, Counters};
 use crate::engine::admission::OWN_ENTRIES;
-use crate::engine::{Call, Firmware};
+use crate::engine::{Call, Finding, Firmware};
 use crate::pool::Pool;
 use crate::store::slab::Slot;
 use crate::tcp::recovery::Phase;
@@ -235,6 +235,10 @@ impl Firmware {
         let message = Message::Received(Received { connection, offset: t.receive_offset(t.guest.delivered) }, &[]);
         let wanted = t.deliverable().min(credit);
         let bytes = wanted.min(w.room(&message) as u64);
+        if bytes > 0 && !t.receive.stream.is_whole(&self.store.receive, t.guest.delivered, bytes) {
+            self.condemn(slot, Finding::DataDamaged, Reason::DataDamaged, now);
+            return true;
+        }
         if bytes > 0 {
             let at = t.guest.delivered;
             let written = w.push_with(&message, bytes as usize, |room| {

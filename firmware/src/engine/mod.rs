@@ -220,7 +220,13 @@ impl Firmware {
             Config::new(&profile.tcp, whole(limits.connection_send_pages), whole(limits.connection_receive_pages));
         let quota = &profile.quota;
         let connections = if quota.connections == 0 { limits.connections } else { quota.connections };
-        let account = |name, pages| AccountPlan { count: limits.contexts, name, pages, connections };
+        let account = |name, pages| AccountPlan {
+            count: limits.contexts,
+            name,
+            pages,
+            connections,
+            tags: profile.recovery.payload_tags,
+        };
         let send = Pages::new(
             (gauge(Pool::SendPages), Pool::SendPages.reason()),
             limits.send_pages,

@@ -1,9 +1,9 @@
 //! Frames from and to the wire.
 
-use toe_abi::ETHERTYPE;
+use toe_abi::{ETHERTYPE, Reason};
 
 use crate::counters::Counter;
-use crate::engine::{Call, Checksum, Firmware, Owner, Verdict};
+use crate::engine::{Call, Checksum, Finding, Firmware, Owner, Verdict};
 use crate::seq::Seq;
 use crate::store::slab::Slot;
 use crate::tcp::arrives::{self, Reply};
@@ -328,6 +328,10 @@ impl Firmware {
                     self.seal(slot);
                     continue;
                 };
+                if !t.send.stream.is_whole(&self.store.send, segment.text_at, segment.text_bytes as u64) {
+                    self.condemn(slot, Finding::DataDamaged, Reason::DataDamaged, now);
+                    continue;
+                }
                 let tcp = segment::Header {
                     source_port: t.tuple.local.port,
                     destination_port: t.tuple.remote.port,

@@ -20,6 +20,7 @@ use toe_abi::{LimitEntry, Reason};
 
 use super::gauge::Gauge;
 use super::queue::{Links, Queue};
+use super::tags::Tags;
 use crate::profile::PAGES_RESERVED;
 use crate::seq::Position;
 use crate::work::Steps;
@@ -35,6 +36,7 @@ const FREE: u64 = 1 << 63;
 #[derive(Debug)]
 pub struct Pages {
     bytes: Box<[u8]>,
+    tags: Tags,
     free: Box<[Page]>,
     free_count: usize,
     /// `tables[stream * table_len + (page number & (table_len - 1))]`.
@@ -111,6 +113,8 @@ pub struct AccountPlan {
     pub pages: u32,
     /// So many connections of one have their reserve.
     pub connections: u32,
+    /// What lies in the pages has tags.
+    pub tags: bool,
 }
 
 /// One direction's window over the pool. Which one of the pool's tables is its own is fixed at boot.
@@ -149,6 +153,7 @@ impl Pages {
         let table_len = stream_pages as usize * 2;
         Self {
             bytes: vec![0; count as usize * page_bytes as usize].into(),
+            tags: Tags::new(count as usize * page_bytes as usize, plan.tags),
             free: (1..=count).rev().collect(),
             free_count: count as usize,
             tables: vec![NONE; streams as usize * table_len].into(),
@@ -217,6 +222,15 @@ impl Pages {
     #[cfg(test)]
     pub fn free_pages(&self) -> usize {
         self.free_count
+    }
+
+    /// A bit of what is stored at a position flips.
+    #[cfg(test)]
+    pub fn flip(&mut self, stream: &Stream, position: Position) {
+        let page = self.tables[self.index(stream, self.number(position))];
+        assert_ne!(page, NONE, "nothing is stored there");
+        let offset = position.raw() & (self.page_bytes() - 1);
+        self.bytes[((u64::from(page) - 1) * self.page_bytes() + offset) as usize] ^= 4;
     }
 
     /// A page is nobody's any more.
@@ -544,14 +558,42 @@ impl Stream {
                 let index = pages.index(self, number);
                 pages.tables[index] = page;
                 pages.home[page as usize - 1] = index as u64;
+                let Pages { tags, bytes, .. } = pages;
+                let at = (page as usize - 1) * page_bytes;
+                tags.clear(bytes, at..at + page_bytes);
             }
             let offset = position.raw() as usize & (page_bytes - 1);
             let (now, later) = bytes.split_at(bytes.len().min(page_bytes - offset));
             let at = (page as usize - 1) * page_bytes + offset;
-            pages.bytes[at..at + now.len()].copy_from_slice(now);
+            let Pages { tags, bytes: stored, .. } = pages;
+            tags.store(stored, at, now);
             position = position + now.len() as u64;
             bytes = later;
         }
+    }
+
+    /// Whether these bytes are as they were written, as far as tags tell; all of it must have been written.
+    pub fn is_whole(&self, pages: &Pages, mut position: Position, bytes: u64) -> bool {
+        if !pages.tags.are_kept() {
+            return true;
+        }
+        let end = position + bytes;
+        while position < end {
+            let page = pages.tables[pages.index(self, pages.number(position))];
+            if page == NONE {
+                return false;
+            }
+            pages.steps.one();
+            let page_bytes = pages.page_bytes();
+            let offset = position.raw() & (page_bytes - 1);
+            let length = end.since(position).min(page_bytes - offset);
+            let at = ((u64::from(page) - 1) * page_bytes + offset) as usize;
+            if !pages.tags.are_right(&pages.bytes, at..at + length as usize) {
+                return false;
+            }
+            position = position + length;
+        }
+        true
     }
 
     /// Copies bytes out; all of it must have been written.
@@ -602,7 +644,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pool(count: u32, streams: u32) -> Pages {
-        let plan = AccountPlan { count: 2, name: "own", pages: 0, connections: streams };
+        let plan = AccountPlan { count: 2, name: "own", pages: 0, connections: streams, tags: false };
         Pages::new((Gauge::new("pages", "deny", count.into()), Reason::SendMemory), count, 512, streams, 8, plan)
     }
 
@@ -667,7 +709,7 @@ mod tests {
     /// A quota leaves pages to others that nobody else wants; who waits for it waits for its own account.
     #[test]
     fn an_account_has_no_more_than_its_quota() {
-        let plan = AccountPlan { count: 1, name: "own", pages: 6, connections: 2 };
+        let plan = AccountPlan { count: 1, name: "own", pages: 6, connections: 2, tags: false };
         let gauge = Gauge::new("pages", "deny", 12);
         let mut pages = Pages::new((gauge, Reason::SendMemory), 12, 512, 2, 8, plan);
         let start = Position::initial(Seq(0));

@@ -443,7 +443,7 @@ mod tests {
 
     /// Pages for two connections.
     fn pool(count: u32) -> Pages {
-        let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 2 };
+        let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 2, tags: false };
         Pages::new((Gauge::new("p", "deny", count.into()), toe_abi::Reason::ReceiveMemory), count, 512, 2, 64, plan)
     }
 
