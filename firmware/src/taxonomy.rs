@@ -129,8 +129,12 @@ fn a_damaged_block_is_broken_off_at_its_next_use() {
         b.peer("PA 1:101 ack 1");
         b.received(100);
         b.drain();
-        // A number that is none of the block's, and a state that is.
-        let value = if site == Site::TcbState { 8 } else { 0x1_2345 };
+        // A number that is none of the block's, a state that is one, and a timeout that was doubled five times.
+        let value = match site {
+            Site::TcbState => 8,
+            Site::TcbRto => 5,
+            _ => 0x1_2345,
+        };
         arm(&mut b, first(site, Action::Corrupt(Some(value))));
         let frame = b.frame("PA 101:201 ack 1");
         let _ = b.deliver(&frame);
@@ -189,6 +193,7 @@ fn what_leaks_comes_back_within_two_passes() {
         b.another_port(true);
         b.connect(flags::NODELAY);
         b.expect("S 0");
+        b.peer("SA 0 ack 1 win 60000 <mss 1000>");
         b.abort();
         b.release();
         assert!(b.in_use(pool.name()) > before, "{pool:?}: nothing leaked");
@@ -290,7 +295,7 @@ fn a_stale_neighbour_is_told_of_at_r1_and_a_new_one_is_taken_at_once() {
         assert!(b.now.since(began) < Duration::from_s(15), "nobody was told");
     }
     b.drain();
-    b.set_option(option::NEXT_HOP, u64::from_le_bytes([2, 0, 0, 0, 0, 1, 0, 0]));
+    b.set(option::NEXT_HOP, u64::from_le_bytes([2, 0, 0, 0, 0, 1, 0, 0]));
     b.wait_ms(20_000);
     let frame = b.next_frame().expect("it is sent again");
     assert_eq!(frame[..6], [2, 0, 0, 0, 0, 1]);
