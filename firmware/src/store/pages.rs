@@ -259,10 +259,10 @@ impl Pages {
     /// A bit of what is stored at a position flips.
     #[cfg(test)]
     pub fn flip(&mut self, stream: &Stream, position: Position) {
-        let page = self.tables[self.index(stream, self.number(position))];
+        let page = self.tables[self.index(stream, stream.number(self, position))];
         assert_ne!(page, NONE, "nothing is stored there");
-        let offset = position.raw() & (self.page_bytes() - 1);
-        self.bytes[((u64::from(page) - 1) * self.page_bytes() + offset) as usize] ^= 4;
+        let offset = stream.offset(self, position);
+        self.bytes[(page as usize - 1) * self.page_bytes() as usize + offset] ^= 4;
     }
 
     /// A page is nobody's any more.
@@ -575,6 +575,11 @@ impl Stream {
         self.open
     }
 
+    /// Where its pages are cut: a position's place in its page is the position's and this.
+    pub fn skew(&self) -> u64 {
+        self.skew
+    }
+
     /// Which of the pool's tables is its own.
     pub fn table(&self) -> u32 {
         self.table
@@ -647,15 +652,15 @@ impl Stream {
         }
         let end = position + bytes;
         while position < end {
-            let page = pages.tables[pages.index(self, pages.number(position))];
+            let page = pages.tables[pages.index(self, self.number(pages, position))];
             if page == NONE {
                 return false;
             }
             pages.steps.one();
-            let page_bytes = pages.page_bytes();
-            let offset = position.raw() & (page_bytes - 1);
-            let length = end.since(position).min(page_bytes - offset);
-            let at = ((u64::from(page) - 1) * page_bytes + offset) as usize;
+            let page_bytes = pages.page_bytes() as usize;
+            let offset = self.offset(pages, position);
+            let length = end.since(position).min((page_bytes - offset) as u64);
+            let at = (page as usize - 1) * page_bytes + offset;
             if !pages.tags.are_right(&pages.bytes, at..at + length as usize) {
                 return false;
             }
