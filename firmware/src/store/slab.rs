@@ -3,6 +3,7 @@
 use std::ops::{Index, IndexMut};
 
 use super::gauge::Gauge;
+use crate::fault::Action;
 
 /// An object's place in its slab.
 pub type Slot = u32;
@@ -46,6 +47,9 @@ pub struct Slab<T> {
 
 const END: Slot = Slot::MAX;
 
+/// In place of the next free one: the place was given back, and a fault has lost it.
+const LOST: Slot = Slot::MAX - 1;
+
 impl<T> Slab<T> {
     /// `capacity` places, each with what `vacant` makes. Objects are reset in place, so what they own stays.
     pub fn new(gauge: Gauge, capacity: u32, mut vacant: impl FnMut(Slot) -> T) -> Self {
@@ -74,9 +78,32 @@ impl<T> Slab<T> {
         let place = &mut self.places[slot as usize];
         debug_assert!(place.generation % 2 == 1);
         place.generation = place.generation.wrapping_add(1);
+        if self.gauge.loses() {
+            place.next_free = LOST;
+            self.gauge.abandon();
+            return;
+        }
         place.next_free = self.free;
         self.free = slot;
         self.gauge.give(1);
+    }
+
+    /// A fault loses a free place: nobody has it, and nobody gets it.
+    pub fn lose(&mut self) {
+        if let Some(place) = self.places.get_mut(self.free as usize) {
+            self.free = std::mem::replace(&mut place.next_free, LOST);
+            self.gauge.lose();
+        }
+    }
+
+    /// Whether one may be taken, as far as faults have a say in it: they may refuse it, or lose one more.
+    pub fn admits(&mut self) -> bool {
+        match self.gauge.fault_of_taking() {
+            Some(Action::Error) => return false,
+            Some(_) => self.lose(),
+            None => {}
+        }
+        true
     }
 
     /// The place of an id from outside; `None` if it is not in use under that id.

@@ -73,9 +73,7 @@ impl Table {
     pub fn insert(&mut self, hash: u64, value: u32) -> bool {
         debug_assert!(value != EMPTY);
         let Some(at) = self.place_for(hash) else { return false };
-        if !self.gauge.take(1) {
-            return false;
-        }
+        self.gauge.claim(1);
         self.places[at] = Place { hash: hash as u32, value };
         true
     }
@@ -99,7 +97,7 @@ impl Table {
         let last = bucket + self.bucket(bucket).count() - 1;
         self.places[at] = self.places[last];
         self.places[last].value = EMPTY;
-        self.gauge.give(1);
+        self.gauge.give_back(1);
     }
 }
 

@@ -73,8 +73,10 @@ impl Wheel {
             }
             self.unlink(timer);
         } else {
-            let taken = self.gauge.take(1);
-            debug_assert!(taken, "each timer is armed once at most");
+            if !self.gauge.admits() {
+                return;
+            }
+            self.gauge.claim(1);
         }
         self.entries[timer as usize].deadline = deadline;
         self.place(timer);
@@ -89,7 +91,7 @@ impl Wheel {
     pub fn disarm(&mut self, timer: Timer) {
         if self.entries[timer as usize].list != UNARMED {
             self.unlink(timer);
-            self.gauge.give(1);
+            self.gauge.give_back(1);
         }
     }
 
@@ -101,7 +103,7 @@ impl Wheel {
             if due != NONE {
                 self.steps.one();
                 self.unlink(due);
-                self.gauge.give(1);
+                self.gauge.give_back(1);
                 return Some(due);
             }
             let (tick, level, slot) = self.next_slot()?;
