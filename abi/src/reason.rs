@@ -118,6 +118,10 @@ reasons! {
     // More endings of a connection.
     /// It made no progress, and its place or its memory was wanted by others.
     Evicted = 54, "evicted";
+    /// What the card knew of it was damaged: it was broken off before a wrong byte could follow from that.
+    StateDamaged = 55, "state-damaged";
+    /// A byte of it was damaged on the card, and was not handed on.
+    DataDamaged = 56, "data-damaged";
 
     // Channel errors.
     /// A message that could not be read.
@@ -138,6 +142,8 @@ reasons! {
     Offset = 67, "offset-invalid";
     /// The request does not fit the object's state.
     WrongState = 68, "wrong-state";
+    /// The firmware has booted: nothing from before is left.
+    Booted = 69, "booted";
 }
 
 impl std::fmt::Display for Reason {

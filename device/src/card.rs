@@ -226,6 +226,11 @@ impl Card {
         }
     }
 
+    /// The firmware's epoch: another value means another boot.
+    pub fn epoch(&self) -> u32 {
+        self.inner.lock().path.firmware().epoch()
+    }
+
     /// Every pool of firmware and device.
     pub fn limits(&self) -> Vec<Limit> {
         Self::limits_of(&self.inner.lock())

@@ -112,6 +112,10 @@ counters! {
     ring_bad_index = "ring-bad-index",
     /// Interrupts sent to the guest.
     interrupts = "interrupts",
+    /// Times that the firmware did not answer any more and was booted anew, without its state.
+    watchdog_resets = "watchdog-resets",
+    /// Times that the firmware did not answer any more and was started over its tables.
+    watchdog_restarts = "watchdog-restarts",
     /// Frontends that connected.
     frontends = "frontends-connected",
     /// Captures that began.

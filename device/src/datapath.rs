@@ -19,7 +19,7 @@
 use std::collections::VecDeque;
 
 use toe_abi::{ETHERNET_HEADER_BYTES, StatEntry};
-use toe_firmware::{Duration, Firmware, Instant, Verdict};
+use toe_firmware::{Cure, Duration, Firmware, Instant, Verdict};
 use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
@@ -32,6 +32,7 @@ use crate::flow::FlowHash;
 use crate::net::{Features, Offloads};
 use crate::packet::Packet;
 use crate::ring::{Delivery, Ring, RingError, Scratch, Transmitted};
+use crate::watchdog::Guard;
 use crate::wire::{Sent, Wire};
 
 /// The most frames that one step of a round handles before the others have their turn.
@@ -102,6 +103,7 @@ pub struct DataPath {
     taps: Taps,
     events: Events,
     fifo_level: Watermark,
+    guard: Option<Guard>,
 }
 
 impl std::fmt::Debug for DataPath {
@@ -136,7 +138,13 @@ impl DataPath {
             taps: Taps::default(),
             events: Events::default(),
             fifo_level: Watermark::default(),
+            guard: None,
         }
+    }
+
+    /// The firmware is watched from now on.
+    pub fn guard(&mut self, guard: Guard) {
+        self.guard = Some(guard);
     }
 
     /// Somebody wants to see what passes.
@@ -207,15 +215,14 @@ impl DataPath {
 
     /// When a round is due though nothing happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.firmware.poll_timeout().map(|due| due.max(self.look_again)), self.wire.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let of_firmware = self.firmware.poll_timeout().map(|due| due.max(self.look_again));
+        [of_firmware, self.wire.poll_timeout(), self.guard.as_ref().map(Guard::due)].into_iter().flatten().min()
     }
 
     /// Does a bounded amount of everything that can be done at `now`. Whether there is more to do at once.
     #[must_use]
     pub fn round(&mut self, now: Instant) -> bool {
+        self.look_after_firmware(now);
         if self.firmware.poll_timeout().is_some_and(|due| due <= now) {
             self.firmware.handle_timeout(now);
         }
@@ -236,6 +243,18 @@ impl DataPath {
         }
         // A wire that this very round made room in (a loop) tells nobody of it.
         more | (self.waiting.is_some() && self.flush_outgoing(now))
+    }
+
+    /// Starts a firmware that has stopped.
+    fn look_after_firmware(&mut self, now: Instant) {
+        let Some(guard) = &mut self.guard else { return };
+        if let Some(cured) = guard.look(now, &mut self.firmware) {
+            match cured.cure {
+                Cure::Reset => self.counters.watchdog_resets += 1,
+                Cure::Restart => self.counters.watchdog_restarts += 1,
+            }
+            self.events.cured(cured, self.firmware.epoch());
+        }
     }
 
     /// Sees which pairs run. Frames that wait for one that does not any more go to the others.

@@ -1,4 +1,4 @@
-//! Pools that fill and empty, told to who follows: the log of `toe-nic`, and any number of [`FOLLOWERS_MAX`] operators.
+//! What happens on the card (pools that fill and empty, a firmware that had stopped, damage that was found), told to who follows: the log of `toe-nic`, and any number of [`FOLLOWERS_MAX`] operators.
 //!
 //! The firmware tells of its pools itself (its ring is emptied after each round of the data path); the device's own
 //! pools are watched here by the same rule ([`Watermark`]). Who follows has a queue of bounded length; one who reads too
@@ -7,8 +7,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use toe_firmware::{Event, Level};
+use toe_firmware::{Cure, Event, Halt, Level};
 use tokio::sync::mpsc;
+
+use crate::watchdog::Cured;
 
 /// The most who may follow.
 pub const FOLLOWERS_MAX: usize = 8;
@@ -16,22 +18,50 @@ pub const FOLLOWERS_MAX: usize = 8;
 /// The most events that wait for one of them.
 const QUEUE_EVENTS: usize = 256;
 
-/// A pool's use has passed three quarters of its capacity, or all of it, or is below five eighths again.
+/// Something has happened.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Notice {
     /// When, in microseconds since 1970.
     pub time_us: u64,
-    /// The pool's name.
-    pub pool: String,
-    /// `high`, `full`, or `normal` again.
-    pub level: String,
-    /// How many were in use.
-    pub in_use: u64,
-    /// How many there are.
-    pub capacity: u64,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
     /// How many events before this one were missed, because who follows reads too slowly.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missed: u64,
+}
+
+/// What has happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum What {
+    /// A pool's use has passed three quarters of its capacity, or all of it, or is below five eighths again.
+    Pool {
+        /// The pool's name.
+        pool: String,
+        /// `high`, `full`, or `normal` again.
+        level: String,
+        /// How many were in use.
+        in_use: u64,
+        /// How many there are.
+        capacity: u64,
+    },
+    /// The firmware had stopped, and the watchdog has started it.
+    Firmware {
+        /// How it was started: `reset` (without its state) or `restart` (over its tables).
+        firmware: String,
+        /// How it had stopped: `hang`, `crash`, `crash-kept`, or `unknown`.
+        cause: String,
+        /// Its epoch from now on.
+        epoch: u32,
+    },
+    /// The firmware has found something damaged or lost, and has dealt with it.
+    Finding {
+        /// What: the name of the counter that counts it.
+        finding: String,
+        /// Where, as a place of the table that it is in.
+        place: u32,
+    },
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
@@ -41,16 +71,34 @@ fn is_zero(n: &u64) -> bool {
 
 impl std::fmt::Display for Notice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { pool, level, in_use, capacity, .. } = self;
-        match level.as_str() {
-            "normal" => write!(f, "pool {pool} has room again: {in_use} of {capacity} in use"),
-            _ => write!(f, "pool {pool} is {level}: {in_use} of {capacity} in use"),
+        match &self.what {
+            What::Pool { pool, level, in_use, capacity } if level == Level::Normal.as_str() => {
+                write!(f, "pool {pool} has room again: {in_use} of {capacity} in use")
+            }
+            What::Pool { pool, level, in_use, capacity } => {
+                write!(f, "pool {pool} is {level}: {in_use} of {capacity} in use")
+            }
+            What::Firmware { firmware, cause, epoch } => {
+                write!(f, "the firmware did not answer any more ({cause}): {firmware}, epoch {epoch:#010x}")
+            }
+            What::Finding { finding, place } => {
+                write!(f, "the firmware has found and dealt with {finding}, place {place}")
+            }
         }
     }
 }
 
 /// What is told in one line each as JSON.
 impl Notice {
+    /// How serious it is for a log.
+    pub fn log_level(&self) -> log::Level {
+        match &self.what {
+            What::Pool { level, .. } if level == Level::Normal.as_str() => log::Level::Info,
+            What::Pool { .. } => log::Level::Warn,
+            What::Firmware { .. } | What::Finding { .. } => log::Level::Error,
+        }
+    }
+
     /// With the line's end.
     pub fn json_line(&self) -> String {
         // A struct of names and numbers can always be written.
@@ -80,23 +128,34 @@ impl Events {
     pub fn firmware(&mut self, event: Event) {
         match event {
             Event::Pool { pool, level, in_use, capacity } => self.pool(pool.name(), level, in_use, capacity),
+            Event::Finding { finding, place } => {
+                self.tell(|| What::Finding { finding: finding.name().to_owned(), place });
+            }
         }
+    }
+
+    /// The watchdog has started the firmware.
+    pub fn cured(&mut self, Cured { halt, cure }: Cured, epoch: u32) {
+        let firmware = match cure {
+            Cure::Reset => "reset",
+            Cure::Restart => "restart",
+        };
+        let cause = halt.map_or("unknown", Halt::as_str);
+        self.tell(|| What::Firmware { firmware: firmware.to_owned(), cause: cause.to_owned(), epoch });
     }
 
     /// A pool's level is another.
     pub fn pool(&mut self, name: &str, level: Level, in_use: u64, capacity: u64) {
+        let level = level.as_str().to_owned();
+        self.tell(|| What::Pool { pool: name.to_owned(), level, in_use, capacity });
+    }
+
+    fn tell(&mut self, what: impl FnOnce() -> What) {
         if self.followers.is_empty() {
             return;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let notice = Notice {
-            time_us: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
-            pool: name.to_owned(),
-            level: level.as_str().to_owned(),
-            in_use,
-            capacity,
-            missed: 0,
-        };
+        let notice = Notice { time_us: u64::try_from(now.as_micros()).unwrap_or(u64::MAX), what: what(), missed: 0 };
         self.followers.retain_mut(|(sender, missed)| {
             match sender.try_send(Notice { missed: *missed, ..notice.clone() }) {
                 Ok(()) => *missed = 0,
@@ -157,15 +216,32 @@ mod tests {
         for in_use in 0..QUEUE_EVENTS as u64 + 3 {
             events.pool("things", Level::High, in_use, 1000);
         }
-        for in_use in 0..QUEUE_EVENTS as u64 {
+        let in_use = |notice: &Notice| match notice.what {
+            What::Pool { in_use, .. } => in_use,
+            _ => unreachable!("nothing but pools"),
+        };
+        for n in 0..QUEUE_EVENTS as u64 {
             let notice = receiver.try_recv().unwrap();
-            assert_eq!((notice.in_use, notice.missed), (in_use, 0));
+            assert_eq!((in_use(&notice), notice.missed), (n, 0));
         }
         events.pool("things", Level::Full, 1000, 1000);
         let notice = receiver.try_recv().unwrap();
-        assert_eq!((notice.in_use, notice.missed), (1000, 3));
+        assert_eq!((in_use(&notice), notice.missed), (1000, 3));
         assert!(notice.json_line().ends_with("\"level\":\"full\",\"in_use\":1000,\"capacity\":1000,\"missed\":3}\n"));
         assert_eq!(notice.to_string(), "pool things is full: 1000 of 1000 in use");
+    }
+
+    #[test]
+    fn what_the_watchdog_does_is_told() {
+        let mut events = Events::default();
+        let mut receiver = events.follow().unwrap();
+        events.cured(Cured { halt: Some(Halt::Hang), cure: Cure::Reset }, 0x1234);
+        let notice = receiver.try_recv().unwrap();
+        assert_eq!(notice.to_string(), "the firmware did not answer any more (hang): reset, epoch 0x00001234");
+        assert_eq!(notice.log_level(), log::Level::Error);
+        let line = notice.json_line();
+        assert!(line.ends_with("\"firmware\":\"reset\",\"cause\":\"hang\",\"epoch\":4660}\n"), "{line}");
+        assert_eq!(serde_json::from_str::<Notice>(&line).unwrap(), notice);
     }
 
     #[test]

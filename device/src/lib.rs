@@ -3,7 +3,7 @@
 //! [`Device::start`] starts a card as the binary `toe-nic` does; dropping the [`Device`] ends it. The parts, from the
 //! guest to the wire: [`server`] and [`relay`] take the frontend's messages, [`backend`] answers them, [`ring`] is a
 //! virtqueue, [`datapath`] the way of a frame, [`card`] the threads and the clock, [`wire`] what the card is plugged
-//! into. [`management`] answers the operator.
+//! into. [`watchdog`] starts a firmware that has stopped. [`management`] answers the operator.
 
 pub mod backend;
 pub mod capture;
@@ -22,6 +22,7 @@ pub mod profile_text;
 pub mod relay;
 pub mod ring;
 pub mod server;
+pub mod watchdog;
 pub mod wire;
 
 use std::io;
@@ -30,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use toe_firmware::{Firmware, Instant, Profile, ProfileError};
+use toe_firmware::{Duration, Firmware, Instant, Profile, ProfileError, SelfTestError};
 use toe_impair::Spec;
 
 use crate::capture::Request;
@@ -39,6 +40,7 @@ use crate::card::{Card, Stop};
 use crate::datapath::{DataPath, FifoFrames};
 use crate::net::Features;
 use crate::server::{Offer, SocketError, SocketFile, Source};
+use crate::watchdog::{Boots, Guard};
 use crate::wire::{Impaired, TapError, WireSpec};
 
 /// How long the end of a card waits for what its capture still has to write.
@@ -82,6 +84,9 @@ pub enum Error {
     /// The profile.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// The firmware.
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestError),
     /// The wire.
     #[error(transparent)]
     Wire(#[from] TapError),
@@ -107,7 +112,6 @@ pub struct Device {
     threads: Vec<JoinHandle<io::Result<()>>>,
     doors: management::Doors,
     capture: Option<JoinHandle<io::Result<()>>>,
-    epoch: u32,
     /// Removed at the end.
     _files: Vec<SocketFile>,
 }
@@ -147,14 +151,21 @@ impl Device {
         if let Some((spec, seed)) = impair {
             wire = Box::new(Impaired::new(wire, spec, seed));
         }
-        let (system_seed, epoch) = chance().map_err(system("random numbers from the system"))?;
-        let seed = seed.unwrap_or(system_seed);
+        let mut boots = Boots::new(seed);
+        let (seed, epoch) = boots.next(0).map_err(system("random numbers from the system"))?;
         let start = std::time::Instant::now();
-        let firmware = Firmware::new(&profile, seed, epoch, Instant::from_us(0))?;
+        let mut firmware = Firmware::new(&profile, seed, epoch, Instant::from_us(0))?;
+        firmware.self_test()?;
+        // Another card may have been here before, and its guest waits for word.
+        firmware.announce(Instant::from_us(0));
         let features = Features::offered(queue_pairs, wire.carries_offloads());
         let limits = &profile.limits;
         let fifo = FifoFrames { receive: limits.receive_fifo_frames as usize, wire: limits.wire_fifo_frames as usize };
         let mut path = DataPath::new(firmware, wire, fifo, usize::from(queue_pairs));
+        if profile.recovery.watchdog_ms > 0 {
+            let every = Duration::from_ms(profile.recovery.watchdog_ms.into());
+            path.guard(Guard::new(every, boots));
+        }
         let capture = match capture {
             Some((file, request)) => {
                 let failed = |error: CaptureFailure| Error::Capture(file.clone(), error);
@@ -166,15 +177,8 @@ impl Device {
         let doors = management::Doors { management, metrics, log: path.follow() };
         let card = Arc::new(Card::new(path, start).map_err(system("event descriptors"))?);
         let stop = Arc::new(Stop::new().map_err(system("event descriptors"))?);
-        let mut device = Self {
-            card: card.clone(),
-            stop: stop.clone(),
-            threads: Vec::new(),
-            capture: None,
-            doors,
-            epoch,
-            _files: files,
-        };
+        let mut device =
+            Self { card: card.clone(), stop: stop.clone(), threads: Vec::new(), capture: None, doors, _files: files };
         let spawn = |name: &str, work: Box<dyn FnOnce() -> io::Result<()> + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(system("starting a thread"))
         };
@@ -200,7 +204,7 @@ impl Device {
 
     /// The firmware's epoch.
     pub fn epoch(&self) -> u32 {
-        self.epoch
+        self.card.epoch()
     }
 
     /// Answers the operator for as long as it is polled. To be called once, inside a Tokio runtime.
@@ -208,7 +212,7 @@ impl Device {
     /// # Errors
     /// A socket fails.
     pub async fn manage(&mut self) -> io::Result<()> {
-        management::serve(std::mem::take(&mut self.doors), self.card.clone(), self.epoch).await
+        management::serve(std::mem::take(&mut self.doors), self.card.clone()).await
     }
 }
 
@@ -236,18 +240,4 @@ impl Drop for Device {
             }
         }
     }
-}
-
-/// A seed and an epoch from the system. An epoch is never zero, which means "not known" on the channel.
-fn chance() -> io::Result<([u8; 32], u32)> {
-    let mut bytes = [0; 36];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
-    }
-    let (seed, epoch) = bytes.split_at(32);
-    let epoch = u32::from_ne_bytes([epoch[0], epoch[1], epoch[2], epoch[3]]).max(1);
-    let mut result = [0; 32];
-    result.copy_from_slice(seed);
-    Ok((result, epoch))
 }

@@ -5,7 +5,7 @@
 //! | `GET /limits` | an array of pools, see [`Limit`] |
 //! | `GET /stat` | an object: counter to value |
 //! | `GET /version` | an object: `name`, `version`, `channel` (the version of the channel), `epoch` (of the firmware) |
-//! | `GET /events` | pools that fill and empty from now on, a [`Notice`] as JSON in each line |
+//! | `GET /events` | what happens from now on, a [`Notice`] as JSON in each line |
 //! | `POST /capture` with a [`Request`] | what passes from now on, as pcapng, until the asker hangs up or has its count |
 //! | `GET /metrics` | the same for Prometheus, see [`metrics`] |
 //!
@@ -27,7 +27,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use hyper::body::Frame;
 use serde::{Deserialize, Serialize};
-use toe_firmware::Level;
 use tokio::sync::mpsc;
 
 use crate::capture::pcapng::Encoder;
@@ -73,7 +72,7 @@ pub struct Doors {
     pub management: Option<UnixListener>,
     /// For Prometheus: `GET /metrics` and nothing else.
     pub metrics: Option<TcpListener>,
-    /// Pools that fill and empty, for the log.
+    /// What happens, for the log.
     pub log: Option<mpsc::Receiver<Notice>>,
 }
 
@@ -81,16 +80,10 @@ pub struct Doors {
 ///
 /// # Errors
 /// A listener fails.
-pub async fn serve(doors: Doors, card: Arc<Card>, epoch: u32) -> std::io::Result<()> {
-    let version = Version {
-        name: "toe-nic".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        channel: toe_abi::VERSION,
-        epoch,
-    };
+pub async fn serve(doors: Doors, card: Arc<Card>) -> std::io::Result<()> {
     let Doors { management, metrics, mut log } = doors;
-    let for_metrics = metrics_router(card.clone(), version.clone());
-    let for_all = for_metrics.clone().merge(router(card, version));
+    let for_metrics = metrics_router(card.clone());
+    let for_all = for_metrics.clone().merge(router(card));
     let management = async {
         match management {
             Some(listener) => {
@@ -111,8 +104,7 @@ pub async fn serve(doors: Doors, card: Arc<Card>, epoch: u32) -> std::io::Result
     };
     let logged = async {
         while let Some(notice) = async { log.as_mut()?.recv().await }.await {
-            let is_over = notice.level == Level::Normal.as_str();
-            log::log!(if is_over { log::Level::Info } else { log::Level::Warn }, "{notice}");
+            log::log!(notice.log_level(), "{notice}");
         }
         std::future::pending().await
     };
@@ -123,19 +115,28 @@ pub async fn serve(doors: Doors, card: Arc<Card>, epoch: u32) -> std::io::Result
     }
 }
 
-fn metrics_router(card: Arc<Card>, version: Version) -> Router {
-    let text = async move || ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&card, &version));
+fn version(card: &Card) -> Version {
+    Version {
+        name: "toe-nic".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        channel: toe_abi::VERSION,
+        epoch: card.epoch(),
+    }
+}
+
+fn metrics_router(card: Arc<Card>) -> Router {
+    let text = async move || ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&card, &version(&card)));
     Router::new().route("/metrics", get(text))
 }
 
-fn router(card: Arc<Card>, version: Version) -> Router {
-    let (limits, stat, events, capture) = (card.clone(), card.clone(), card.clone(), card);
+fn router(card: Arc<Card>) -> Router {
+    let (limits, stat, events, capture, this) = (card.clone(), card.clone(), card.clone(), card.clone(), card);
     Router::new()
         .route("/limits", get(async move || Json(limits.limits())))
         .route("/stat", get(async move || Json(stat.stat())))
         .route("/events", get(async move || follow(&events)))
         .route("/capture", post(async move |Json(request): Json<Request>| pcapng(&capture, request)))
-        .route("/version", get(async move || Json(version.clone())))
+        .route("/version", get(async move || Json(version(&this))))
 }
 
 fn follow(card: &Card) -> Response {

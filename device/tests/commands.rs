@@ -16,7 +16,7 @@ use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption
 use pcap_file::pcapng::{Block, PcapNgReader};
 
 use toe_abi::{Bye, CARD_MAC, Hello, Mac, Message, Parsed, Writer};
-use toe_device::events::Notice;
+use toe_device::events::{Notice, What};
 
 use common::{Nic, Shape, eventually, fresh_path};
 
@@ -545,7 +545,8 @@ fn pools_that_fill_are_told_to_who_follows_and_logged() {
     let mut notices = lines.filter_map(|line| serde_json::from_str::<Notice>(&line).ok());
     for (level, in_use) in [("high", 3), ("full", 4)] {
         let notice = notices.next().unwrap();
-        assert_eq!((&*notice.pool, &*notice.level, notice.in_use, notice.capacity), ("contexts", level, in_use, 4));
+        let what = What::Pool { pool: "contexts".to_owned(), level: level.to_owned(), in_use, capacity: 4 };
+        assert_eq!(notice.what, what);
     }
     let mut toectl = Command::new(env!("CARGO_BIN_EXE_toectl"));
     toectl.arg("--socket").arg(&management).arg("events").stdout(Stdio::piped());
@@ -561,7 +562,8 @@ fn pools_that_fill_are_told_to_who_follows_and_logged() {
         first.is_finished().then_some(())
     });
     let line = first.join().unwrap().unwrap().unwrap();
-    assert_eq!(serde_json::from_str::<Notice>(&line).unwrap().pool, "contexts");
+    let what = serde_json::from_str::<Notice>(&line).unwrap().what;
+    assert!(matches!(&what, What::Pool { pool, .. } if pool == "contexts"), "{what:?}");
     let mut log = BufReader::new(running.0.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(log.any(|line| line.contains("pool contexts is high: 3 of 4 in use")));
     assert!(log.any(|line| line.contains("pool contexts is full: 4 of 4 in use")));

@@ -108,6 +108,21 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// All of them.
+    pub fn each(&self) -> [Key; 5] {
+        let Self { table, sequence, timestamp, cookie, syn_cookie } = *self;
+        [table, sequence, timestamp, cookie, syn_cookie]
+    }
+
+    /// One of them becomes zero.
+    #[cfg(test)]
+    pub fn zero(&mut self, which: usize) {
+        let Self { table, sequence, timestamp, cookie, syn_cookie } = self;
+        *[table, sequence, timestamp, cookie, syn_cookie][which] = Key::new([0; 16]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,6 +51,8 @@ counters! {
     WireDropFragment = "wire-drop-fragment",
     /// Frames beyond those that may wait for the card's processor.
     WireDropFifoFull = "wire-drop-fifo-full",
+    /// Frames that came while the firmware had stopped.
+    WireDropHalted = "wire-drop-halted",
     /// A SYN that a full pool refused under the policy `deny`.
     WireDropRefused = "wire-drop-refused",
     /// Frames sent to the wire.
@@ -101,6 +103,8 @@ counters! {
     GuestDropContext = "guest-drop-context",
     /// A channel frame of another epoch.
     GuestDropEpoch = "guest-drop-epoch",
+    /// Frames that came while the firmware had stopped.
+    GuestDropHalted = "guest-drop-halted",
     /// Channel frames sent to the guest.
     GuestOut = "guest-out",
 
@@ -257,8 +261,21 @@ counters! {
     TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.
     TcpWindowProbes = "tcp-window-probes",
+    /// Connections broken off because their block did not pass its check.
+    FoundStateDamaged = "found-state-damaged",
+    /// Boots anew without state, of a firmware that had stopped.
+    FirmwareResets = "firmware-resets",
+    /// Starts over the tables, of a firmware that had stopped.
+    FirmwareRestarts = "firmware-restarts",
     /// Times that data had to wait for a transmit record.
     TcpNoTransmitRecord = "tcp-no-transmit-record",
+}
+
+impl Counter {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
 }
 
 /// All counters of one card.

@@ -14,6 +14,7 @@
 //! | `chance`, `seq`, `time`, `counters` | keys, sequence numbers, moments, what is counted |
 //! | `fault` | faults on demand: sites, rules, what they do and what is counted of them |
 //! | `work` | the steps that all of it takes |
+//! | `watchdog` | what watches a firmware from outside, and when it is booted anew |
 
 #![forbid(unsafe_code)]
 
@@ -29,12 +30,18 @@ mod tcp;
 #[cfg(test)]
 mod testing;
 mod time;
+mod watchdog;
 mod wire;
 mod work;
 
-pub use engine::{Call, Checksum, Contradiction, Event, Firmware, Verdict, Way, Work};
+pub use engine::{
+    Call, Checksum, Contradiction, Event, Finding, Firmware, Halt, SelfTestError, Verdict, Way, Work,
+};
 pub use pool::{Kind, Pool};
-pub use profile::{CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Refusal, SynCookies, Tcp};
+pub use profile::{
+    CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Recovery, Refusal, SynCookies, Tcp,
+};
 pub use store::gauge::Level;
 pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};
+pub use watchdog::{Cure, LOOK, MISSES, TRUST, Watchdog};

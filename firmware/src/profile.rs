@@ -22,6 +22,8 @@ pub struct Profile {
     pub quota: Quota,
     /// TCP's parameters.
     pub tcp: Tcp,
+    /// What the card does about faults of its own.
+    pub recovery: Recovery,
 }
 
 /// The capacities. All of it is allocated at boot.
@@ -243,6 +245,29 @@ impl Default for Tcp {
     }
 }
 
+/// What the card does about faults of its own (`docs/faults.md`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Recovery {
+    /// Between two looks of the watchdog at the firmware's heart, in milliseconds. After three without an answer the firmware
+    /// is started anew. Zero: nobody looks.
+    pub watchdog_ms: u32,
+    /// Steps of each of the host's calls for timers in which the firmware goes over its tables, for what is lost, left or
+    /// damaged there. Zero: it does not.
+    pub scrub_steps: u32,
+    /// What is known of a connection is sealed after each change of it and looked at before the next.
+    pub seals: bool,
+    /// Payload that lies on the card is guarded by a CRC32C from when it comes to when it goes.
+    pub payload_tags: bool,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self { watchdog_ms: 25, scrub_steps: 32, seals: true, payload_tags: false }
+    }
+}
+
 /// A field of a profile that makes no sense.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("profile field `{field}` is {value}; allowed: {allowed}")]
@@ -361,7 +386,10 @@ impl Profile {
             }
         }
         self.validate_quota()?;
-        self.validate_tcp()
+        self.validate_tcp()?;
+        let Recovery { watchdog_ms, scrub_steps, seals: _, payload_tags: _ } = self.recovery;
+        range("recovery.watchdog_ms", watchdog_ms, 0, 1000)?;
+        range("recovery.scrub_steps", scrub_steps, 0, 1024)
     }
 
     fn validate_limits(&self) -> Result<(), ProfileError> {

@@ -43,7 +43,10 @@ pub struct Bench {
     /// Of the guest's interface.
     pub mtu: u32,
     iss: Option<Seq>,
+    /// The peer's.
+    pub peer_iss: u32,
     context: u64,
+    epoch: u32,
     /// The connection's id, once there is one.
     pub connection: u64,
     sent: u64,
@@ -188,7 +191,9 @@ impl Bench {
             remote: Endpoint::new("192.0.2.1".parse().unwrap(), 80),
             mtu: 1500,
             iss: None,
+            peer_iss: PEER_ISS,
             context: 0,
+            epoch: 1,
             connection: 0,
             sent: 0,
             received: Vec::new(),
@@ -216,7 +221,12 @@ impl Bench {
             resource_events: Vec::new(),
             messages: Vec::new(),
         };
-        bench.tell(&Message::Hello(Hello {
+        bench.hello();
+        bench
+    }
+
+    fn hello(&mut self) {
+        self.tell(&Message::Hello(Hello {
             version_min: 1,
             version_max: 1,
             lease_ms: 600_000,
@@ -224,7 +234,20 @@ impl Bench {
             reserved: 0,
             receive_bytes_max: 1 << 30,
         }));
-        bench
+    }
+
+    /// The card was reset, and has that epoch now: the guest says HELLO again, and begins with nothing.
+    pub fn reborn(&mut self, epoch: u32) {
+        self.another();
+        self.out.clear();
+        (self.context, self.epoch, self.connection) = (0, epoch, 0);
+        self.hello();
+    }
+
+    /// Fetches what the card has to say, and lets the segments go.
+    pub fn drain(&mut self) {
+        self.pump();
+        self.out.clear();
     }
 
     /// A card with the default profile.
@@ -273,7 +296,7 @@ impl Bench {
     /// Sends a message of the guest.
     pub fn tell(&mut self, message: &Message<'_>) {
         let mut frame = vec![0; FRAME_BYTES_MAX];
-        let epoch = if self.context == 0 { 0 } else { 1 };
+        let epoch = if self.context == 0 { 0 } else { self.epoch };
         let mut w = Writer::new(&mut frame, GUEST_MAC, CARD_MAC, self.context, epoch, KEY).unwrap();
         assert!(w.push(message));
         let length = w.finish();
@@ -479,7 +502,7 @@ impl Bench {
             tcp: segment::Header {
                 source_port: self.remote.port,
                 destination_port: self.local.port,
-                seq: Seq(PEER_ISS) + seq,
+                seq: Seq(self.peer_iss) + seq,
                 ack: s.ack.map_or(Seq(0), |ack| iss + ack),
                 flags: Flags(s.flags),
                 window: s.window.unwrap_or(60_000),
@@ -522,7 +545,7 @@ impl Bench {
         let frame = self.out.pop_front().expect("a SYN-ACK");
         let s = parse(&frame);
         assert_eq!(s.flags, Flags::SYN | Flags::ACK);
-        (s.seq.distance(self.iss.unwrap()) as u32, s.ack.distance(Seq(PEER_ISS)) as u32)
+        (s.seq.distance(self.iss.unwrap()) as u32, s.ack.distance(Seq(self.peer_iss)) as u32)
     }
 
     /// The number of the card's SYN.
@@ -577,7 +600,7 @@ impl Bench {
         let seq = s.seq.distance(iss) as u32;
         write!(text, " {seq}:{}", seq + s.text.len() as u32).unwrap();
         if s.flags.has(Flags::ACK) {
-            write!(text, " ack {}", s.ack.distance(Seq(PEER_ISS)) as u32).unwrap();
+            write!(text, " ack {}", s.ack.distance(Seq(self.peer_iss)) as u32).unwrap();
         }
         if s.flags.has(Flags::URG) {
             write!(text, " urg {}", s.urgent).unwrap();
@@ -594,8 +617,9 @@ impl Bench {
             format!("fo {}", if digits.is_empty() { "-" } else { &digits })
         }));
         let blocks = s.options.sack.as_slice().iter();
-        let blocks: Vec<_> =
-            blocks.map(|(a, b)| format!("{}:{}", a.distance(Seq(PEER_ISS)), b.distance(Seq(PEER_ISS)))).collect();
+        let blocks: Vec<_> = blocks
+            .map(|(a, b)| format!("{}:{}", a.distance(Seq(self.peer_iss)), b.distance(Seq(self.peer_iss))))
+            .collect();
         if !blocks.is_empty() {
             options.push(format!("sack {}", blocks.join(" ")));
         }

@@ -199,6 +199,7 @@ impl Firmware {
         }
         while let Some(connection) = self.contexts[slot].members.first() {
             self.store.steps.one();
+            self.is_sound(connection, now);
             // What its programs have left before is closed in order, at nobody's expense.
             self.discharge_connection(connection);
             if self.connections[connection].guest.context == Some(slot) {

@@ -55,7 +55,8 @@ impl Firmware {
     pub fn poll_guest(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         let now = self.perceive(now)?;
         self.answer_bell();
-        let length = self.answers(now, buffer).or_else(|| self.news(now, buffer));
+        let length = self.say_announcement(now, buffer);
+        let length = length.or_else(|| self.answers(now, buffer)).or_else(|| self.news(now, buffer));
         if length.is_some() {
             self.store.counters.add(Counter::GuestOut);
         }
@@ -140,6 +141,7 @@ impl Firmware {
                     self.queue_news(connection);
                     continue;
                 }
+                self.is_sound(connection, now);
                 fit = self.tell(&mut w, connection, now);
                 let again = self.connections[connection].repeatable();
                 if fit && again > 0 {
@@ -151,6 +153,7 @@ impl Firmware {
                 let Some(connection) = self.contexts[slot].data.pop(&mut self.data_links) else { break };
                 self.store.steps.one();
                 told += 1;
+                self.is_sound(connection, now);
                 fit = self.deliver(&mut w, connection, self.contexts[slot].credit(), now);
                 self.settle(connection, now);
             }

@@ -171,7 +171,7 @@ impl Firmware {
 
     /// Somebody gives pages back for those who wait for some; `false` if nobody may be asked to.
     pub(super) fn make_room(&mut self, wanted: Wanted, now: Instant) -> bool {
-        if wanted == Wanted::ReceivePage && self.prune_greediest() {
+        if wanted == Wanted::ReceivePage && self.prune_greediest(now) {
             return true;
         }
         if now < self.orders.pause_until {
@@ -186,8 +186,11 @@ impl Firmware {
     }
 
     /// Of the connection that holds most beyond a gap, that is dropped, if another waits that has fewer pages.
-    fn prune_greediest(&mut self) -> bool {
+    fn prune_greediest(&mut self, now: Instant) -> bool {
         let Some(slot) = self.orders.greediest() else { return false };
+        if !self.is_sound(slot, now) {
+            return true;
+        }
         let pages = &mut self.store.receive;
         let Some(waiting) = pages.first_waiting(slot) else { return false };
         let waiting = self.connections[waiting].receive.stream.shared(pages);
@@ -200,6 +203,7 @@ impl Firmware {
         t.receive.count_ranges(&mut self.store.ranges);
         let before = std::mem::take(&mut t.order.class);
         self.orders.classify(slot, before, 0);
+        self.seal(slot);
         freed > 0
     }
 
@@ -235,6 +239,9 @@ impl Firmware {
     /// Resets a connection, tells its guest, and frees its place. What the guest says of it from here on is answered as for
     /// any id that is not known.
     fn evict(&mut self, slot: Slot, now: Instant) {
+        if !self.is_sound(slot, now) {
+            return;
+        }
         self.store.counters.add(Counter::EvictedStalled);
         let id = self.connections.id(slot);
         let t = &mut self.connections[slot];
@@ -283,20 +290,28 @@ impl Firmware {
             let (receiver, sender) = (self.store.receive.next_hungry(), self.store.send.next_hungry());
             if let Some(slot) = receiver {
                 self.store.steps.one();
+                if !self.is_sound(slot, now) {
+                    continue;
+                }
                 let t = &mut self.connections[slot];
                 let idle = now.since(t.order.moved_at) >= idle_from && t.receive.window() > 0;
                 if t.state != State::Closed && !idle && t.receive.fed(&mut self.store.receive) {
                     self.wire_queue.push(&mut self.wire_links, slot);
                 }
+                self.seal(slot);
             }
             if let Some(slot) = sender {
                 self.store.steps.one();
+                if !self.is_sound(slot, now) {
+                    continue;
+                }
                 let t = &mut self.connections[slot];
                 let idle = now.since(t.order.moved_at) >= idle_from && t.send.end < t.send.stream.limit();
                 if t.state != State::Closed && !idle {
                     t.send.extend(&mut self.store.send, t.recovery.window.congestion);
                     self.queue_news(slot);
                 }
+                self.seal(slot);
             }
             if receiver.is_none() && sender.is_none() {
                 return false;

@@ -27,10 +27,11 @@ impl Firmware {
 
     /// Timers that are held run until they are due, as all others. Those of connections follow from their blocks.
     fn let_timers_go(&mut self) {
-        for timer in self.held.clear() {
+        for timer in self.held.timers() {
             // Whoever it belongs to looks what is due.
             self.wheel.arm(timer, Instant::default());
         }
+        self.held.clear();
         for slot in 0..self.connections.capacity() {
             if self.connections.in_use(slot) {
                 self.arm_oddly(slot);

@@ -67,9 +67,14 @@ impl Held {
     }
 
     /// All of them are let go.
-    pub fn clear(&mut self) -> impl Iterator<Item = Timer> + use<> {
+    pub fn clear(&mut self) {
+        self.timers.fill(None);
         self.count = 0;
-        std::mem::replace(&mut self.timers, vec![None; HELD_MAX].into()).into_iter().flatten().map(|(timer, _)| timer)
+    }
+
+    /// All of them.
+    pub fn timers(&self) -> impl Iterator<Item = Timer> + '_ {
+        self.timers.iter().flatten().map(|(timer, _)| *timer)
     }
 }
 

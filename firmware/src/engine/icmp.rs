@@ -25,6 +25,9 @@ impl Firmware {
         self.store.counters.add(Counter::IcmpIn);
         match owner {
             Owner::Connection(slot) => {
+                if !self.is_sound(slot, now) {
+                    return self.pass_from_wire();
+                }
                 icmp::error_arrives(&mut self.connections[slot], &mut self.store, error, now);
                 self.settle(slot, now);
             }

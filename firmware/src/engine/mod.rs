@@ -6,12 +6,16 @@
 //! `poll_guest` ask whoever has something to say, one frame at a time, in turn.
 
 mod admission;
+mod announce;
 mod audit;
 mod budget;
 mod context;
+mod damage;
 mod events;
 mod evict;
 mod faults;
+mod finding;
+mod halt;
 mod held;
 mod icmp;
 #[cfg(test)]
@@ -20,6 +24,7 @@ mod listener;
 mod perception;
 mod pressure;
 mod requests;
+mod self_test;
 #[cfg(test)]
 mod sharing;
 mod sockets;
@@ -56,17 +61,21 @@ use crate::time::Instant;
 use crate::wire::frame::Headers;
 use crate::work::Steps;
 use admission::{Competition, Holdings, Metered};
+use announce::Announcement;
 pub use audit::Contradiction;
 use budget::Processor;
 use context::Context;
 use events::Reply;
 use evict::Orders;
 pub use faults::Way;
+pub use finding::Finding;
+pub use halt::Halt;
 use held::Held;
 use listener::Listener;
 use perception::Perception;
 pub use pressure::Event;
 use pressure::Pressure;
+pub use self_test::SelfTestError;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
 pub use work::{Call, Work};
@@ -181,6 +190,15 @@ pub struct Firmware {
     processor: Processor,
     perception: Perception,
     held: Held,
+    /// What it was booted with.
+    profile: Box<Profile>,
+    announcement: Announcement,
+    /// How it has stopped, if it has.
+    halted: Option<Halt>,
+    /// Calls that were answered.
+    beats: u64,
+    /// Blocks are sealed.
+    seals: bool,
 }
 
 impl Firmware {
@@ -289,6 +307,11 @@ impl Firmware {
             processor: Processor::new(limits.work_units_per_us, gauge(Pool::WireFifo)),
             perception: Perception::PLAIN,
             held: Held::new(),
+            profile: Box::new(profile.clone()),
+            announcement: Announcement::default(),
+            halted: None,
+            beats: 0,
+            seals: profile.recovery.seals,
         })
     }
 
@@ -442,6 +465,7 @@ impl Firmware {
         }
         self.wire_queue.push(&mut self.wire_links, slot);
         self.queue_news(slot);
+        self.seal(slot);
     }
 
     /// Moves a connection's end on the wire to a TIME-WAIT entry. If none is free, the oldest gives way.

@@ -7,7 +7,7 @@
 
 use toe_abi::{Message, ResourceEvent, Writer};
 
-use crate::engine::Firmware;
+use crate::engine::{Finding, Firmware};
 use crate::pool::Pool;
 use crate::store::gauge::{Bell, Gauge, Level};
 use crate::store::queue::Ring;
@@ -26,6 +26,13 @@ pub enum Event {
         in_use: u64,
         /// How many there are.
         capacity: u64,
+    },
+    /// Something was found damaged, lost or left, and was dealt with.
+    Finding {
+        /// What.
+        finding: Finding,
+        /// Where, as a place of the table that it is in.
+        place: u32,
     },
 }
 

@@ -149,6 +149,7 @@ impl Firmware {
 
     fn message(&mut self, context: Slot, from: From, message: Message<'_>, now: Instant) {
         let kind = message.kind();
+        self.check_named(&message, now);
         match message {
             Message::Hello(m) => self.hello(from, &m, now),
             Message::Addresses(m, tail) => self.addresses(context, from, kind, &m, tail),

@@ -5,13 +5,14 @@
 use toe_abi::{Mac, Reason};
 
 use crate::chance::Keys;
-use crate::engine::{Event, Firmware};
+use crate::engine::{Event, Finding, Firmware};
 use crate::fault::{Action, Look, Site};
 use crate::seq::Seq;
 use crate::store::slab::{Id, Slot};
 use crate::tcp::damage;
 use crate::tcp::output::Outgoing;
 use crate::tcp::tcb::Tuple;
+use crate::time::Instant;
 use crate::wire::frame::Headers;
 
 impl Firmware {
@@ -88,9 +89,10 @@ impl Firmware {
         }
     }
 
-    /// Damages a connection's block where faults say so; whether it is not to be worked with any more. Then it was broken off.
+    /// Damages a connection's block where faults say so. Its seal shows that; without seals, what of it contradicts itself is
+    /// looked at here, because nothing may follow from it that is out of bounds.
     #[cold]
-    pub(super) fn is_damaged(&mut self, slot: Slot) -> bool {
+    pub(super) fn damage_block(&mut self, slot: Slot, now: Instant) {
         let t = &mut self.connections[slot];
         for site in Site::ALL {
             if Site::BLOCK & site.bit() != 0
@@ -99,12 +101,9 @@ impl Firmware {
                 damage::damage(t, site, value);
             }
         }
-        if damage::contradiction(t, &self.store).is_none() {
-            return false;
+        if !self.seals && damage::contradiction(t, &self.store).is_some() {
+            self.condemn(slot, Finding::StateDamaged, Reason::StateDamaged, now);
         }
-        damage::defuse(t);
-        t.abort(&mut self.store, Reason::StateDamaged);
-        true
     }
 
     /// After it was written: its checksum.

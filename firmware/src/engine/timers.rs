@@ -88,7 +88,7 @@ impl Timers {
 impl Firmware {
     /// When `handle_timeout` wants to be called next. May change with every other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let next = [self.wheel.next(), self.processor.next()].into_iter().flatten().min();
+        let next = [self.wheel.next(), self.processor.next(), self.announcement.due()].into_iter().flatten().min();
         next.and_then(|at| self.by_the_hosts_clock(at))
     }
 
@@ -103,6 +103,9 @@ impl Firmware {
         while let Some(timer) = self.wheel.pop(now) {
             match self.timers.whose(timer) {
                 Whose::Connection(slot, kind) => {
+                    if !self.is_sound(slot, now) {
+                        continue;
+                    }
                     let (mut times, mut seen) = (1, now);
                     if self.perceives_oddly() {
                         self.about_connection(slot);

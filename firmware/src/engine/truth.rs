@@ -577,7 +577,7 @@ fn levels_are_told() {
         let events = std::iter::from_fn(|| b.firmware.poll_event());
         let of_connections = |event| match event {
             Event::Pool { pool: Pool::Connections, level, in_use, .. } => Some((level, in_use)),
-            Event::Pool { .. } => None,
+            Event::Pool { .. } | Event::Finding { .. } => None,
         };
         events.filter_map(of_connections).collect::<Vec<_>>()
     };

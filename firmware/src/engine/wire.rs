@@ -162,7 +162,14 @@ impl Firmware {
         now: Instant,
     ) -> Verdict {
         self.store.counters.add(Counter::TcpSegmentsIn);
+        if self.store.faults.has_any(Site::BLOCK)
+            && let Owner::Connection(slot) = owner
+        {
+            self.damage_block(slot, now);
+        }
         match owner {
+            // Nobody is there any more: the guest's kernel says so.
+            Owner::Connection(slot) if !self.is_sound(slot, now) => return self.pass_from_wire(),
             Owner::Connection(slot) => self.at_connection(slot, segment, now),
             Owner::HalfOpen(slot) => self.at_half_open(slot, segment, now),
             Owner::TimeWait(slot) => {
@@ -184,9 +191,6 @@ impl Firmware {
     }
 
     pub(super) fn at_connection(&mut self, slot: Slot, segment: &Segment<'_>, now: Instant) {
-        if self.store.faults.has_any(Site::BLOCK) && self.is_damaged(slot) {
-            return self.settle(slot, now);
-        }
         let t = &mut self.connections[slot];
         let (tuple, link) = (t.tuple, t.link);
         let reply = arrives::segment_arrives(t, &mut self.store, segment, now);
@@ -334,8 +338,12 @@ impl Firmware {
                 if self.perceives_oddly() {
                     self.about_connection(slot);
                 }
+                if !self.is_sound(slot, now) {
+                    continue;
+                }
                 let t = &mut self.connections[slot];
                 let Some(segment) = output::next_segment(t, &mut self.store, now) else {
+                    self.seal(slot);
                     continue;
                 };
                 if self.store.faults.has_any(BEFORE_WRITING) {

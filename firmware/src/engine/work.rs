@@ -73,6 +73,7 @@ impl Firmware {
 
     /// A call is over: it costs a step for itself, if it did something, and those that were taken.
     pub(super) fn worked(&mut self, call: Call, did: bool, now: Instant) {
+        self.beats += 1;
         self.store.steps.add(did.into());
         let total = self.steps();
         self.work.last = total - self.work.total;

@@ -58,6 +58,8 @@ pub struct Pages {
     links: Links,
     /// Which queue a stream is in.
     waits: Box<[Waits]>,
+    /// What each stream holds, beside what it says itself.
+    held: Box<[Held]>,
     /// Two steps for every page that is taken, one of them for when it is given back, and one whenever it is touched.
     pub steps: Steps,
 }
@@ -69,6 +71,14 @@ struct Account {
     shared: u64,
     /// Streams that wait for it to have less.
     waiting: Queue,
+}
+
+/// What a stream holds.
+#[derive(Clone, Copy, Default, Debug)]
+struct Held {
+    account: AccountNumber,
+    shared: u64,
+    open: bool,
 }
 
 /// Whose pages a stream's are: a context's place, or [`Pages::nobody`].
@@ -148,6 +158,7 @@ impl Pages {
             rich: Queue::EMPTY,
             links: Links::new(streams),
             waits: vec![Waits::Not; streams as usize].into(),
+            held: vec![Held::default(); streams as usize].into(),
             steps: Steps::default(),
         }
     }
@@ -220,6 +231,7 @@ impl Pages {
         if got > 0 {
             self.shared_free -= got;
             account.shared += got;
+            self.held[stream.table as usize].shared += got;
             let taken = self.gauge.take(got) && account.gauge.take(got);
             debug_assert!(taken);
         }
@@ -234,10 +246,11 @@ impl Pages {
     }
 
     /// Gives shared pages back.
-    fn give_shared(&mut self, account: AccountNumber, pages: u64) {
+    fn give_shared(&mut self, table: u32, account: AccountNumber, pages: u64) {
         if pages == 0 {
             return;
         }
+        self.held[table as usize].shared -= pages;
         let lost = u64::from(self.gauge.loses());
         (0..lost).for_each(|_| self.gauge.abandon());
         self.shared_free += pages - lost;
@@ -285,6 +298,24 @@ impl Pages {
     /// The account of streams whose context is gone.
     pub fn nobody(&self) -> AccountNumber {
         self.accounts.len() as u32 - 1
+    }
+
+    /// Gives back what the stream of a table holds, whatever the stream itself says. What the table has from here on.
+    pub fn scrap(&mut self, table: u32) -> Stream {
+        let Held { account, shared, open } = self.held[table as usize];
+        let stream = Stream { account, ..Stream::new(table) };
+        if open {
+            self.wait(&stream, Waits::Not);
+            for place in 0..self.table_len as u64 {
+                self.steps.one();
+                self.forget(&stream, place);
+            }
+            self.give_shared(table, account, shared);
+            self.gauge.give(PAGES_RESERVED.into());
+            self.discharge(account, PAGES_RESERVED.into());
+            self.held[table as usize].open = false;
+        }
+        stream
     }
 
     /// Whether somebody waits for pages and there are none.
@@ -346,6 +377,7 @@ impl Stream {
         let taken = pages.gauge.take(u64::from(PAGES_RESERVED));
         debug_assert!(taken, "every stream's reserve is part of the pool");
         pages.charge(self.account, u64::from(PAGES_RESERVED));
+        pages.held[self.table as usize] = Held { account: self.account, shared: 0, open: true };
         *self = Self { table: self.table, start, limit: start, account: self.account, open: true };
     }
 
@@ -363,6 +395,7 @@ impl Stream {
         self.account = account;
         pages.accounts[account as usize].shared += shared;
         pages.charge(account, all);
+        pages.held[self.table as usize].account = account;
     }
 
     /// Shared pages that it was granted.
@@ -385,7 +418,7 @@ impl Stream {
         self.limit = Position::default() + ((first + keep) << pages.page_bits);
         // Who waits goes before whom it was taken from.
         pages.wait(self, Waits::Not);
-        pages.give_shared(self.account, before - keep);
+        pages.give_shared(self.table, self.account, before - keep);
     }
 
     /// Gives everything back.
@@ -396,6 +429,7 @@ impl Stream {
             pages.wait(self, Waits::Not);
             pages.gauge.give(u64::from(PAGES_RESERVED));
             pages.discharge(self.account, PAGES_RESERVED.into());
+            pages.held[self.table as usize].open = false;
             self.open = false;
         }
     }
@@ -403,6 +437,11 @@ impl Stream {
     /// Whether it is in use.
     pub fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Which of the pool's tables is its own.
+    pub fn table(&self) -> u32 {
+        self.table
     }
 
     /// First position that is kept.
@@ -519,7 +558,7 @@ impl Stream {
         let after = pages.span(self.start, self.limit);
         let reserved = u64::from(PAGES_RESERVED);
         let back = before.max(reserved) - after.max(reserved);
-        pages.give_shared(self.account, back);
+        pages.give_shared(self.table, self.account, back);
     }
 }
 

@@ -50,13 +50,6 @@ pub fn damage(t: &mut Tcb, site: Site, value: u64) {
     }
 }
 
-/// Makes a block that contradicts itself harmless for what is still done with one that is broken off.
-pub fn defuse(t: &mut Tcb) {
-    t.send.shift = t.send.shift.min(14);
-    t.receive.shift = t.receive.shift.min(14);
-    t.rtt.corrupt_smoothed(t.rtt.smoothed().map_or(Duration::ZERO, |smoothed| smoothed.min(ROUND_TRIP_MAX)));
-}
-
 /// What cannot be of a connection's block, if there is anything.
 pub fn contradiction(t: &Tcb, store: &Store) -> Option<&'static str> {
     if t.state == State::Closed {

@@ -28,6 +28,7 @@ pub mod receive;
 pub mod records;
 pub mod recovery;
 pub mod rtt;
+pub mod seal;
 pub mod send;
 pub mod settings;
 pub mod spurious;

@@ -281,6 +281,16 @@ impl Receiver {
         self.stream.close(pages);
     }
 
+    /// The same for one whose numbers are not to be believed. `table` is its own.
+    pub fn scrap(&mut self, table: u32, pages: &mut Pages, ranges: &mut Gauge) {
+        self.ranges.clear();
+        self.count_ranges(ranges);
+        self.stream = pages.scrap(table);
+        let zero = Position::default();
+        (self.irs, self.nxt, self.edge, self.last_ack_sent, self.round_end) = (zero, zero, zero, zero, zero);
+        (self.fin, self.twice) = (None, None);
+    }
+
     /// Forgets all that lies beyond a gap and takes back the pages behind what is in order, but for the reserve. The peer
     /// keeps what is not acknowledged (RFC 2018, section 8), and the window that it was given stays: what comes into it
     /// and finds no page is dropped as if it was lost. How many pages were freed.

@@ -109,6 +109,12 @@ impl Sender {
         self.extend(pages, 0);
     }
 
+    /// Gives its pages back, and is at rest. `table` is its own.
+    pub fn scrap(&mut self, table: u32, pages: &mut Pages) {
+        let records = self.records;
+        *self = Self { records, ..Self::new(pages.scrap(table)) };
+    }
+
     /// Behind the last octet there is to send, the FIN included.
     pub fn last(&self) -> Position {
         self.end + u64::from(self.fin)

@@ -376,6 +376,8 @@ pub struct Tcb {
     pub charged: Option<Slot>,
     /// Its place among those that may have to give way.
     pub order: Order,
+    /// See [`crate::tcp::seal`].
+    pub seal: u64,
 }
 
 /// A connection's place in the orders of `engine::evict`.
@@ -471,6 +473,7 @@ impl Tcb {
             reset_due: false,
             charged: None,
             order: Order::default(),
+            seal: 0,
         }
     }
 
@@ -507,6 +510,7 @@ impl Tcb {
             reset_due,
             charged: _,
             order: _,
+            seal: _,
         } = self;
         (*my_tuple, *my_link, *my_mtu) = (tuple, link, mtu);
         *state = State::SynSent;
@@ -640,6 +644,17 @@ impl Tcb {
         self.send.stream.close(&mut store.send);
         self.send.records.close(&mut store.records);
         self.receive.close(&mut store.receive, &mut store.ranges);
+    }
+
+    /// Gives its memory back by what the pools know of it; of its own numbers none is believed, and none is left. `slot` is its
+    /// place.
+    pub fn scrap(&mut self, slot: Slot, store: &mut Store) {
+        self.send.scrap(slot, &mut store.send);
+        self.send.records.close(&mut store.records);
+        self.receive.scrap(slot, &mut store.receive, &mut store.ranges);
+        let Guest { delivered, furthest, limit, limit_told, credit_due, .. } = &mut self.guest;
+        let zero = Position::default();
+        (*delivered, *furthest, *limit, *limit_told, *credit_due) = (zero, zero, zero, zero, false);
     }
 
     /// Whether the guest may not know yet that this is its connection: it broke before the guest has said anything of

@@ -107,6 +107,12 @@ impl MockCard {
         self.frames.clear();
     }
 
+    /// Tells everybody which boot this is.
+    pub(crate) fn announce(&mut self) {
+        let event = FirmwareEvent { epoch: self.epoch, reason: Reason::Booted as u32 };
+        self.say(0, 0, &Message::FirmwareEvent(event));
+    }
+
     /// Breaks every connection off with a reason.
     pub(crate) fn abort_all(&mut self, reason: Reason) {
         for link in self.links.values_mut() {

@@ -5,7 +5,8 @@
 //! to say is gathered by [`Engine::poll_transmit`], several messages to a frame, one object after the other.
 //!
 //! *When the card was restarted.* FIRMWARE_EVENT is only a hint, because a late one could arrive at any time: it
-//! makes the engine say HELLO again, and CAPS with another context or epoch is the proof. Then every connection is
+//! makes the engine say HELLO again (and so does the word of a boot that the firmware gives to all contexts, under no
+//! key), and CAPS with another context or epoch is the proof. Then every connection is
 //! broken, every listener is opened anew, and every CONNECT that had no answer yet goes to the new context.
 //! A card that is not heard of for a whole lease, in spite of HELLOs, is taken for gone.
 //!
@@ -522,6 +523,10 @@ impl Engine {
             self.counters.frames_not_ours += 1;
             return false;
         };
+        if parsed.header.key == EVERYBODY && !self.ended {
+            self.handle_announcement(now, &parsed);
+            return true;
+        }
         if parsed.header.key != self.config.key || self.ended {
             self.counters.frames_not_ours += 1;
             return false;
@@ -550,6 +555,17 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// The firmware tells all contexts of its boot. Of one that is known there is nothing to learn.
+    fn handle_announcement(&mut self, now: Instant, parsed: &Parsed<'_>) {
+        for message in parsed.messages.clone() {
+            if let Ok(Message::FirmwareEvent(event)) = message
+                && self.open.is_some_and(|open| open.epoch != event.epoch)
+            {
+                self.say_hello(now);
+            }
+        }
     }
 
     fn say_hello(&mut self, now: Instant) {
@@ -787,6 +803,8 @@ impl Engine {
     }
 }
 
+/// The key of what the card says to all contexts.
+const EVERYBODY: u128 = 0;
 /// HELLO's type, which an ERROR about it names.
 const HELLO_KIND: u16 = 0x0101;
 

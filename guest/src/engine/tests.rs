@@ -280,6 +280,27 @@ fn a_restart_breaks_connections_and_listeners_come_back() {
     assert_eq!(b.engine.connection(client).unwrap().broken(), None);
 }
 
+/// A program that only waits says nothing for seconds: it learns of a boot because the card tells everybody.
+#[test]
+fn the_word_of_a_boot_breaks_idle_connections_at_once() {
+    let mut b = Bench::new(21, 0);
+    let idle = b.established(ECHO_PORT);
+    let since = b.now;
+    b.until("idle for a while", |b| b.now > since + Duration::from_millis(1500));
+    // Of a boot that is known there is nothing to learn.
+    b.card.announce();
+    for _ in 0..100 {
+        b.step();
+    }
+    assert_eq!(b.engine.counters().contexts_lost, 0);
+    b.card.restart();
+    b.card.announce();
+    let since = b.now;
+    b.until("told", |b| b.engine.connection(idle).unwrap().broken() == Some(Broken::CardRestarted));
+    b.established(ECHO_PORT);
+    assert!(b.now <= since + Duration::from_secs(1), "{:?}", b.now - since);
+}
+
 #[test]
 fn a_stale_firmware_event_breaks_nothing() {
     let mut b = Bench::new(3, 0);

@@ -1,7 +1,8 @@
 //! The way to the card from within a guest: an AF_PACKET socket on the interface.
 //!
 //! Needs CAP_NET_RAW and nothing else. A classic BPF filter lets through only channel frames with this context's
-//! key, so that several processes can share the interface and none is woken for another's. The kernel's copy of our
+//! key, and those with none, which the firmware says to all when it has booted: so several processes can share the interface
+//! and none is woken for another's. The kernel's copy of our
 //! own frames is switched off with PACKET_IGNORE_OUTGOING (Linux 4.20).
 
 use std::io::{self, ErrorKind};
@@ -86,26 +87,32 @@ impl Transport for PacketTransport {
     }
 }
 
-/// Accepts frames of the channel's EtherType that carry the key.
+/// Accepts frames of the channel's EtherType that carry the key, or none.
 fn key_filter(key: u128) -> Vec<SockFilter> {
     // The opcodes' parts fit in 16 bits each.
     let load_half = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
     let load_word = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     let jump_if_equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     let give = (libc::BPF_RET | libc::BPF_K) as u16;
-    let mut tests = vec![(load_half, 12, u32::from(ETHERTYPE))];
-    for (i, word) in key.to_le_bytes().chunks_exact(4).enumerate() {
-        // The filter loads big-endian.
-        let word = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
-        tests.push((load_word, KEY_OFFSET + 4 * i as u32, word));
-    }
     let mut program = Vec::new();
-    for (i, (load, offset, value)) in tests.iter().enumerate() {
-        let to_reject = 2 * (tests.len() - i - 1) + 1;
-        program.push(SockFilter::new(*load, 0, 0, *offset));
-        program.push(SockFilter::new(jump_if_equal, 0, to_reject as u8, *value));
+    // If all of the tests hold, the frame is taken; else the program goes on behind that.
+    let mut take_if = |tests: &[(u16, u32, u32)]| {
+        for (i, (load, offset, value)) in tests.iter().enumerate() {
+            let behind = 2 * (tests.len() - i - 1) + 1;
+            program.push(SockFilter::new(*load, 0, 0, *offset));
+            program.push(SockFilter::new(jump_if_equal, 0, behind as u8, *value));
+        }
+        program.push(SockFilter::new(give, 0, 0, u32::MAX));
+    };
+    for key in [key, 0] {
+        let mut tests = vec![(load_half, 12, u32::from(ETHERTYPE))];
+        for (i, word) in key.to_le_bytes().chunks_exact(4).enumerate() {
+            // The filter loads big-endian.
+            let word = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
+            tests.push((load_word, KEY_OFFSET + 4 * i as u32, word));
+        }
+        take_if(&tests);
     }
-    program.push(SockFilter::new(give, 0, 0, u32::MAX));
     program.push(SockFilter::new(give, 0, 0, 0));
     program
 }

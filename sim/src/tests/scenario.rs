@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use toe_firmware::{CongestionControl, EcnPolicy, Limits, Policy, Profile, Quota, Tcp};
+use toe_firmware::{CongestionControl, EcnPolicy, Limits, Policy, Profile, Quota, Recovery, Tcp};
 use toe_impair::{Random, Spec};
 
 use crate::app::{App, Close, Plan};
@@ -98,6 +98,7 @@ pub fn profile(random: &mut Random, flows_max: u32) -> Profile {
             delayed_ack_ms: [0, 1, 40, 400][random.below(4) as usize],
             ..Tcp::default()
         },
+        recovery: Recovery::default(),
     }
 }
 
