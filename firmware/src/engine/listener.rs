@@ -307,16 +307,16 @@ impl Firmware {
         let (Some(pending_max), Some(asked)) = (self.store.config.fast_open, segment.options.fast_open) else {
             return (None, false);
         };
+        let key = self.keys().cookie;
         let listener = &mut self.listeners[slot];
         if !listener.fast_open {
             return (None, false);
         }
-        let key = &self.keys().cookie;
-        let cookie = fast_open::cookie(key, tuple, now);
+        let cookie = fast_open::cookie(&key, tuple, now);
         if asked.is_request() {
             return (cookie, false);
         }
-        if !fast_open::is_valid(key, tuple, &asked, now) {
+        if !fast_open::is_valid(&key, tuple, &asked, now) {
             self.store.counters.add(Counter::TcpFastOpenCookieWrong);
             return (cookie, false);
         }

@@ -455,6 +455,7 @@ impl Firmware {
         if self.perceives_oddly() {
             self.arm_oddly(slot);
         } else {
+            let t = &self.connections[slot];
             for kind in Kind::ALL {
                 let timer = self.timers.connection(slot, kind);
                 match timeout::deadline(t, kind) {

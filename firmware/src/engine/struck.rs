@@ -90,9 +90,9 @@ impl Firmware {
     }
 
     /// Damages a connection's block where faults say so. Its seal shows that; without seals, what of it contradicts itself is
-    /// looked at here, because nothing may follow from it that is out of bounds.
+    /// looked at here, because nothing may follow from it that is out of bounds. Whether the connection is still there.
     #[cold]
-    pub(super) fn damage_block(&mut self, slot: Slot, now: Instant) {
+    pub(super) fn survives_damage(&mut self, slot: Slot, now: Instant) -> bool {
         let t = &mut self.connections[slot];
         for site in Site::ALL {
             if Site::BLOCK & site.bit() != 0
@@ -101,9 +101,11 @@ impl Firmware {
                 damage::damage(t, site, value);
             }
         }
-        if !self.seals && damage::contradiction(t, &self.store).is_some() {
+        let is_contradictory = !self.seals && damage::contradiction(t, &self.store).is_some();
+        if is_contradictory {
             self.condemn(slot, Finding::StateDamaged, Reason::StateDamaged, now);
         }
+        !is_contradictory
     }
 
     /// After it was written: its checksum.

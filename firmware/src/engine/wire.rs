@@ -164,8 +164,9 @@ impl Firmware {
         self.store.counters.add(Counter::TcpSegmentsIn);
         if self.store.faults.has_any(Site::BLOCK)
             && let Owner::Connection(slot) = owner
+            && !self.survives_damage(slot, now)
         {
-            self.damage_block(slot, now);
+            return self.pass_from_wire();
         }
         match owner {
             // Nobody is there any more: the guest's kernel says so.
