@@ -13,8 +13,8 @@ use crate::time::{Duration, Instant};
 /// So many are held at most; a rule that strikes another has no effect.
 const HELD_MAX: usize = 64;
 
-/// Beyond the end of every test and every connection.
-const NEVER: Duration = Duration::from_s(1 << 40);
+/// Beyond the end of every connection, and within the wheel's reach: fifty days.
+const NEVER: Duration = Duration::from_s(50 * 24 * 3600);
 
 /// How a timer is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,7 +122,7 @@ impl Firmware {
                 let hold = self.store.faults.strike(self.timers.site(timer)).and_then(|action| match action {
                     Action::Drop => Some(Hold::Lost),
                     Action::Hang(FOR_EVER) => Some(Hold::Stuck),
-                    Action::Hang(us) | Action::Delay(us) => Some(Hold::Late(Duration::from_us(us))),
+                    Action::Hang(us) | Action::Delay(us) => Some(Hold::Late(Duration::from_us(us).min(NEVER))),
                     Action::Early => Some(Hold::Early),
                     Action::Duplicate => Some(Hold::Twice),
                     _ => None,

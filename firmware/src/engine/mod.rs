@@ -13,6 +13,8 @@ mod context;
 mod damage;
 mod events;
 mod evict;
+#[cfg(test)]
+mod fault_tests;
 mod faults;
 mod finding;
 mod halt;

@@ -78,7 +78,7 @@ impl Firmware {
     pub(super) fn struck_before_writing(&mut self, slot: Slot, segment: &Outgoing) {
         let t = &mut self.connections[slot];
         if let Some(Action::Corrupt(Some(value))) = self.store.faults.strike(Site::Neighbour) {
-            let [_, a, b, c, d, e, ..] = value.to_le_bytes();
+            let [a, b, c, d, e, ..] = value.to_le_bytes();
             // Of one station, and of nobody's making.
             t.link.remote = Mac([2, a, b, c, d, e]);
         }
