@@ -45,5 +45,22 @@ need_packages() {
         die "apt-get install ${missing[*]} failed"
 }
 
+# unpack DIRECTORY PACKAGE...: those and all that they depend on, as on a machine with nothing installed, into DIRECTORY.new.
+unpack() {
+    local directory=$1 archives
+    shift
+    archives=$(mktemp -d)
+    mkdir -p "$archives/partial" "$directory.new"
+    : >"$archives/status"
+    apt-get update -qq || die "apt-get update failed: is there a network, and a Debian mirror in /etc/apt?"
+    apt-get -y -qq --no-install-recommends -o "Dir::State::status=$archives/status" -o "Dir::Cache::archives=$archives" \
+        -o APT::Sandbox::User=root --download-only install "$@" >/dev/null || die "cannot download $*"
+    local package
+    for package in "$archives"/*.deb; do
+        dpkg-deb -x "$package" "$directory.new"
+    done
+    rm -rf "$archives"
+}
+
 # What every guest in QEMU needs: a linker and a C library for cargo, and the guest's parts.
 guest_packages=(gcc libc6-dev binutils qemu-system-x86 busybox-static iproute2)

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod codec;
+mod entry;
 mod frame;
 mod message;
 mod reason;
@@ -24,6 +25,10 @@ mod reason;
 mod tests;
 
 pub use codec::{Endpoint, Mac};
+pub use entry::{
+    EntryWriter, LIMIT_REASONS_MAX, LimitEntry, SocketEntry, StatEntry, limit_entries, socket_entries, socket_timer,
+    stat_entries,
+};
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, Messages, ParseError, Parsed, Writer};
 pub use message::*;
 pub use reason::{Action, Reason};

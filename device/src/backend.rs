@@ -104,9 +104,9 @@ impl VhostUserBackend for Backend {
         Some((consumer, notifier))
     }
 
-    fn handle_event(&self, _event: u16, _: EventSet, vrings: &[VringMutex], _thread: usize) -> io::Result<()> {
+    fn handle_event(&self, ring: u16, _: EventSet, vrings: &[VringMutex], _thread: usize) -> io::Result<()> {
         // Never an error: it would end the worker without a word.
-        self.card.kicked(self.connection, vrings);
+        self.card.kicked(self.connection, ring.into(), vrings);
         Ok(())
     }
 }

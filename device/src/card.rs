@@ -20,12 +20,14 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use rustix::time::{timerfd_create, timerfd_settime};
 use toe_abi::Reason;
 use toe_firmware::Instant;
+use toe_firmware::fault::Rules;
 use vhost_user_backend::VringMutex;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::capture::{CaptureError, Request, Watch};
 use crate::datapath::{DataPath, Guest};
 use crate::events::Notice;
+use crate::fault::status::Status;
 use crate::management::Limit;
 use crate::net::Features;
 
@@ -142,8 +144,8 @@ impl Card {
         }
     }
 
-    /// A ring was started or kicked.
-    pub fn kicked(&self, connection: Connection, vrings: &[VringMutex]) {
+    /// A ring was started or kicked; its number, and all of them.
+    pub fn kicked(&self, connection: Connection, ring: usize, vrings: &[VringMutex]) {
         let mut inner = self.inner.lock();
         if inner.connection != connection {
             return;
@@ -152,6 +154,9 @@ impl Card {
             && guest.vrings.is_empty()
         {
             guest.vrings = vrings.to_vec();
+        }
+        if !inner.path.kick(ring, self.now()) {
+            return self.set_timer(&mut inner);
         }
         for _ in 0..WORKER_ROUNDS {
             if !inner.path.round(self.now()) {
@@ -252,6 +257,26 @@ impl Card {
     /// Ends all captures: who watches gets what waits, and then the end.
     pub fn end_captures(&self) {
         self.inner.lock().path.end_captures();
+    }
+
+    /// Arms faults, instead of those that were.
+    pub fn arm(&self, rules: Rules, seed: u64) {
+        self.inner.lock().path.arm(rules, seed, self.now());
+        signal(&self.wake);
+    }
+
+    /// Disarms all faults; what was armed until now, and what it has done.
+    pub fn disarm(&self) -> Status {
+        let mut inner = self.inner.lock();
+        let status = inner.path.fault_status();
+        inner.path.disarm();
+        signal(&self.wake);
+        status
+    }
+
+    /// The faults that are armed, and what they have done.
+    pub fn faults(&self) -> Status {
+        self.inner.lock().path.fault_status()
     }
 
     /// Lets somebody hear of pools that fill; `None` if too many do.

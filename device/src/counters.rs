@@ -6,6 +6,8 @@
 //!   + the one frame that may wait for the wire;
 //! * `frames-from-wire` = `frames-from-wire-taken` + `frames-to-guest` + `no-guest` + every `wire-frame-…` drop
 //!   + the frames in the receive FIFO.
+//!
+//! Where faults strike, frames are lost (`fault-frames-lost`), held and repeated between these.
 
 macro_rules! counters {
     ($( $(#[doc = $doc:literal])+ $field:ident = $name:literal, )*) => {
@@ -116,6 +118,14 @@ counters! {
     watchdog_resets = "watchdog-resets",
     /// Times that the firmware did not answer any more and was started over its tables.
     watchdog_restarts = "watchdog-restarts",
+    /// Kicks of the guest that never came, and what they would have announced was found by a look at the rings.
+    kicks_missed = "kicks-missed",
+    /// Interrupts that were sent again, because the driver seems not to have had them.
+    interrupts_repeated = "interrupts-repeated",
+    /// Frames that were lost where a fault struck.
+    fault_frames_lost = "fault-frames-lost",
+    /// Frames that a fault was to hold back (these are lost) or repeat, and that found no place.
+    fault_frames_no_place = "fault-frames-no-place",
     /// Frontends that connected.
     frontends = "frontends-connected",
     /// Captures that began.

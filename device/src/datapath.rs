@@ -15,6 +15,10 @@
 //! driver, the wire, a timer) has been asked to say when.
 //!
 //! Without a guest (no receive ring runs) wire, timers and firmware go on, and what is not the firmware's is dropped.
+//!
+//! Where faults may strike stands in `faulty.rs`; that every ring is looked at now and then, too ([`crate::vigil`]).
+
+mod faulty;
 
 use std::collections::VecDeque;
 
@@ -27,11 +31,13 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use crate::capture::{CaptureError, Direction, Point, Request, Taps, Watch};
 use crate::counters::Counters;
 use crate::events::{Events, Notice, Watermark};
+use crate::fault::Faults;
 use crate::fifo::Fifo;
 use crate::flow::FlowHash;
 use crate::net::{Features, Offloads};
 use crate::packet::Packet;
 use crate::ring::{Delivery, Ring, RingError, Scratch, Transmitted};
+use crate::vigil::Vigil;
 use crate::watchdog::Guard;
 use crate::wire::{Sent, Wire};
 
@@ -104,6 +110,8 @@ pub struct DataPath {
     events: Events,
     fifo_level: Watermark,
     guard: Option<Guard>,
+    faults: Faults,
+    vigil: Vigil,
 }
 
 impl std::fmt::Debug for DataPath {
@@ -139,6 +147,8 @@ impl DataPath {
             events: Events::default(),
             fifo_level: Watermark::default(),
             guard: None,
+            faults: Faults::default(),
+            vigil: Vigil::new(2 * pairs),
         }
     }
 
@@ -173,6 +183,7 @@ impl DataPath {
         self.refresh_active();
         self.counters.frontends += u64::from(guest.is_some());
         self.guest = guest;
+        self.faults.forget_guest();
         self.set_offloads(Offloads::default());
     }
 
@@ -184,7 +195,7 @@ impl DataPath {
     /// What the guest takes besides plain frames.
     pub fn set_offloads(&mut self, offloads: Offloads) {
         self.offloads = offloads;
-        self.wire.set_offloads(offloads);
+        self.set_wire_offloads();
     }
 
     /// The wire.
@@ -215,20 +226,25 @@ impl DataPath {
 
     /// When a round is due though nothing happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let of_firmware = self.firmware.poll_timeout().map(|due| due.max(self.look_again));
-        [of_firmware, self.wire.poll_timeout(), self.guard.as_ref().map(Guard::due)].into_iter().flatten().min()
+        let firmware = self.firmware.poll_timeout().map(|due| self.faults.awake(due).max(self.look_again));
+        let vigil = (self.running != 0).then(|| self.vigil.next());
+        let guard = self.guard.as_ref().map(Guard::due);
+        [firmware, self.wire.poll_timeout(), self.faults.next(), vigil, guard].into_iter().flatten().min()
     }
 
     /// Does a bounded amount of everything that can be done at `now`. Whether there is more to do at once.
     #[must_use]
     pub fn round(&mut self, now: Instant) -> bool {
+        self.faults.begin(now);
         self.look_after_firmware(now);
-        if self.firmware.poll_timeout().is_some_and(|due| due <= now) {
-            self.firmware.handle_timeout(now);
+        if self.firmware.poll_timeout().is_some_and(|due| self.faults.awake(due) <= now) {
+            self.wake_firmware(now);
         }
         self.waiting_to_firmware(now);
         self.wire.advance(now);
         self.refresh_active();
+        self.look_at_rings(now);
+        self.let_go(now);
         let mut more = false;
         if self.flush_outgoing(now) {
             more |= self.guest_to_wire(now);
@@ -263,6 +279,7 @@ impl DataPath {
         let running = vrings.iter().enumerate().filter(|(_, vring)| runs(vring));
         let running = running.fold(0, |mask, (ring, _)| mask | 1 << ring);
         for ring in Bits(running & !std::mem::replace(&mut self.running, running)) {
+            self.vigil.forget(ring);
             // A card that was killed may have published what it used without having said so: the driver then waits for an
             // interrupt that no later one stands for, since it asks by position.
             interrupt(&mut self.counters, &vrings[ring].get_ref());
@@ -275,6 +292,7 @@ impl DataPath {
         log::debug!("receive rings that run: {:#b}, before {:#b}", active, self.active);
         let gone = self.active & !active;
         self.active = active;
+        self.faults.asked &= !u128::from(gone);
         for pair in Bits(gone) {
             while let Some(packet) = self.fifo.pop(pair) {
                 self.queue(packet);
@@ -359,11 +377,12 @@ impl DataPath {
         if ring.available() > 0 {
             ring.disarm();
         }
-        let mut more = true;
+        let (mut more, mut armed_at) = (true, None);
         for _ in 0..BATCH {
             match ring.transmit(&mut self.outgoing) {
                 Transmitted::Nothing => {
                     more = ring.arm();
+                    armed_at = (!more).then(|| ring.seen());
                     break;
                 }
                 Transmitted::Malformed(malformed) => {
@@ -371,29 +390,37 @@ impl DataPath {
                     malformed.count_guest_frame(&mut self.counters);
                 }
                 Transmitted::Packet => {
-                    let frame = self.outgoing.frame();
-                    self.counters.frames_from_guest += 1;
-                    self.counters.bytes_from_guest += frame.len() as u64;
-                    self.taps.begin(Point::of_guest(frame), Direction::In, frame);
-                    self.taps.before(&self.firmware);
-                    let verdict = self.firmware.handle_guest(now, frame);
-                    self.taps.end_with(&self.firmware, &mut self.counters, None);
-                    match verdict {
-                        Verdict::Taken | Verdict::Wait => self.counters.frames_from_guest_taken += 1,
-                        Verdict::PassOn => {
-                            if !self.send_outgoing(now, Origin::Guest) {
-                                more = false;
-                                break;
-                            }
-                        }
+                    if self.passes_from_guest(now, &ring) && !self.take_from_guest(now) {
+                        more = false;
+                        break;
                     }
                 }
             }
         }
+        self.vigil.armed(2 * pair + 1, armed_at);
+        self.before_close(2 * pair + 1, &mut ring, now);
         if ring.close(vring.get_queue_mut()) {
-            interrupt(&mut self.counters, &vring);
+            self.interrupt(2 * pair + 1, &vring, now);
         }
         more
+    }
+
+    /// The guest's frame in `outgoing` goes to the firmware or on to the wire. Whether the wire may take another.
+    fn take_from_guest(&mut self, now: Instant) -> bool {
+        let frame = self.outgoing.frame();
+        self.counters.frames_from_guest += 1;
+        self.counters.bytes_from_guest += frame.len() as u64;
+        self.taps.begin(Point::of_guest(frame), Direction::In, frame);
+        self.taps.before(&self.firmware);
+        let verdict = self.firmware.handle_guest(now, frame);
+        self.taps.end_with(&self.firmware, &mut self.counters, None);
+        match verdict {
+            Verdict::Taken | Verdict::Wait => {
+                self.counters.frames_from_guest_taken += 1;
+                true
+            }
+            Verdict::PassOn => !self.passes_to_wire(now, Origin::Guest) || self.send_outgoing(now, Origin::Guest),
+        }
     }
 
     /// Wire to firmware or FIFO.
@@ -410,7 +437,11 @@ impl DataPath {
                 self.fifo.release(packet);
                 return false;
             }
-            self.sort(now, packet);
+            if self.passes_from_wire(now, &mut packet) {
+                self.sort(now, packet);
+            } else {
+                self.fifo.release(packet);
+            }
         }
         true
     }
@@ -504,7 +535,9 @@ impl DataPath {
             }
             let Some(bytes) = self.firmware.poll_wire(now, self.outgoing.frame_room()) else { return false };
             self.outgoing.set_frame_bytes(bytes);
-            self.send_outgoing(now, Origin::Firmware);
+            if self.passes_to_wire(now, Origin::Firmware) {
+                self.send_outgoing(now, Origin::Firmware);
+            }
         }
         true
     }
@@ -540,6 +573,10 @@ impl DataPath {
         let mut batch = BATCH;
         let mut starved = false;
         while batch > 0 && !starved {
+            if !self.passes_to_guest(now, pair, &mut ring) {
+                batch -= 1;
+                continue;
+            }
             let Some(packet) = self.fifo.front(pair) else { break };
             self.taps.begin(Point::Guest, Direction::Out, packet.frame());
             let dropped = match ring.receive(packet, &mut self.scratch, &mut self.counters) {
@@ -562,9 +599,7 @@ impl DataPath {
                 }
             };
             self.taps.end(&mut self.counters, dropped);
-            if let Some(packet) = self.fifo.pop(pair) {
-                self.fifo.release(packet);
-            }
+            self.forget_front(pair);
             batch -= 1;
         }
         let mut more = batch == 0;
@@ -577,8 +612,13 @@ impl DataPath {
                     }
                     let Some(bytes) = self.firmware.poll_guest(now, self.channel.frame_room()) else { break };
                     self.channel.set_frame_bytes(bytes);
+                    if !self.passes_channel(now) {
+                        batch -= 1;
+                        continue;
+                    }
                     self.channel_waiting = true;
                 }
+                self.before_channel(&mut ring);
                 self.taps.begin(Point::of_guest(self.channel.frame()), Direction::Out, self.channel.frame());
                 let dropped = match ring.receive(&self.channel, &mut self.scratch, &mut self.counters) {
                     Delivery::Done => {
@@ -601,15 +641,27 @@ impl DataPath {
             }
             more |= batch == 0;
         }
+        let mut armed_at = None;
         if starved || ring.available() == 0 {
             more = ring.arm();
+            armed_at = (!more).then(|| ring.seen());
         } else {
             ring.disarm();
         }
+        self.vigil.armed(2 * pair, armed_at);
+        self.before_close(2 * pair, &mut ring, now);
         if ring.close(vring.get_queue_mut()) {
-            interrupt(&mut self.counters, &vring);
+            self.interrupt(2 * pair, &vring, now);
         }
         more
+    }
+
+    /// The first frame of a pair's queue is done.
+    fn forget_front(&mut self, pair: usize) {
+        self.faults.asked &= !(1 << pair);
+        if let Some(packet) = self.fifo.pop(pair) {
+            self.fifo.release(packet);
+        }
     }
 
     fn count_ring_error(&mut self, error: RingError) {

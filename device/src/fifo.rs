@@ -68,6 +68,18 @@ impl Fifo {
         self.queues[pair].front()
     }
 
+    /// The same, to be changed.
+    pub fn front_mut(&mut self, pair: usize) -> Option<&mut Packet> {
+        self.queues[pair].front_mut()
+    }
+
+    /// Puts a frame at the head of a pair's queue.
+    pub fn push_front(&mut self, pair: usize, packet: Packet) {
+        self.queues[pair].push_front(packet);
+        self.queued += 1;
+        self.high_water = self.high_water.max(self.queued);
+    }
+
     /// Takes the first frame of a pair's queue.
     pub fn pop(&mut self, pair: usize) -> Option<Packet> {
         let packet = self.queues[pair].pop_front()?;

@@ -11,6 +11,7 @@ pub mod card;
 pub mod counters;
 pub mod datapath;
 pub mod events;
+pub mod fault;
 pub mod fifo;
 pub mod flow;
 pub mod management;
@@ -22,6 +23,7 @@ pub mod profile_text;
 pub mod relay;
 pub mod ring;
 pub mod server;
+pub mod vigil;
 pub mod watchdog;
 pub mod wire;
 
@@ -31,6 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use toe_firmware::fault::Rules;
 use toe_firmware::{Duration, Firmware, Instant, Profile, ProfileError, SelfTestError};
 use toe_impair::Spec;
 
@@ -65,6 +68,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Where what passes is written to from the beginning, and what of it.
     pub capture: Option<(PathBuf, Request)>,
+    /// Faults that are armed from the beginning, and the seed of their chance.
+    pub faults: Option<(Rules, u64)>,
     /// The seed of everything random in the firmware; from the system if there is none.
     pub seed: Option<[u8; 32]>,
 }
@@ -123,7 +128,8 @@ impl Device {
     /// # Errors
     /// See [`Error`]; nothing is left behind then.
     pub fn start(config: Config, ended: impl FnOnce(io::Result<()>) + Send + 'static) -> Result<Self, Error> {
-        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, seed } = config;
+        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, faults, seed } =
+            config;
         let system = |step| move |error: io::Error| Error::System(step, error);
         let mut files = Vec::new();
         // The inherited descriptor before anything is opened: its number may be free otherwise.
@@ -165,6 +171,9 @@ impl Device {
         if profile.recovery.watchdog_ms > 0 {
             let every = Duration::from_ms(profile.recovery.watchdog_ms.into());
             path.guard(Guard::new(every, boots));
+        }
+        if let Some((rules, seed)) = faults {
+            path.arm(rules, seed, Instant::from_us(0));
         }
         let capture = match capture {
             Some((file, request)) => {

@@ -59,6 +59,8 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         capture,
         capture_filter,
         capture_snaplen,
+        faults,
+        faults_seed,
         seed,
         verbose: _,
     } = options;
@@ -77,7 +79,9 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         }
         None => None,
     };
-    let config = Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, seed };
+    let faults = faults.map(|rules| (rules, faults_seed));
+    let config =
+        Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, faults, seed };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         // Before there is anything to tidy up.

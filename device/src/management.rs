@@ -7,9 +7,13 @@
 //! | `GET /version` | an object: `name`, `version`, `channel` (the version of the channel), `epoch` (of the firmware) |
 //! | `GET /events` | what happens from now on, a [`Notice`] as JSON in each line |
 //! | `POST /capture` with a [`Request`] | what passes from now on, as pcapng, until the asker hangs up or has its count |
-//! | `GET /metrics` | the same for Prometheus, see [`metrics`] |
+//! | `GET /faults` | what is armed and what it has done, see [`Status`] |
+//! | `GET /faults/sites` | an array of all sites, see [`SiteInfo`](crate::fault::status::SiteInfo) |
+//! | `POST /faults?seed=N` with a rule file | arms its rules instead of those that were; the answer is that of `GET /faults` |
+//! | `DELETE /faults` | disarms all; the answer is what `GET /faults` would have been |
+//! | `GET /metrics` | pools and counters for Prometheus, see [`metrics`] |
 //!
-//! It only answers questions. What makes no sense is answered with a status of 400 or more and a line of text. The socket's file belongs to who started the card, and nobody else may open it (mode 0600);
+//! Of these `/faults` alone changes anything. What makes no sense is answered with a status of 400 or more and a line of text. The socket's file belongs to who started the card, and nobody else may open it (mode 0600);
 //! over TCP everybody on this machine may ask, for numbers only.
 
 use std::collections::BTreeMap;
@@ -20,6 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -33,6 +38,7 @@ use crate::capture::pcapng::Encoder;
 use crate::capture::{CaptureError, Request, Watch};
 use crate::card::Card;
 use crate::events::{FOLLOWERS_MAX, Notice};
+use crate::fault::status::{self, Status};
 use crate::metrics;
 
 /// One pool.
@@ -130,13 +136,40 @@ fn metrics_router(card: Arc<Card>) -> Router {
 }
 
 fn router(card: Arc<Card>) -> Router {
-    let (limits, stat, events, capture, this) = (card.clone(), card.clone(), card.clone(), card.clone(), card);
+    let (limits, stat, events, capture, this) = (card.clone(), card.clone(), card.clone(), card.clone(), card.clone());
+    let (armed, arm_at, disarm) = (card.clone(), card.clone(), card);
+    let faults = get(async move || Json(armed.faults()))
+        .post(async move |RawQuery(query): RawQuery, text: String| arm(&arm_at, query.as_deref(), &text))
+        .delete(async move || Json(disarm.disarm()));
     Router::new()
+        .route("/faults", faults)
+        .route("/faults/sites", get(async || Json(status::sites())))
         .route("/limits", get(async move || Json(limits.limits())))
         .route("/stat", get(async move || Json(stat.stat())))
         .route("/events", get(async move || follow(&events)))
         .route("/capture", post(async move |Json(request): Json<Request>| pcapng(&capture, request)))
         .route("/version", get(async move || Json(version(&this))))
+}
+
+/// The seed of a request that names none.
+const SEED: u64 = 1;
+
+fn arm(card: &Card, query: Option<&str>, text: &str) -> Response {
+    let refused = |text: String| (StatusCode::BAD_REQUEST, text).into_response();
+    let seed = match query.map(|query| query.strip_prefix("seed=").and_then(|seed| seed.parse().ok())) {
+        None => SEED,
+        Some(Some(seed)) => seed,
+        Some(None) => return refused("the one parameter is `seed`, a number: /faults?seed=7".to_owned()),
+    };
+    match toe_faults::read(text) {
+        Ok(rules) => {
+            log::warn!("faults are armed: {} rules, seed {seed}", rules.as_slice().len());
+            card.arm(rules, seed);
+            let status: Status = card.faults();
+            Json(status).into_response()
+        }
+        Err(error) => refused(error.to_string()),
+    }
 }
 
 fn follow(card: &Card) -> Response {

@@ -107,6 +107,18 @@ impl Header {
         if self.0[0] & (NEEDS_CSUM | DATA_VALID) != 0 { Checksum::Trusted } else { Checksum::Unverified }
     }
 
+    /// Where the checksum begins that is not finished, and how far behind that it stands, in bytes; `None` if it is
+    /// finished.
+    pub fn unfinished_checksum(self) -> Option<(usize, usize)> {
+        let word = |at: usize| usize::from(u16::from_le_bytes([self.0[at], self.0[at + 1]]));
+        (self.0[0] & NEEDS_CSUM != 0).then(|| (word(6), word(8)))
+    }
+
+    /// Whether the frame is several segments merged.
+    pub fn is_merged(self) -> bool {
+        self.0[1] & !GSO_ECN != GSO_NONE
+    }
+
     /// The header as a receiver that takes `offloads` may see it; `None` if it may not see that frame at all.
     pub fn for_receiver(mut self, offloads: Offloads) -> Option<Self> {
         if !offloads.checksum {

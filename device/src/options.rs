@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, ArgGroup, Parser};
 use toe_command_line::Shell;
 use toe_firmware::Profile;
+use toe_firmware::fault::Rules;
 use toe_impair::Spec;
 
 use crate::capture::filter::{Instruction, compile};
@@ -86,6 +87,14 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", requires = "capture", default_value_t = 65_549, value_parser = clap::value_parser!(u32).range(1..=65_549))]
     pub capture_snaplen: u32,
 
+    /// Arm the faults of this rule file from the beginning (see `toectl faults`)
+    #[arg(long, value_name = "FILE", value_parser = rules)]
+    pub faults: Option<Rules>,
+
+    /// Seed of the faults' chance: the same rules, seed and passages, the same faults
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "faults")]
+    pub faults_seed: u64,
+
     /// Seed of everything random in the firmware, for tests: 64 hexadecimal digits [default: from the system]
     #[arg(long, value_name = "HEX", value_parser = seed)]
     pub seed: Option<Seed>,
@@ -144,6 +153,11 @@ fn seed(text: &str) -> Result<Seed, String> {
         *byte = u8::from_str_radix(pair, 16).map_err(|_| format!("`{pair}` is no pair of hexadecimal digits"))?;
     }
     Ok(Seed(seed))
+}
+
+fn rules(path: &str) -> Result<Rules, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    toe_faults::read(&text).map_err(|error| error.to_string())
 }
 
 fn profile_help() -> String {

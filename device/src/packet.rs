@@ -53,6 +53,17 @@ impl Packet {
         &self.buffer[HEADER_BYTES..self.bytes]
     }
 
+    /// The frame, to be changed.
+    pub fn frame_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[HEADER_BYTES..self.bytes]
+    }
+
+    /// Becomes what another is.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.buffer[..other.bytes].copy_from_slice(other.bytes());
+        self.bytes = other.bytes;
+    }
+
     /// Header and frame.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[..self.bytes]

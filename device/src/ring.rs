@@ -145,6 +145,20 @@ pub struct Ring<'m> {
     next_used: Wrapping<u16>,
     /// The used index as the driver knows it.
     published: Wrapping<u16>,
+    mishap: Option<Mishap>,
+}
+
+/// What is to go wrong with a ring, once ([`crate::fault`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mishap {
+    /// The next frame to the guest is written into the buffers of the chain behind its own, if there is one.
+    Astray,
+    /// The used index is not written. The driver sees what was used when it is written next.
+    IndexLate,
+    /// The used index is written so far ahead.
+    IndexAhead(u16),
+    /// The chain that was used last is named by an id that no descriptor has.
+    WrongId,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -188,7 +202,64 @@ impl<'m> Ring<'m> {
             next_avail,
             next_used,
             published: next_used,
+            mishap: None,
         })
+    }
+
+    /// Something is to go wrong with it.
+    pub fn befall(&mut self, mishap: Mishap) {
+        self.mishap = Some(mishap);
+    }
+
+    /// Whether chains were used that the driver was not told of.
+    pub fn has_used(&self) -> bool {
+        self.next_used != self.published
+    }
+
+    /// The available index as it was read when the ring was opened.
+    pub fn seen(&self) -> u16 {
+        self.seen.0
+    }
+
+    /// Writes the used index again if the driver knows another: a write may have been lost.
+    pub fn republish(&self) {
+        let used = index(&self.used, INDEX_AT);
+        if used.load(Ordering::Relaxed) != self.next_used.0.to_le() {
+            used.store(self.next_used.0.to_le(), Ordering::Release);
+        }
+    }
+
+    /// Where the driver asked to be interrupted, if that is behind what was used; `None` without EVENT_IDX, too.
+    pub fn wish_passed(&self) -> Option<u16> {
+        // Behind the index, which the driver looks at after it has asked.
+        fence(Ordering::SeqCst);
+        let wish = self.event_idx.then(|| self.wish())?;
+        ((self.next_used - Wrapping(wish) - Wrapping(1)).0 < self.size).then_some(wish)
+    }
+
+    /// The used index at which the driver wants an interrupt (EVENT_IDX).
+    fn wish(&self) -> u16 {
+        self.load_avail(AVAIL_HEADER_BYTES + 2 * usize::from(self.size), Ordering::Relaxed)
+    }
+
+    /// Copies the chain behind the one that was taken into `packet`, if there is one that makes sense; leaves it there.
+    pub fn transmit_astray(&self, packet: &mut Packet) {
+        if self.available() > 0 {
+            // What makes no sense leaves the packet as long as it was, with some other bytes.
+            let _ = self.gather(self.head(self.next_avail), packet);
+        }
+    }
+
+    /// The chain whose buffers are written for the one at `cursor`.
+    fn target(&mut self, cursor: Wrapping<u16>, head: u16) -> u16 {
+        if self.mishap == Some(Mishap::Astray) {
+            self.mishap = None;
+            let behind = cursor + Wrapping(1);
+            if behind != self.seen {
+                return self.head(behind);
+            }
+        }
+        head
     }
 
     /// Chains that can still be taken.
@@ -229,8 +300,9 @@ impl<'m> Ring<'m> {
                 return if all { Delivery::RingTooSmall } else { Delivery::NoBuffers };
             }
             let head = self.head(cursor);
+            let target = self.target(cursor, head);
             cursor += 1;
-            match self.scatter(head, parts, written) {
+            match self.scatter(target, parts, written) {
                 Ok(n) if written + n < bytes && !self.features.mergeable() => return Delivery::BufferTooSmall,
                 Ok(n) => {
                     scratch.chains.push((head, n as u32));
@@ -291,12 +363,18 @@ impl<'m> Ring<'m> {
         if used.0 == 0 {
             return false;
         }
-        index(&self.used, INDEX_AT).store(self.next_used.0.to_le(), Ordering::Release);
+        let mut told = self.next_used;
+        match self.mishap {
+            None | Some(Mishap::Astray) => {}
+            Some(Mishap::IndexLate) => return false,
+            Some(Mishap::IndexAhead(by)) => told += by,
+            Some(Mishap::WrongId) => self.write_used(self.next_used - Wrapping(1), self.size, 0),
+        }
+        index(&self.used, INDEX_AT).store(told.0.to_le(), Ordering::Release);
         // The index first, then the look at what the driver asks for.
         fence(Ordering::SeqCst);
         if self.event_idx {
-            let event = self.load_avail(AVAIL_HEADER_BYTES + 2 * usize::from(self.size), Ordering::Relaxed);
-            (self.next_used - Wrapping(event) - Wrapping(1)) < used
+            (self.next_used - Wrapping(self.wish()) - Wrapping(1)) < used
         } else {
             self.load_avail(0, Ordering::Relaxed) & NO_INTERRUPT == 0
         }
@@ -317,11 +395,15 @@ impl<'m> Ring<'m> {
     }
 
     fn give_back(&mut self, head: u16, bytes: u32) {
-        let slot = usize::from(self.next_used.0 & (self.size - 1));
+        self.write_used(self.next_used, head, bytes);
+        self.next_used += 1;
+    }
+
+    fn write_used(&self, position: Wrapping<u16>, head: u16, bytes: u32) {
+        let slot = usize::from(position.0 & (self.size - 1));
         let element = u64::from(head) | u64::from(bytes) << 32;
         // In bounds by construction, see `open`.
         let _ = self.used.write_obj(element.to_le(), USED_HEADER_BYTES + USED_ELEMENT_BYTES * slot);
-        self.next_used += 1;
     }
 
     /// Copies the chain at `head` into `packet`.

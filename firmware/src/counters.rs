@@ -261,6 +261,22 @@ counters! {
     TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.
     TcpWindowProbes = "tcp-window-probes",
+    /// Pages that stood nowhere, given back.
+    FoundPageLost = "found-page-lost",
+    /// Records of segments in flight that stood in no list, given back.
+    FoundRecordLost = "found-record-lost",
+    /// Connections, entries, contexts and listeners that nobody had, given back.
+    FoundPlaceLost = "found-place-lost",
+    /// Places of the table of 4-tuples that led to nobody, given back.
+    FoundTupleLeft = "found-tuple-left",
+    /// Connections, entries and contexts with a timer missing or stuck, set anew.
+    FoundTimerLost = "found-timer-lost",
+    /// Connections that are no more with a timer, which was stopped.
+    FoundTimerLeft = "found-timer-left",
+    /// Pools whose gauge did not say what they are made of, corrected.
+    FoundPoolMiscounted = "found-pool-miscounted",
+    /// Times that the counters of frames did not balance; the sum was corrected.
+    FoundCountersDamaged = "found-counters-damaged",
     /// Connections broken off because their block did not pass its check.
     FoundStateDamaged = "found-state-damaged",
     /// Boots anew without state, of a firmware that had stopped.
@@ -299,6 +315,25 @@ impl Counters {
     /// One of them, by chance, has that value.
     pub fn corrupt(&mut self, value: u64) {
         self.values[(value % NAMES.len() as u64) as usize] = value;
+    }
+
+    /// What one says.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.values[counter as usize]
+    }
+
+    /// Says something else from now on.
+    pub fn set(&mut self, counter: Counter, value: u64) {
+        self.values[counter as usize] = value;
+    }
+
+    /// Of the frames of a side (`wire` or `guest`), those that were taken, passed on, or dropped for a reason.
+    pub fn accounted(&self, side: &str) -> u64 {
+        let is_one = |name: &str| {
+            let rest = name.strip_prefix(side).and_then(|rest| rest.strip_prefix('-'));
+            rest.is_some_and(|rest| rest == "taken" || rest == "passed" || rest.starts_with("drop-"))
+        };
+        NAMES.iter().zip(&self.values).filter(|(name, _)| is_one(name)).map(|(_, value)| value).sum()
     }
 
     /// How many counters there are.

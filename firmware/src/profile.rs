@@ -264,7 +264,7 @@ pub struct Recovery {
 
 impl Default for Recovery {
     fn default() -> Self {
-        Self { watchdog_ms: 25, scrub_steps: 32, seals: true, payload_tags: false }
+        Self { watchdog_ms: 25, scrub_steps: 128, seals: true, payload_tags: false }
     }
 }
 

@@ -57,7 +57,7 @@ impl Watchdog {
         }
         self.due = now + self.every;
         let before = firmware.heartbeat();
-        firmware.handle_timeout(now);
+        firmware.beat(now);
         if firmware.heartbeat() != before {
             self.missed = 0;
             return None;

@@ -1,5 +1,6 @@
 //! The card's process: `toe-nic` in the lab's namespace, with its management socket.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -109,9 +110,39 @@ impl Card {
         self.toectl("stat")
     }
 
+    /// Arms the rules of that text, as `toectl faults arm` does with a file.
+    ///
+    /// # Errors
+    /// If the card refuses them.
+    pub fn arm(&self, rules: &str, seed: u64) -> Result<Value> {
+        let file = self.directory.join("rules.toml");
+        std::fs::write(&file, rules)?;
+        self.ask(&["faults".as_ref(), "arm".as_ref(), file.as_ref(), "--seed".as_ref(), seed.to_string().as_ref()])
+    }
+
+    /// Disarms all faults; what they did.
+    ///
+    /// # Errors
+    /// If the management socket does not answer with JSON.
+    pub fn disarm(&self) -> Result<Value> {
+        self.ask(&["faults".as_ref(), "disarm".as_ref()])
+    }
+
+    /// What is armed and what it has done.
+    ///
+    /// # Errors
+    /// If the management socket does not answer with JSON.
+    pub fn faults(&self) -> Result<Value> {
+        self.ask(&["faults".as_ref(), "status".as_ref()])
+    }
+
     fn toectl(&self, question: &str) -> Result<Value> {
+        self.ask(&[question.as_ref()])
+    }
+
+    fn ask(&self, question: &[&OsStr]) -> Result<Value> {
         let socket = management(&self.directory);
-        let arguments = ["--socket".as_ref(), socket.as_os_str(), question.as_ref(), "--json".as_ref()];
+        let arguments = [&["--socket".as_ref(), socket.as_os_str()], question, &["--json".as_ref()]].concat();
         Ok(serde_json::from_str(&run(&self.programs.toectl, arguments)?)?)
     }
 }

@@ -125,6 +125,14 @@ impl Guest {
         Ok(Output { status, text })
     }
 
+    /// Takes the cable out of its network card, or puts it in again. QEMU only.
+    ///
+    /// # Errors
+    /// If QEMU refuses.
+    pub fn set_link(&self, is_up: bool) -> Result<()> {
+        self.lock().0.set_link(is_up)
+    }
+
     /// Resets the guest as its reset button would, and waits until it is up again. QEMU only.
     ///
     /// # Errors

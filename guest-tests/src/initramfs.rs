@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use cpio::newc::ModeFileType;
 
 use crate::bytes::Sum;
-use crate::host::{run, target, tool};
+use crate::host::{self, run, target, tool};
 use crate::{Kernel, Programs};
 
 /// What the guest runs first.
@@ -87,6 +87,47 @@ impl Initramfs {
         for library in libraries(program)? {
             let path = library.to_string_lossy();
             self.add_file(path.trim_start_matches('/'), &library)?;
+        }
+        Ok(())
+    }
+
+    /// Adds Debian's nginx, sshd and curl as `scripts/faults` has unpacked them, the accounts that they want, and keys.
+    ///
+    /// # Errors
+    /// If they were not unpacked.
+    pub fn add_services(&mut self) -> Result<()> {
+        let root = host::cache().join("services");
+        ensure!(root.join("usr/sbin/nginx").exists(), "no nginx in {}: run scripts/faults --guest", root.display());
+        for program in ["usr/sbin/nginx", "usr/sbin/sshd", "usr/bin/curl"] {
+            self.add_of(&root, program)?;
+        }
+        for key in ["host", "user.pub"] {
+            let from = root.join("keys").join(key);
+            self.add(&format!("keys/{key}"), std::fs::read(&from).with_context(|| from.display().to_string())?, false);
+        }
+        let accounts = "root:x:0:0:root:/tmp:/bin/sh\nsshd:x:100:65534::/run/sshd:/sbin/nologin\n\
+                        nobody:x:65534:65534:nobody:/:/sbin/nologin\n";
+        self.add("etc/passwd", accounts.as_bytes().to_vec(), false);
+        self.add("etc/shadow", b"root:*:1::::::\n".to_vec(), false);
+        self.add("etc/group", b"root:x:0:\nnogroup:x:65534:\n".to_vec(), false);
+        Ok(())
+    }
+
+    /// Adds a program of an unpacked Debian, with the libraries that it has there.
+    fn add_of(&mut self, root: &Path, program: &str) -> Result<()> {
+        let directories = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|path| root.join(path));
+        let loader = directories[0].join("ld-linux-x86-64.so.2");
+        let path = directories.map(|path| path.display().to_string()).join(":");
+        let from = root.join(program);
+        let arguments = ["--library-path".as_ref(), path.as_ref(), "--list".as_ref(), from.as_os_str()];
+        let listed = run(&loader, arguments)?;
+        let prefix = format!("{}/", root.display());
+        let found = listed.split_whitespace().filter_map(|word| word.strip_prefix(&prefix));
+        for path in found.chain([program]) {
+            // The host's own, which its programs need, stay: both are Debian's.
+            if !self.files.contains_key(path) {
+                self.add_file(path, &root.join(path))?;
+            }
         }
         Ok(())
     }

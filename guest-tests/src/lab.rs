@@ -42,6 +42,8 @@ pub struct LabOptions {
     pub verbose: bool,
     /// When a test that still runs is ended, from its boot on.
     pub limit: Duration,
+    /// Whether Debian's sshd, nginx and curl are in the guest.
+    pub services: bool,
 }
 
 impl LabOptions {
@@ -57,6 +59,7 @@ impl LabOptions {
             wire_mtu: 1500,
             verbose: false,
             limit: Duration::from_secs(300),
+            services: false,
         }
     }
 
@@ -128,7 +131,11 @@ impl Lab {
         Namespace::sweep()?;
 
         let start = Instant::now();
-        let initramfs = Initramfs::new(&options.kind.kernel()?, Some(programs))?.write()?;
+        let mut initramfs = Initramfs::new(&options.kind.kernel()?, Some(programs))?;
+        if options.services {
+            initramfs.add_services()?;
+        }
+        let initramfs = initramfs.write()?;
         let mut lab = Self {
             guest: None,
             card: None,

@@ -23,6 +23,7 @@ pub mod bytes;
 pub mod cable;
 mod card;
 pub mod console;
+pub mod faults;
 pub mod fuzz;
 mod guest;
 pub mod host;

@@ -134,11 +134,23 @@ impl Machine {
     /// # Errors
     /// If QEMU's control socket does not take the command.
     pub fn reset(&self) -> Result<()> {
+        self.command(serde_json::json!({ "execute": "system_reset" }))
+    }
+
+    /// Takes the cable out of its network card, or puts it in again: the guest sees the carrier go and come. QEMU only.
+    ///
+    /// # Errors
+    /// If QEMU's control socket does not take the command.
+    pub fn set_link(&self, is_up: bool) -> Result<()> {
+        self.command(serde_json::json!({ "execute": "set_link", "arguments": { "name": "n0", "up": is_up } }))
+    }
+
+    fn command(&self, wanted: serde_json::Value) -> Result<()> {
         let mut stream = UnixStream::connect(&self.qmp).context("QEMU's control socket")?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut answers = BufReader::new(stream.try_clone()?).lines();
-        for command in ["qmp_capabilities", "system_reset"] {
-            writeln!(stream, "{}", serde_json::json!({ "execute": command }))?;
+        for command in [serde_json::json!({ "execute": "qmp_capabilities" }), wanted] {
+            writeln!(stream, "{command}")?;
             loop {
                 let answer = answers.next().context("QEMU closed its control socket")??;
                 let answer: serde_json::Value = serde_json::from_str(&answer)?;

@@ -100,7 +100,10 @@ impl Boxed {
     pub fn handle_wire(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
         let verdict = self.inside(|f, _| f.handle_wire(Instant::from_us(now_us), frame, Checksum::Unverified));
         self.from_wire.count(verdict);
-        self.costs[0].add(self.firmware.work().last);
+        if verdict != Verdict::Wait {
+            // Else nothing was done yet, and the last work was another call's.
+            self.costs[0].add(self.firmware.work().last);
+        }
         verdict
     }
 
@@ -108,7 +111,10 @@ impl Boxed {
     pub fn handle_waiting(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
         let verdict = self.inside(|f, _| f.handle_waiting(Instant::from_us(now_us), frame, Checksum::Unverified));
         self.from_wire.count(verdict);
-        self.costs[0].add(self.firmware.work().last);
+        if verdict != Verdict::Wait {
+            // Else nothing was done yet, and the last work was another call's.
+            self.costs[0].add(self.firmware.work().last);
+        }
         verdict
     }
 

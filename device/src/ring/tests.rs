@@ -421,3 +421,50 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_frame_gone_astray_lies_in_the_next_buffer_of_its_ring_and_nowhere_else() {
+    let mut pair = Pair::new(8, false, ALL);
+    for (head, address) in [(0, 0x8000), (1, 0x9000)] {
+        pair.driver.write_chain(head, &[(address, 200)], flag::WRITE);
+    }
+    pair.offer([0, 1]);
+    let packet = Packet::from_frame(&pattern(60));
+    let receive = |pair: &mut Pair| {
+        let work = |ring: &mut Ring<'_>, counters: &mut Counters| {
+            ring.befall(Mishap::Astray);
+            ring.receive(&packet, &mut Scratch::default(), counters)
+        };
+        assert_eq!(pair.batch(work).0, Delivery::Done);
+        pair.driver.take_used()
+    };
+    assert_eq!(receive(&mut pair), Some((0, 72)));
+    assert_eq!(pair.driver.read(0x8000, 200), [0; 200]);
+    assert_eq!(pair.driver.read(0x9000 + 12, 60), pattern(60));
+    // Without a next one it stays where it belongs.
+    assert_eq!(receive(&mut pair), Some((1, 72)));
+    assert_eq!(pair.driver.read(0x8000, 200), [0; 200]);
+    assert_eq!(pair.driver.read(0x9000 + 12, 60), pattern(60));
+}
+
+#[test]
+fn an_index_that_was_not_written_can_be_written_later() {
+    let mut pair = Pair::new(8, true, ALL);
+    pair.driver.write_chain(0, &[(0x8000, 72)], 0);
+    pair.offer([0]);
+    let mut packet = Packet::default();
+    let work = |ring: &mut Ring<'_>, _: &mut Counters| {
+        assert_eq!(ring.transmit(&mut packet), Transmitted::Packet);
+        assert!(ring.has_used());
+        ring.befall(Mishap::IndexLate);
+    };
+    assert!(!pair.batch(work).1, "nor is there an interrupt");
+    assert_eq!(pair.driver.take_used(), None);
+    let (wish, _) = pair.batch(|ring, _| {
+        ring.republish();
+        ring.wish_passed()
+    });
+    assert_eq!((wish, pair.driver.take_used()), (Some(0), Some((0, 0))));
+    pair.driver.set_used_event(1);
+    assert_eq!(pair.batch(|ring, _| ring.wish_passed()).0, None, "what it asks for now is still to come");
+}

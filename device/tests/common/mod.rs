@@ -66,6 +66,7 @@ pub fn card(wire: WireSpec, queue_pairs: u16, profile: Profile) -> (Device, Path
         management_socket: None,
         metrics: None,
         capture: None,
+        faults: None,
         seed: Some([7; 32]),
     };
     (Device::start(config, |_| ()).unwrap(), path)

@@ -192,7 +192,10 @@ impl Firmware {
             if self.contexts[slot].listeners == 0 {
                 break;
             }
-            if self.listeners.in_use(listener) && self.listeners[listener].context == slot {
+            if self.listeners.in_use(listener)
+                && self.listeners[listener].context == slot
+                && self.listener_at(&self.listeners[listener].local) == Some(listener)
+            {
                 self.contexts[slot].listeners -= 1;
                 self.close_listener(listener, now);
             }

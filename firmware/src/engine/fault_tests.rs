@@ -72,9 +72,10 @@ pub fn struck(
             let before = in_use(b);
             b.arm(first(Site::alloc(pool), Action::Leak));
             assert_eq!((take(b), in_use(b)), (Got::It, before + 2), "{pool:?}: one is lost");
-            if pool != Pool::Contexts {
+            if of(b, pool).0 >= before + 3 {
+                assert_eq!((take(b), in_use(b)), (Got::It, before + 3), "{pool:?}");
                 give(b);
-                assert_eq!((in_use(b), b.strikes(Site::alloc(pool))), (before + 1, 1), "{pool:?}: for ever");
+                assert_eq!((in_use(b), b.strikes(Site::alloc(pool))), (before + 2, 1), "{pool:?}: for ever");
             }
         }
         Strike::LostWhenGiven => {
@@ -387,9 +388,8 @@ fn a_timer_is_lost_late_early_twice_or_stuck() {
     assert_eq!(late[0], plain[0] + 1_000);
     let early = retransmissions(rule(Action::Early));
     assert!(early[0] <= 10, "{early:?}");
-    // Twice at once is twice the doubling, and one segment.
-    let twice = retransmissions(rule(Action::Duplicate));
-    assert!(twice[0] == plain[0] && twice.len() < plain.len(), "{twice:?}");
+    // Twice is as good as once: what a timer does follows from the block, where it is not due any more.
+    assert_eq!(retransmissions(rule(Action::Duplicate)), plain);
 }
 
 #[test]
@@ -466,19 +466,23 @@ fn a_paced_segment_waits_for_a_timer_that_never_comes() {
         let mut b = Bench::with(|p| p.tcp.congestion = crate::profile::CongestionControl::Bbr);
         b.connect(flags::NODELAY);
         b.expect("S 0");
-        b.now = b.now + Duration::from_ms(50);
-        b.peer("SA 0 ack 1 win 60000 <mss 1000>");
-        b.next();
+        b.wait_ms(10);
+        b.peer("SA 0 ack 1 win 60000 <mss 1000, sackOK>");
+        b.expect("A 1:1");
+        b.send(40_000);
+        let first = std::iter::from_fn(|| b.next()).count();
+        b.wait_ms(10);
         if let Some(rule) = rule {
             b.arm(rule);
         }
-        (0..8).for_each(|_| b.send(1000));
-        b.wait_ms(60);
-        (std::iter::from_fn(|| b.next()).count(), b.strikes(Site::TimerPace))
+        b.peer("A 1 ack 10001");
+        b.wait_ms(9);
+        (first, std::iter::from_fn(|| b.next()).count(), b.strikes(Site::TimerPace))
     };
-    let (all, _) = run(None);
-    let (some, strikes) = run(Some(always(Site::TimerPace, Action::Drop)));
-    assert!(some < all && strikes == 1, "{some} of {all}, {strikes} strikes");
+    let (first, all, _) = run(None);
+    assert!(first == 10 && all >= 18, "{first}, {all}");
+    let (_, some, strikes) = run(Some(always(Site::TimerPace, Action::Drop)));
+    assert!((3..=5).contains(&some) && strikes == 1, "{some} of {all}, {strikes} strikes");
 }
 
 // Time and the processor.
@@ -504,7 +508,7 @@ fn a_clock_that_jumps_makes_timers_due_and_one_that_stops_keeps_them() {
     assert_eq!(run(Some(Action::Hang(1_000_000))), Some(plain + 1_000));
     assert_eq!(run(Some(Action::Hang(FOR_EVER))), None);
     let slow = run(Some(Action::Slow { times: 3, lasting_us: FOR_EVER })).unwrap();
-    assert!((plain * 3 - 30..=plain * 3).contains(&slow), "{slow} and {plain}");
+    assert!((plain * 3 - 60..=plain * 3).contains(&slow), "{slow} and {plain}");
 }
 
 #[test]

@@ -11,12 +11,25 @@ use crate::engine::{Event, Firmware};
 pub enum Finding {
     /// A connection whose block does not pass its check: it is broken off.
     StateDamaged,
+    /// A page that stands nowhere: it is given back.
+    PageLost,
+    /// A record of a segment in flight that stands in no list: it is given back.
+    RecordLost,
+    /// A connection, entry, context or listener that nobody has: it is given back.
+    PlaceLost,
+    /// A place in the table of 4-tuples that leads to nobody: it is given back.
+    TupleLeft,
+    /// A timer that should run and does not, or is set far too late: it is set anew.
+    TimerLost,
+    /// A timer of a connection that is no more: it is stopped.
+    TimerLeft,
+    /// A pool whose gauge does not say what it is made of: it is corrected.
+    PoolMiscounted,
+    /// Counters that do not balance: their sum is corrected.
+    CountersDamaged,
 }
 
 impl Finding {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[Self::StateDamaged];
-
     /// The name of its counter.
     pub fn name(self) -> &'static str {
         self.counter().name()
@@ -25,6 +38,14 @@ impl Finding {
     fn counter(self) -> Counter {
         match self {
             Self::StateDamaged => Counter::FoundStateDamaged,
+            Self::PageLost => Counter::FoundPageLost,
+            Self::RecordLost => Counter::FoundRecordLost,
+            Self::PlaceLost => Counter::FoundPlaceLost,
+            Self::TupleLeft => Counter::FoundTupleLeft,
+            Self::TimerLost => Counter::FoundTimerLost,
+            Self::TimerLeft => Counter::FoundTimerLeft,
+            Self::PoolMiscounted => Counter::FoundPoolMiscounted,
+            Self::CountersDamaged => Counter::FoundCountersDamaged,
         }
     }
 }

@@ -16,7 +16,7 @@
 //! A reset allocates, as a boot does; a restart goes over all tables once. Neither is part of a frame's way.
 
 use crate::counters::Counter;
-use crate::engine::{Firmware, Verdict};
+use crate::engine::{Call, Firmware, Verdict};
 use crate::profile::ProfileError;
 use crate::store::queue::{Links, Queue};
 use crate::store::wheel::Timer;
@@ -62,12 +62,25 @@ impl Firmware {
         self.beats
     }
 
+    /// The call by which a [`crate::Watchdog`] sees whether it answers. It runs no timer; what it does in it is to go over its
+    /// tables ([`crate::engine::scrub`]).
+    pub fn beat(&mut self, now: Instant) {
+        if self.halted.is_some() {
+            return;
+        }
+        self.scrub(now);
+        self.worked(Call::HandleTimeout, false, now);
+    }
+
     /// Boots it anew, without state. `seed` and `epoch` are as in [`Firmware::new`], and must be others than before.
     ///
     /// # Errors
     /// None with the profile that it was booted with before.
     pub fn reset(&mut self, seed: [u8; 32], epoch: u32, now: Instant) -> Result<(), ProfileError> {
         let mut fresh = Self::new(&self.profile, seed, epoch, now)?;
+        if let Some(injector) = self.disarm() {
+            fresh.arm_again(injector);
+        }
         std::mem::swap(&mut fresh.store.counters, &mut self.store.counters);
         fresh.beats = self.beats;
         let injector = self.disarm();

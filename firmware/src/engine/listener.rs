@@ -124,7 +124,10 @@ impl Firmware {
         if self.listeners[slot].half_open > 0 {
             for entry in 0..self.half_open.capacity() {
                 self.store.steps.one();
-                if self.half_open.in_use(entry) && self.half_open[entry].listener() == slot {
+                if self.half_open.in_use(entry)
+                    && self.half_open[entry].listener() == slot
+                    && self.owner(&self.half_open_tuple(entry)) == Some(Owner::HalfOpen(entry))
+                {
                     self.forget_half_open(entry, now);
                 }
             }

@@ -26,6 +26,7 @@ mod listener;
 mod perception;
 mod pressure;
 mod requests;
+mod scrub;
 mod self_test;
 #[cfg(test)]
 mod sharing;
@@ -77,6 +78,7 @@ use listener::Listener;
 use perception::Perception;
 pub use pressure::Event;
 use pressure::Pressure;
+use scrub::Scrubber;
 pub use self_test::SelfTestError;
 use timers::Timers;
 use toe_abi::{LimitEntry, StatEntry};
@@ -201,6 +203,7 @@ pub struct Firmware {
     beats: u64,
     /// Blocks are sealed.
     seals: bool,
+    scrubber: Scrubber,
 }
 
 impl Firmware {
@@ -314,6 +317,7 @@ impl Firmware {
             halted: None,
             beats: 0,
             seals: profile.recovery.seals,
+            scrubber: Scrubber::default(),
         })
     }
 

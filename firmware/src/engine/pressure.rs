@@ -61,6 +61,11 @@ impl Pressure {
         }
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
     /// Takes the first.
     pub(super) fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop()?;

@@ -322,7 +322,8 @@ impl Firmware {
             IpAddr::from(octets).to_canonical()
         });
         let before = self.contexts[context].address_count();
-        if self.addresses_gauge.admits() && self.contexts[context].set_addresses(addresses) {
+        let fewer = addresses.len() as u64 <= before;
+        if (fewer || self.addresses_gauge.admits()) && self.contexts[context].set_addresses(addresses) {
             self.addresses_gauge.give_back(before);
             self.addresses_gauge.claim(self.contexts[context].address_count());
         } else {

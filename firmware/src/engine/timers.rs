@@ -96,6 +96,7 @@ impl Firmware {
     pub fn handle_timeout(&mut self, now: Instant) {
         let Some(now) = self.perceive(now) else { return };
         self.run_timers(now);
+        self.scrub(now);
         self.worked(Call::HandleTimeout, false, now);
     }
 

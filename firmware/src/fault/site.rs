@@ -78,22 +78,22 @@ sites! {
     ChannelTx = "channel.tx.frame", Device, Nothing, [Drop, Duplicate, Delay];
     /// The host is about to call the card because a timer is due. Lost, it looks again a second later.
     TimerWake = "timer.wake", Device, Nothing, [Drop, Duplicate, Delay];
-    /// The link, whenever a frame would pass it either way: `drop` takes it down, `hang` for so long.
+    /// The link, whenever a frame would pass it either way: `drop` takes it down at that moment, `hang` for so long.
     WireLink = "wire.link", Device, Nothing, [Drop, Hang];
-    /// The guest's doorbell of a transmit queue.
+    /// The guest's doorbell of a transmit queue. One that is not heard is found within 50 ms.
     KickTx = "virtio.kick.tx", Device, Nothing, [Drop, Duplicate, Delay];
-    /// The guest's doorbell of a receive queue.
+    /// The guest's doorbell of a receive queue. One that is not heard is found within 50 ms.
     KickRx = "virtio.kick.rx", Device, Nothing, [Drop, Duplicate, Delay];
-    /// The card's interrupt of a transmit queue.
-    CallTx = "virtio.call.tx", Device, Nothing, [Drop, Duplicate, Delay];
-    /// The card's interrupt of a receive queue.
-    CallRx = "virtio.call.rx", Device, Nothing, [Drop, Duplicate, Delay];
-    /// The index of a used ring, when it is written.
-    UsedIndex = "virtio.used.index", Device, Nothing, [Corrupt];
-    /// A frame that is read from guest memory. `corrupt` reads from elsewhere.
-    DmaTxRead = "dma.tx.read", Device, Segment, [Drop, Duplicate, Delay, FlipBit, Truncate, Corrupt];
-    /// A frame that is written to guest memory. `corrupt` writes to elsewhere.
-    DmaRxWrite = "dma.rx.write", Device, Segment, [Drop, Duplicate, Delay, FlipBit, Truncate, Corrupt];
+    /// The card's interrupt of a transmit queue. `corrupt`: there are so many of them, a storm.
+    CallTx = "virtio.call.tx", Device, Nothing, [Drop, Duplicate, Delay, Corrupt];
+    /// The card's interrupt of a receive queue. `corrupt`: there are so many of them, a storm.
+    CallRx = "virtio.call.rx", Device, Nothing, [Drop, Duplicate, Delay, Corrupt];
+    /// The index of a used ring, when it is written. `drop`: it is not, and the driver goes on with the next one; `corrupt`: it is so far ahead; `error`: what was used last has an id of no buffer. After the last two the driver must be reset.
+    UsedIndex = "virtio.used.index", Device, Nothing, [Drop, Corrupt, Error];
+    /// A frame that is read from guest memory. `truncate`: what is behind is zeros; `error`: it is torn, every other 64 bytes are zeros; `corrupt`: another buffer of the same ring is read.
+    DmaTxRead = "dma.tx.read", Device, Segment, [Drop, Duplicate, Delay, FlipBit, Truncate, Error, Corrupt];
+    /// A frame that is written to guest memory. `truncate`: what is behind is zeros; `error`: it is torn, every other 64 bytes are zeros; `corrupt`: another buffer of the same ring is written.
+    DmaRxWrite = "dma.rx.write", Device, Segment, [Drop, Duplicate, Delay, FlipBit, Truncate, Error, Corrupt];
     /// The checksum of a segment, when it is looked at: `error` takes a right one for wrong, `corrupt` a wrong one
     /// for right.
     RxChecksum = "wire.rx.checksum", Firmware, Segment, [Error, Corrupt];

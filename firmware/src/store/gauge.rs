@@ -219,6 +219,16 @@ impl Gauge {
         }
     }
 
+    /// Says from now on that so many are in use: somebody has counted.
+    pub fn correct(&mut self, in_use: u64) {
+        self.lost = 0;
+        let in_use = in_use.min(self.capacity);
+        let more = in_use.saturating_sub(self.in_use);
+        self.give(self.in_use.saturating_sub(in_use));
+        let taken = self.take(more);
+        debug_assert!(taken, "no more than there are");
+    }
+
     /// Begins anew for another owner, with nothing in use.
     pub fn begin(&mut self) {
         debug_assert!(self.in_use == 0);

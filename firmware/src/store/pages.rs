@@ -29,6 +29,9 @@ use crate::work::Steps;
 type Page = u32;
 const NONE: Page = 0;
 
+/// Of a page's home: it is free.
+const FREE: u64 = 1 << 63;
+
 /// The pages of all streams of one direction.
 #[derive(Debug)]
 pub struct Pages {
@@ -60,6 +63,11 @@ pub struct Pages {
     waits: Box<[Waits]>,
     /// What each stream holds, beside what it says itself.
     held: Box<[Held]>,
+    /// Where each page stands: its place among the free ones (with [`FREE`]) or in the tables.
+    home: Box<[u64]>,
+    /// The sum of what all hold, and how many streams are open: what the gauge should say.
+    shared_held: u64,
+    streams_open: u64,
     /// Two steps for every page that is taken, one of them for when it is given back, and one whenever it is touched.
     pub steps: Steps,
 }
@@ -159,6 +167,9 @@ impl Pages {
             links: Links::new(streams),
             waits: vec![Waits::Not; streams as usize].into(),
             held: vec![Held::default(); streams as usize].into(),
+            home: (0..u64::from(count)).map(|page| FREE | (u64::from(count) - 1 - page)).collect(),
+            shared_held: 0,
+            streams_open: 0,
             steps: Steps::default(),
         }
     }
@@ -177,16 +188,68 @@ impl Pages {
         position.raw() >> self.page_bits
     }
 
+    fn index(&self, stream: &Stream, number: u64) -> usize {
+        stream.table as usize * self.table_len + (number as usize & (self.table_len - 1))
+    }
+
     fn entry(&mut self, stream: &Stream, number: u64) -> &mut Page {
-        &mut self.tables[stream.table as usize * self.table_len + (number as usize & (self.table_len - 1))]
+        &mut self.tables[self.index(stream, number)]
     }
 
     fn forget(&mut self, stream: &Stream, number: u64) {
         let page = std::mem::replace(self.entry(stream, number), NONE);
         if page != NONE {
-            self.free[self.free_count] = page;
-            self.free_count += 1;
+            self.put_back(page);
         }
+    }
+
+    fn put_back(&mut self, page: Page) {
+        self.free[self.free_count] = page;
+        self.home[page as usize - 1] = FREE | self.free_count as u64;
+        self.free_count += 1;
+    }
+
+    /// How many pages there are.
+    pub fn count(&self) -> u64 {
+        self.home.len() as u64
+    }
+
+    /// How many pages are free.
+    #[cfg(test)]
+    pub fn free_pages(&self) -> usize {
+        self.free_count
+    }
+
+    /// A page is nobody's any more.
+    #[cfg(test)]
+    pub fn lose_page(&mut self) {
+        self.free_count -= 1;
+    }
+
+    /// Gives back a page that stands neither among the free ones nor in a table; whether it did.
+    pub fn recover(&mut self, place: u32) -> bool {
+        let page = place + 1;
+        let home = self.home[place as usize];
+        let is_there = if home & FREE != 0 {
+            let at = (home & !FREE) as usize;
+            at < self.free_count && self.free[at] == page
+        } else {
+            self.tables[home as usize] == page
+        };
+        if !is_there {
+            self.put_back(page);
+        }
+        !is_there
+    }
+
+    /// Pages promised, by what streams hold and not by the gauge.
+    pub fn promised(&self) -> u64 {
+        self.shared_held + self.streams_open * u64::from(PAGES_RESERVED)
+    }
+
+    /// What may be granted is again what nobody holds.
+    pub fn recount(&mut self) {
+        self.shared_free = self.shared - self.shared_held;
     }
 
     fn span(&self, start: Position, limit: Position) -> u64 {
@@ -232,6 +295,7 @@ impl Pages {
             self.shared_free -= got;
             account.shared += got;
             self.held[stream.table as usize].shared += got;
+            self.shared_held += got;
             let taken = self.gauge.take(got) && account.gauge.take(got);
             debug_assert!(taken);
         }
@@ -251,6 +315,7 @@ impl Pages {
             return;
         }
         self.held[table as usize].shared -= pages;
+        self.shared_held -= pages;
         let lost = u64::from(self.gauge.loses());
         (0..lost).for_each(|_| self.gauge.abandon());
         self.shared_free += pages - lost;
@@ -314,6 +379,7 @@ impl Pages {
             self.gauge.give(PAGES_RESERVED.into());
             self.discharge(account, PAGES_RESERVED.into());
             self.held[table as usize].open = false;
+            self.streams_open -= 1;
         }
         stream
     }
@@ -378,6 +444,7 @@ impl Stream {
         debug_assert!(taken, "every stream's reserve is part of the pool");
         pages.charge(self.account, u64::from(PAGES_RESERVED));
         pages.held[self.table as usize] = Held { account: self.account, shared: 0, open: true };
+        pages.streams_open += 1;
         *self = Self { table: self.table, start, limit: start, account: self.account, open: true };
     }
 
@@ -430,6 +497,7 @@ impl Stream {
             pages.gauge.give(u64::from(PAGES_RESERVED));
             pages.discharge(self.account, PAGES_RESERVED.into());
             pages.held[self.table as usize].open = false;
+            pages.streams_open -= 1;
             self.open = false;
         }
     }
@@ -510,7 +578,9 @@ impl Stream {
                 };
                 page = pages.free[last];
                 pages.free_count = last;
-                *pages.entry(self, number) = page;
+                let index = pages.index(self, number);
+                pages.tables[index] = page;
+                pages.home[page as usize - 1] = index as u64;
             }
             let offset = position.raw() as usize & (page_bytes - 1);
             let (now, later) = bytes.split_at(bytes.len().min(page_bytes - offset));

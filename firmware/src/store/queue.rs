@@ -145,7 +145,6 @@ impl<T> Ring<T> {
     }
 
     /// How many values are in it.
-    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.len
     }

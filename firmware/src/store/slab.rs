@@ -41,14 +41,12 @@ struct Place<T> {
 pub struct Slab<T> {
     places: Box<[Place<T>]>,
     free: Slot,
+    used: u64,
     /// What is published.
     pub gauge: Gauge,
 }
 
 const END: Slot = Slot::MAX;
-
-/// In place of the next free one: the place was given back, and a fault has lost it.
-const LOST: Slot = Slot::MAX - 1;
 
 impl<T> Slab<T> {
     /// `capacity` places, each with what `vacant` makes. Objects are reset in place, so what they own stays.
@@ -59,7 +57,7 @@ impl<T> Slab<T> {
             value: vacant(slot),
         };
         let places = (0..capacity).map(place).collect();
-        Self { places, free: if capacity == 0 { END } else { 0 }, gauge }
+        Self { places, free: if capacity == 0 { END } else { 0 }, used: 0, gauge }
     }
 
     /// Takes a free place; what stands in it is what was last there. `None` if there is none.
@@ -68,6 +66,7 @@ impl<T> Slab<T> {
         let place = self.places.get_mut(slot as usize)?;
         self.free = place.next_free;
         place.generation = place.generation.wrapping_add(1);
+        self.used += 1;
         let taken = self.gauge.take(1);
         debug_assert!(taken);
         Some(Id { slot, generation: place.generation })
@@ -77,22 +76,22 @@ impl<T> Slab<T> {
     pub fn give(&mut self, slot: Slot) {
         let place = &mut self.places[slot as usize];
         debug_assert!(place.generation % 2 == 1);
-        place.generation = place.generation.wrapping_add(1);
         if self.gauge.loses() {
-            place.next_free = LOST;
+            // It stays in use, and nobody has it.
             self.gauge.abandon();
             return;
         }
+        place.generation = place.generation.wrapping_add(1);
         place.next_free = self.free;
         self.free = slot;
+        self.used -= 1;
         self.gauge.give(1);
     }
 
-    /// A fault loses a free place: nobody has it, and nobody gets it.
-    pub fn lose(&mut self) {
-        if let Some(place) = self.places.get_mut(self.free as usize) {
-            self.free = std::mem::replace(&mut place.next_free, LOST);
-            self.gauge.lose();
+    /// A fault loses a free place: it is in use, and nobody has it.
+    fn lose(&mut self) {
+        if self.take().is_some() {
+            self.gauge.abandon();
         }
     }
 
@@ -121,6 +120,11 @@ impl<T> Slab<T> {
     /// Whether a place is in use.
     pub fn in_use(&self, slot: Slot) -> bool {
         self.places[slot as usize].generation % 2 == 1
+    }
+
+    /// How many are in use, by what it does itself and not by its gauge.
+    pub fn used(&self) -> u64 {
+        self.used
     }
 
     /// How many places there are.

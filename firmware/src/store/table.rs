@@ -14,6 +14,7 @@ use crate::work::Steps;
 #[derive(Debug)]
 pub struct Table {
     places: Box<[Place]>,
+    used: u64,
     /// What is published.
     pub gauge: Gauge,
     /// A step for every place looked at.
@@ -35,7 +36,7 @@ impl Table {
     /// A table for as many values as the gauge's capacity.
     pub fn new(gauge: Gauge) -> Self {
         let places = (gauge.capacity() as usize * 2).next_power_of_two().max(2 * BUCKET);
-        Self { places: vec![Place { hash: 0, value: EMPTY }; places].into(), gauge, steps: Steps::default() }
+        Self { places: vec![Place { hash: 0, value: EMPTY }; places].into(), used: 0, gauge, steps: Steps::default() }
     }
 
     /// Where the two buckets of a hash begin.
@@ -75,6 +76,7 @@ impl Table {
         let Some(at) = self.place_for(hash) else { return false };
         self.gauge.claim(1);
         self.places[at] = Place { hash: hash as u32, value };
+        self.used += 1;
         true
     }
 
@@ -93,11 +95,38 @@ impl Table {
             debug_assert!(false, "removed what is not there");
             return;
         };
+        self.empty(bucket, at);
+    }
+
+    fn empty(&mut self, bucket: usize, at: usize) {
         // The last one fills the hole.
         let last = bucket + self.bucket(bucket).count() - 1;
         self.places[at] = self.places[last];
         self.places[last].value = EMPTY;
+        self.used -= 1;
         self.gauge.give_back(1);
+    }
+
+    /// How many places there are, in use or not.
+    pub fn places(&self) -> u64 {
+        self.places.len() as u64
+    }
+
+    /// How many are in use, by what it does itself and not by its gauge.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Half of the hash and the value that stand at a place.
+    pub fn at(&self, place: u32) -> Option<(u32, u32)> {
+        let Place { hash, value } = self.places[place as usize];
+        (value != EMPTY).then_some((hash, value))
+    }
+
+    /// Takes out what stands at a place.
+    pub fn remove_at(&mut self, place: u32) {
+        let at = place as usize;
+        self.empty(at / BUCKET * BUCKET, at);
     }
 }
 

@@ -39,6 +39,7 @@ pub struct Wheel {
     occupied: [u64; LEVELS],
     /// The tick up to which time has been dealt with.
     tick: u64,
+    armed: u64,
     /// What is published: the timers that are armed.
     pub gauge: Gauge,
     /// A step for every timer that falls to a lower level or expires.
@@ -59,6 +60,7 @@ impl Wheel {
             heads: [NONE; LEVELS * SLOTS + 1],
             occupied: [0; LEVELS],
             tick: now.as_us() >> TICK_BITS,
+            armed: 0,
             gauge,
             steps: Steps::default(),
         }
@@ -76,6 +78,7 @@ impl Wheel {
             if !self.gauge.admits() {
                 return;
             }
+            self.armed += 1;
             self.gauge.claim(1);
         }
         self.entries[timer as usize].deadline = deadline;
@@ -91,8 +94,19 @@ impl Wheel {
     pub fn disarm(&mut self, timer: Timer) {
         if self.entries[timer as usize].list != UNARMED {
             self.unlink(timer);
+            self.armed -= 1;
             self.gauge.give_back(1);
         }
+    }
+
+    /// When a timer goes off, if it is armed.
+    pub fn deadline(&self, timer: Timer) -> Option<Instant> {
+        self.is_armed(timer).then(|| self.entries[timer as usize].deadline)
+    }
+
+    /// How many are armed, by what it does itself and not by its gauge.
+    pub fn armed(&self) -> u64 {
+        self.armed
     }
 
     /// The next timer whose deadline is not after `now`, disarmed; call again until `None`.
@@ -103,6 +117,7 @@ impl Wheel {
             if due != NONE {
                 self.steps.one();
                 self.unlink(due);
+                self.armed -= 1;
                 self.gauge.give_back(1);
                 return Some(due);
             }

@@ -47,6 +47,7 @@ pub struct Record {
     pub stamp: Stamp,
     /// The connection wants to know when it is lost: it probes the path's MTU.
     watched: bool,
+    standing: Standing,
     next: RecordSlot,
     previous: RecordSlot,
     /// In the list of its fate.
@@ -61,12 +62,25 @@ impl Record {
     }
 }
 
+/// Where a record stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    Free,
+    /// Neither free nor in a list: within one operation only.
+    Between,
+    Listed,
+}
+
 /// The pool.
 #[derive(Debug)]
 pub struct Records {
     places: Box<[Record]>,
     free: RecordSlot,
     shared_free: u32,
+    /// All that are not reserved, and of them those in lists; and how many lists are open.
+    shared: u32,
+    shared_listed: u32,
+    lists_open: u64,
     /// Records promised, reserved ones included; what is published.
     pub gauge: Gauge,
     /// [`PREPAID`] for every transmission, and one for every record walked over.
@@ -115,6 +129,7 @@ impl Records {
             lost: false,
             stamp: Stamp::default(),
             watched: false,
+            standing: Standing::Free,
             next: if slot + 1 < count { slot + 1 } else { NONE },
             previous: NONE,
             fate_next: NONE,
@@ -124,6 +139,9 @@ impl Records {
             places: (0..count).map(record).collect(),
             free: 0,
             shared_free: count - lists * RECORDS_RESERVED,
+            shared: count - lists * RECORDS_RESERVED,
+            shared_listed: 0,
+            lists_open: 0,
             gauge,
             steps: Steps::default(),
         }
@@ -134,7 +152,9 @@ impl Records {
             Some(Action::Error) => return None,
             Some(_) if self.shared_free > 0 => {
                 self.shared_free -= 1;
-                self.free = self.places[self.free as usize].next;
+                let lost = &mut self.places[self.free as usize];
+                lost.standing = Standing::Between;
+                self.free = lost.next;
                 self.gauge.lose();
             }
             _ => {}
@@ -150,11 +170,54 @@ impl Records {
         self.steps.add(PREPAID);
         let slot = self.free;
         self.free = self.places[slot as usize].next;
+        self.places[slot as usize].standing = Standing::Between;
         Some(slot)
+    }
+
+    fn put_back(&mut self, slot: RecordSlot) {
+        self.places[slot as usize].standing = Standing::Free;
+        self.places[slot as usize].next = self.free;
+        self.free = slot;
+    }
+
+    /// A list that had `count` has one more.
+    fn list_grows(&mut self, count: u32) {
+        self.shared_listed += u32::from(count >= RECORDS_RESERVED);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.places.len() as u64
+    }
+
+    /// A record is nobody's any more.
+    #[cfg(test)]
+    pub fn lose(&mut self) {
+        let _ = self.take(0);
+    }
+
+    /// Gives back a record that is neither free nor in a list; whether it was one.
+    pub fn recover(&mut self, slot: RecordSlot) -> bool {
+        let is_lost = self.places[slot as usize].standing == Standing::Between;
+        if is_lost {
+            self.put_back(slot);
+        }
+        is_lost
+    }
+
+    /// Records promised, by what stands in lists and not by the gauge.
+    pub fn promised(&self) -> u64 {
+        self.lists_open * u64::from(RECORDS_RESERVED) + u64::from(self.shared_listed)
+    }
+
+    /// What may be taken is again what stands in no list.
+    pub fn recount(&mut self) {
+        self.shared_free = self.shared - self.shared_listed;
     }
 
     fn give(&mut self, slot: RecordSlot, count: u32) {
         if self.gauge.loses() && (count > RECORDS_RESERVED || self.shared_free > 0) {
+            self.places[slot as usize].standing = Standing::Between;
             // Of what is reserved none can be lost: one that is shared takes its place.
             if count <= RECORDS_RESERVED {
                 self.shared_free -= 1;
@@ -164,8 +227,7 @@ impl Records {
             }
             return;
         }
-        self.places[slot as usize].next = self.free;
-        self.free = slot;
+        self.put_back(slot);
         if count > RECORDS_RESERVED {
             self.shared_free += 1;
             self.gauge.give(1);
@@ -191,6 +253,7 @@ impl RecordList {
         debug_assert!(!self.open);
         let taken = records.gauge.take(RECORDS_RESERVED.into());
         debug_assert!(taken, "every list's reserve is part of the pool");
+        records.lists_open += 1;
         *self = Self { open: true, ..Self::CLOSED };
     }
 
@@ -199,6 +262,7 @@ impl RecordList {
         if self.open {
             while self.pop_front(records).is_some() {}
             records.gauge.give(RECORDS_RESERVED.into());
+            records.lists_open -= 1;
             self.open = false;
         }
     }
@@ -223,6 +287,7 @@ impl RecordList {
             lost: false,
             stamp,
             watched: false,
+            standing: Standing::Listed,
             next: NONE,
             previous: self.tail,
             fate_next: NONE,
@@ -234,6 +299,7 @@ impl RecordList {
             records.places[self.tail as usize].next = slot;
         }
         self.tail = slot;
+        records.list_grows(self.count);
         self.count += 1;
         self.sent.append(records, slot);
         true
@@ -277,6 +343,8 @@ impl RecordList {
         if self.watched_lost == slot {
             self.watched_lost = NONE;
         }
+        records.places[slot as usize].standing = Standing::Between;
+        records.shared_listed -= u32::from(self.count > RECORDS_RESERVED);
         records.give(slot, self.count);
         self.count -= 1;
     }
@@ -298,6 +366,7 @@ impl RecordList {
         } else {
             records.places[record.next as usize].previous = new;
         }
+        records.list_grows(self.count);
         self.count += 1;
         if record.lost {
             self.lost.insert_after(records, slot, new);

@@ -13,8 +13,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asks for `path` and waits for the whole answer.
 pub async fn ask(socket: &Path, path: &str) -> Result<String, String> {
+    request(socket, Request::get(path), Bytes::new()).await
+}
+
+/// Says something, and waits for the whole answer.
+pub async fn request(socket: &Path, request: hyper::http::request::Builder, body: Bytes) -> Result<String, String> {
     let whole = async {
-        let mut answer = Answer::to(socket, Request::get(path), Bytes::new()).await?;
+        let mut answer = Answer::to(socket, request, body).await?;
         let mut body = Vec::new();
         while let Some(part) = answer.next().await? {
             body.extend_from_slice(&part);

@@ -2,6 +2,7 @@
 
 mod ask;
 mod capture;
+mod faults;
 mod tables;
 
 use std::io::Write;
@@ -43,6 +44,11 @@ enum Command {
     Events,
     /// What passes through the card, as pcapng: `toectl … capture | wireshark -k -i -`
     Capture(capture::Arguments),
+    /// Faults on demand: what can strike, arm, disarm, and what struck
+    Faults {
+        #[command(subcommand)]
+        what: faults::What,
+    },
     /// Print completions for a shell
     Completions {
         /// Of which
@@ -67,6 +73,10 @@ fn main() -> ExitCode {
         Command::Metrics if options.json => {
             eprintln!("toectl: metrics are text for Prometheus: leave --json out, or ask for `stat` and `limits`");
             return ExitCode::from(2);
+        }
+        // What can strike is known without a card.
+        Command::Faults { what: faults::What::List } => {
+            return toe_command_line::finish("toectl", faults::list(options.json));
         }
         Command::Capture(_) if options.json => {
             eprintln!("toectl: captures are pcapng: leave --json out, or see what `tshark -T json` makes of it");
@@ -104,6 +114,9 @@ fn run(options: &Options, socket: &std::path::Path, filter: Option<Vec<Instructi
             format!("{name} {version}, channel version {channel}, epoch {epoch:#010x}\n")
         })?,
         Command::Metrics => ask("/metrics")?,
+        Command::Faults { what } => {
+            answer(runtime.block_on(faults::ask(socket, what))?, json, |status| faults::text(what, &status))?
+        }
         Command::Events => {
             runtime.block_on(follow(socket))?;
             String::new()

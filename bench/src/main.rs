@@ -1,0 +1,31 @@
+//! Benchmarks of the card, each beside what one would have instead, in one run and in turns. `scripts/bench` builds and starts it.
+
+mod firmware;
+mod measure;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// How fast the card is, beside what one would have instead: a table, and `target/bench/NAME.json`
+#[derive(Parser)]
+#[command(name = "toe-bench")]
+struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The firmware in this process, beside smoltcp on the same frames
+    Firmware(firmware::Options),
+}
+
+fn main() -> ExitCode {
+    let options: Options = toe_command_line::parse();
+    let result = match &options.what {
+        What::Firmware(options) => firmware::run(options),
+    };
+    toe_command_line::finish("toe-bench", result.map_err(|error| format!("{error:#}")))
+}

@@ -1,0 +1,55 @@
+//! A card with faults under a real guest: Debian's kernel in QEMU, Debian's sshd, nginx and curl on the card. One guest goes
+//! through all of it without a reboot. `scripts/faults --guest` runs it: it takes minutes, and unpacks what the guest runs.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use toe_guest_tests::faults::{self, Services};
+use toe_guest_tests::{Kind, Lab, LabOptions};
+
+fn run(name: &str, kind: Kind, work: impl FnOnce(&mut Lab, &Services) -> Result<()>) -> Result<()> {
+    let limit = Duration::from_secs(1200);
+    let options = LabOptions { services: true, limit, ..LabOptions::new(&format!("faults-{name}"), kind) };
+    Lab::run(options, |lab| {
+        let services = Services::start(lab)?;
+        work(lab, &services)
+    })
+}
+
+/// Faults of the device.
+fn device(lab: &mut Lab, services: &Services) -> Result<()> {
+    faults::lost_doorbells(lab, services)?;
+    faults::lost_interrupts(lab, services)?;
+    faults::bad_copies(lab, services)?;
+    if lab.guest()?.kind() == Kind::Qemu {
+        faults::flapping_link(lab, services)?;
+    }
+    Ok(())
+}
+
+/// Faults of the firmware and the process that it runs in.
+fn firmware(lab: &mut Lab, services: &Services) -> Result<()> {
+    faults::slow_processor(lab, services)?;
+    faults::stopped_processor(lab, services, "hang", false)?;
+    faults::stopped_processor(lab, services, "crash", false)?;
+    faults::stopped_processor(lab, services, "crash-kept", true)?;
+    faults::exhausted_pools(lab, services)?;
+    faults::killed_backend(lab, services)
+}
+
+#[test]
+#[ignore = "minutes: scripts/faults --guest"]
+fn a_guest_survives_all_without_a_reboot() -> Result<()> {
+    run("qemu", Kind::Qemu, |lab, services| {
+        device(lab, services)?;
+        firmware(lab, services)?;
+        // The last: its driver is bound anew.
+        faults::corrupted_ring(lab, services)
+    })
+}
+
+#[test]
+#[ignore = "needs what scripts/faults --guest unpacks"]
+fn user_mode_linux_survives_the_devices_faults() -> Result<()> {
+    run("uml", Kind::UserMode, device)
+}
