@@ -26,6 +26,8 @@ mod pool;
 mod profile;
 mod seq;
 mod store;
+#[cfg(test)]
+mod taxonomy;
 mod tcp;
 #[cfg(test)]
 mod testing;

@@ -240,11 +240,8 @@ fn a_timer_that_is_early_or_comes_twice_costs_a_segment_at_most() {
 
 #[test]
 fn a_clock_that_jumps_stops_or_slows_breaks_nothing_and_goes_on_when_it_is_over() {
-    for action in [
-        Action::Jump(5_000_000),
-        Action::Hang(2_000_000),
-        Action::Slow { times: 10, lasting_us: 2_000_000 },
-    ] {
+    for action in [Action::Jump(5_000_000), Action::Hang(2_000_000), Action::Slow { times: 10, lasting_us: 2_000_000 }]
+    {
         let (mut b, _) = card();
         arm(&mut b, first(Site::Clock, action));
         b.send(1000);
@@ -338,10 +335,7 @@ fn a_slow_processor_lets_frames_wait_for_a_millisecond_at_most() {
     let at = b.firmware.poll_timeout().unwrap();
     assert!(at.since(b.now) <= Duration::from_ms(1));
     b.now = at;
-    assert_eq!(
-        b.firmware.handle_waiting(at, &two, crate::engine::Checksum::Unverified),
-        crate::engine::Verdict::Taken
-    );
+    assert_eq!(b.firmware.handle_waiting(at, &two, crate::engine::Checksum::Unverified), crate::engine::Verdict::Taken);
     b.now = b.now + Duration::from_s(2);
     b.drain();
     b.received(200);

@@ -75,9 +75,11 @@ impl Wheel {
             }
             self.unlink(timer);
         } else {
+            if !self.gauge.admits() {
+                return;
+            }
             self.armed += 1;
-            let taken = self.gauge.take(1);
-            debug_assert!(taken, "each timer is armed once at most");
+            self.gauge.claim(1);
         }
         self.entries[timer as usize].deadline = deadline;
         self.place(timer);
@@ -93,7 +95,7 @@ impl Wheel {
         if self.entries[timer as usize].list != UNARMED {
             self.unlink(timer);
             self.armed -= 1;
-            self.gauge.give(1);
+            self.gauge.give_back(1);
         }
     }
 
@@ -116,7 +118,7 @@ impl Wheel {
                 self.steps.one();
                 self.unlink(due);
                 self.armed -= 1;
-                self.gauge.give(1);
+                self.gauge.give_back(1);
                 return Some(due);
             }
             let (tick, level, slot) = self.next_slot()?;
