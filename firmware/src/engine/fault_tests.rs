@@ -13,8 +13,9 @@ use crate::testing::{Bench, octet};
 use crate::time::{Duration, Instant};
 
 impl Bench {
-    /// Arms one rule.
+    /// Arms one rule, on a card that does not scrub: what a fault does is to be seen.
     fn arm(&mut self, rule: Rule) {
+        self.firmware.profile.recovery.scrub_steps = 0;
         self.firmware.arm(Rules::new(vec![rule]), 1, self.now);
     }
 

@@ -100,6 +100,11 @@ impl RttEstimator {
         self.backoff
     }
 
+    /// How often the timeout is doubled.
+    pub fn doubled(&self) -> u32 {
+        self.doubled
+    }
+
     /// The smoothed round trip, if one was measured.
     pub fn smoothed(&self) -> Option<Duration> {
         self.smoothed

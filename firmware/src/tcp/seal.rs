@@ -57,7 +57,7 @@ impl Tcb {
             pair(self.recovery.window.congestion, self.recovery.window.threshold),
             pair(r.timestamp, self.timestamp_offset),
             pair(bits, self.mtu),
-            pair(self.rtt.backoff(), g.context.map_or(u32::MAX, |slot| slot)),
+            pair(self.rtt.backoff() << 8 | self.rtt.doubled(), g.context.map_or(u32::MAX, |slot| slot)),
             self.rtt.smoothed().map_or(u64::MAX, |rtt| rtt.as_us()),
             pair(s.stream.table(), r.stream.table()),
             address(local.ip),
