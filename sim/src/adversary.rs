@@ -236,7 +236,7 @@ impl Adversary {
 }
 
 impl End for Adversary {
-    fn handle_frame(&mut self, now_us: u64, frame: &[u8]) {
+    fn handle_frame(&mut self, now_us: u64, frame: &mut Vec<u8>) {
         let Some(s) = segment(frame) else { return };
         if !s.checksums_right() {
             return;

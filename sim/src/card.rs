@@ -17,7 +17,7 @@ use crate::costs::Costs;
 use crate::end::{End, Flow, Pair, Read, Status, Streams};
 use crate::frames::segment;
 use crate::guest::{Guest, Settings};
-use crate::host::{Host, Slots, merge};
+use crate::host::{Host, Merger, Slots};
 use crate::intruder::Intruder;
 use crate::kernel;
 use crate::transcript::Transcript;
@@ -74,6 +74,17 @@ pub struct Boxed {
     to_guest: u64,
     /// What frames from the wire and to it have cost.
     costs: [Costs; 2],
+    said: Said,
+}
+
+/// What a firmware has said since it was last told anything, so that it need not be asked again.
+#[derive(Default)]
+struct Said {
+    /// When it had nothing for the guest, and when nothing for the wire.
+    nothing_for_guest: Option<u64>,
+    nothing_for_wire: Option<u64>,
+    /// When it wants to be called.
+    next_us: Option<Option<u64>>,
 }
 
 impl Boxed {
@@ -90,10 +101,12 @@ impl Boxed {
             to_wire: 0,
             to_guest: 0,
             costs: Default::default(),
+            said: Said::default(),
         }
     }
 
     fn inside<R>(&mut self, call: impl FnOnce(&mut Firmware, &mut [u8]) -> R) -> R {
+        self.said = Said::default();
         marked_as_inside(|| call(&mut self.firmware, &mut self.buffer))
     }
 
@@ -135,12 +148,25 @@ impl Boxed {
     }
 
     pub fn next_us(&mut self) -> Option<u64> {
-        self.inside(|f, _| f.poll_timeout()).map(Instant::as_us)
+        if let Some(next_us) = self.said.next_us {
+            return next_us;
+        }
+        let next_us = marked_as_inside(|| self.firmware.poll_timeout()).map(Instant::as_us);
+        self.said.next_us = Some(next_us);
+        next_us
+    }
+
+    /// Whether it had nothing for the wire at this moment, and nothing has happened to it since.
+    pub fn has_nothing_for_wire(&self, now_us: u64) -> bool {
+        self.said.nothing_for_wire == Some(now_us)
     }
 
     /// The next frame for the wire, until the next call.
     pub fn poll_wire(&mut self, now_us: u64) -> Option<&[u8]> {
-        let length = self.inside(|f, b| f.poll_wire(Instant::from_us(now_us), b))?;
+        let Some(length) = self.inside(|f, b| f.poll_wire(Instant::from_us(now_us), b)) else {
+            self.said.nothing_for_wire = Some(now_us);
+            return None;
+        };
         self.to_wire += 1;
         self.costs[1].add(self.firmware.work().last);
         Some(&self.buffer[..length])
@@ -148,7 +174,15 @@ impl Boxed {
 
     /// The next channel frame for the guest, until the next call.
     pub fn poll_guest(&mut self, now_us: u64) -> Option<&[u8]> {
-        let length = self.inside(|f, b| f.poll_guest(Instant::from_us(now_us), b))?;
+        if self.said.nothing_for_guest == Some(now_us) {
+            return None;
+        }
+        let nothing_for_wire = self.said.nothing_for_wire;
+        let Some(length) = self.inside(|f, b| f.poll_guest(Instant::from_us(now_us), b)) else {
+            self.said.nothing_for_guest = Some(now_us);
+            self.said.nothing_for_wire = nothing_for_wire;
+            return None;
+        };
         self.to_guest += 1;
         Some(&self.buffer[..length])
     }
@@ -168,16 +202,23 @@ impl Boxed {
 
     /// Frames received = taken + passed on + dropped by reason, at both sides, and as many as were handed in.
     pub fn check_accounts(&self) {
-        let counters: BTreeMap<_, _> = self.firmware.counters().map(|c| (c.name, c.value)).collect();
-        for (side, handed, sent) in [("wire", self.from_wire, self.to_wire), ("guest", self.from_guest, self.to_guest)]
-        {
-            let count = |what: &str| counters[format!("{side}-{what}").as_str()];
-            let prefix = format!("{side}-drop-");
-            let dropped: u64 = counters.iter().filter(|(n, _)| n.starts_with(&prefix)).map(|(_, v)| v).sum();
-            assert_eq!(count("in"), handed.frames, "{side}: frames handed in");
-            assert_eq!(count("passed"), handed.passed, "{side}: frames passed on");
-            assert_eq!(count("taken") + count("passed") + dropped, count("in"), "{side}: {counters:?}");
-            assert_eq!(count("out"), sent, "{side}: frames sent");
+        let sides = [("wire-", self.from_wire, self.to_wire), ("guest-", self.from_guest, self.to_guest)];
+        for (prefix, handed, sent) in sides {
+            let (mut came, mut passed, mut taken, mut dropped, mut out) = (0, 0, 0, 0, 0);
+            for counter in self.firmware.counters() {
+                match counter.name.strip_prefix(prefix) {
+                    Some("in") => came = counter.value,
+                    Some("passed") => passed = counter.value,
+                    Some("taken") => taken = counter.value,
+                    Some("out") => out = counter.value,
+                    Some(rest) if rest.starts_with("drop-") => dropped += counter.value,
+                    _ => (),
+                }
+            }
+            assert_eq!(came, handed.frames, "{prefix}in: frames handed in");
+            assert_eq!(passed, handed.passed, "{prefix}passed: frames passed on");
+            assert_eq!(taken + passed + dropped, came, "{prefix}: taken {taken}, passed {passed}, dropped {dropped}");
+            assert_eq!(out, sent, "{prefix}out: frames sent");
         }
     }
 
@@ -297,8 +338,8 @@ pub struct CardEnd {
     card: Boxed,
     host: Host,
     slots: Slots,
-    /// A frame from the wire that the next may be merged with, if there is one; its buffer stays.
-    unmerged: Vec<u8>,
+    /// Frames from the wire that the next may be merged with, if there are any.
+    unmerged: Merger,
     /// Frames that wait for the card's processor.
     busy: VecDeque<Vec<u8>>,
     guest: Guest,
@@ -312,6 +353,8 @@ pub struct CardEnd {
     /// Frames that the card passed on to the guest's kernel.
     pub passed_to_guest: u64,
     name: &'static str,
+    /// Whether faults are armed.
+    is_armed: bool,
     /// Channel frames that a fault holds back: until when, to the card or not, and the frame.
     held: Vec<(u64, bool, Vec<u8>)>,
     /// The host does not look at the card's timers before then.
@@ -340,7 +383,7 @@ impl CardEnd {
             card: Boxed::new(profile, random.bits(), 1, 0),
             host: Host::IDEAL,
             slots: Slots::default(),
-            unmerged: Vec::new(),
+            unmerged: Merger::default(),
             busy: VecDeque::new(),
             guest: Guest::new(settings, random.bits()),
             channel: (!is_perfect).then_some(links),
@@ -350,6 +393,7 @@ impl CardEnd {
             transcript: Transcript::new(name),
             passed_to_guest: 0,
             name,
+            is_armed: false,
             held: Vec::new(),
             deaf_until_us: 0,
             stills: 0,
@@ -385,6 +429,7 @@ impl CardEnd {
 
     /// Arms faults. Those of the channel strike where it is perfect otherwise.
     pub fn arm(&mut self, rules: Rules, seed: u64) {
+        self.is_armed = true;
         self.card.firmware.arm(rules.of_card(self.name), seed, Instant::default());
     }
 
@@ -413,10 +458,9 @@ impl CardEnd {
 
     fn hand_in_unmerged(&mut self, now_us: u64) {
         if !self.unmerged.is_empty() {
-            let frame = std::mem::take(&mut self.unmerged);
+            let frame = self.unmerged.take();
             self.hand_in(now_us, &frame);
-            self.unmerged = frame;
-            self.unmerged.clear();
+            self.unmerged.give_back(frame);
         }
     }
 
@@ -471,7 +515,7 @@ impl CardEnd {
     fn move_at_once(&mut self, now_us: u64) -> bool {
         let mut moved = false;
         moved |= self.let_go(now_us);
-        if self.faults().is_some() {
+        if self.is_armed {
             while let Some(frame) = self.guest.poll_frame(now_us).map(<[u8]>::to_vec) {
                 self.pass_faults(now_us, frame, true);
                 moved = true;
@@ -495,7 +539,7 @@ impl CardEnd {
     /// Takes what the card has to say to the guest, without a link between them; whether there was anything.
     fn hear_at_once(&mut self, now_us: u64) -> bool {
         let mut moved = false;
-        if self.faults().is_some() {
+        if self.is_armed {
             while let Some(frame) = self.card.poll_guest(now_us).map(<[u8]>::to_vec) {
                 self.pass_faults(now_us, frame, false);
                 moved = true;
@@ -651,9 +695,18 @@ impl CardEnd {
             assert!(steps <= most, "{call:?} took {steps} steps, the bound is {most}");
         }
         let in_use = self.card.in_use();
-        for pool in ["connections", "half-open", "time-wait", "send-pages", "receive-pages", "transmit-records"] {
-            let left = in_use.get(pool).unwrap_or_else(|| panic!("no pool `{pool}` among {in_use:?}"));
-            assert_eq!(*left, 0, "{pool} are left: {in_use:?}");
+        for pool in ["contexts", "context-addresses", "listeners", "timers", "fast-open-servers"] {
+            assert!(in_use.contains_key(pool), "no pool `{pool}` among {in_use:?}");
+        }
+        for (pool, &left) in &in_use {
+            // The driver is still there, and has its listeners; what a server's cookie was is kept for the next connection.
+            let is_kept = match pool.as_str() {
+                "contexts" | "context-addresses" | "listeners" | "fast-open-servers" | "events" => true,
+                // One for each driver's lease.
+                "timers" => left <= in_use["contexts"],
+                _ => false,
+            };
+            assert!(left == 0 || is_kept, "{pool} are left: {in_use:?}");
         }
         assert_eq!(self.guest.firmware_events, 0, "the context was lost");
         for (reason, kind_of_message) in &self.guest.errors {
@@ -664,15 +717,15 @@ impl CardEnd {
 }
 
 impl End for CardEnd {
-    fn handle_frame(&mut self, now_us: u64, frame: &[u8]) {
+    fn handle_frame(&mut self, now_us: u64, frame: &mut Vec<u8>) {
         if !self.host.merges {
             self.hand_in(now_us, frame);
             return;
         }
-        if self.unmerged.is_empty() || !merge(&mut self.unmerged, frame) {
+        if !self.unmerged.append(frame) {
             self.hand_in_unmerged(now_us);
             // Until the host has seen all that came at this moment.
-            self.unmerged.extend_from_slice(frame);
+            self.unmerged.begin(frame);
         }
     }
 
@@ -701,6 +754,8 @@ impl End for CardEnd {
         }
         if let Some(passed) = self.passed_to_wire.pop_front() {
             frame.extend_from_slice(&passed);
+        } else if self.card.has_nothing_for_wire(now_us) {
+            return false;
         } else if let Some(made) = self.card.poll_wire(now_us) {
             frame.extend_from_slice(made);
         } else {

@@ -60,8 +60,8 @@ pub enum Read {
 
 /// One end of the wire, with its programs' sockets.
 pub trait End {
-    /// Takes a frame from the wire.
-    fn handle_frame(&mut self, now_us: u64, frame: &[u8]);
+    /// Takes a frame from the wire; it may take its buffer, too, and leave another.
+    fn handle_frame(&mut self, now_us: u64, frame: &mut Vec<u8>);
     /// Brings what has arrived to where programs find it, so that they can answer before the stack does. It may do
     /// nothing: `handle_timeout` does all.
     fn hear(&mut self, _now_us: u64) {}

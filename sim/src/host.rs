@@ -69,25 +69,67 @@ fn can_merge(s: &Segment<'_>) -> bool {
     s.has(ACK) && !s.has(SYN | RST | URG | CWR) && !s.payload.is_empty() && s.checksums_right()
 }
 
-/// Appends `next` to `first`; `false`, with nothing changed, if they do not belong together. Linux's conditions: the same
-/// connection, `next` begins where `first` ends, the same acknowledgement, options and marks, and `first` neither pushes
-/// nor ends the stream.
-pub fn merge(first: &mut Vec<u8>, next: &[u8]) -> bool {
-    let (Some(a), Some(b)) = (segment(first).filter(can_merge), segment(next).filter(can_merge)) else {
-        return false;
-    };
-    let ends = |s: &Segment<'_>| (s.source, s.destination, s.source_port, s.destination_port);
-    let rest = |s: &Segment<'_>| (s.ack, s.window, s.flags & !(PSH | FIN), s.traffic_class, s.hop_limit);
-    let alike = ends(&a) == ends(&b) && rest(&a) == rest(&b) && a.options == b.options;
-    let follows = b.seq == a.seq.wrapping_add(a.payload.len() as u32);
-    let fits = first.len() + b.payload.len() <= MERGED_BYTES_MAX;
-    if !alike || !follows || a.has(PSH | FIN) || !fits {
-        return false;
+/// Segments in a row that become one. Lengths and checksums are made right once, when it is handed on.
+#[derive(Debug, Default)]
+pub struct Merger {
+    /// The first segment, and the text of those behind it; empty if there is none.
+    frame: Vec<u8>,
+    /// How long the first was.
+    first_bytes: usize,
+    /// What the next must begin with; `None` if nothing may be appended.
+    next_seq: Option<u32>,
+    /// The flags of all of them.
+    flags: u8,
+}
+
+impl Merger {
+    pub fn is_empty(&self) -> bool {
+        self.frame.is_empty()
     }
-    let flags = a.flags | b.flags;
-    first.extend_from_slice(b.payload);
-    seal(first, flags);
-    true
+
+    /// Begins with a frame, whose buffer it changes for an empty one; there must be none.
+    pub fn begin(&mut self, frame: &mut Vec<u8>) {
+        debug_assert!(self.is_empty(), "a frame is kept already");
+        std::mem::swap(&mut self.frame, frame);
+        self.first_bytes = self.frame.len();
+        let first = segment(&self.frame).filter(can_merge).filter(|s| !s.has(PSH | FIN));
+        self.next_seq = first.map(|s| s.seq.wrapping_add(s.payload.len() as u32));
+        self.flags = first.map_or(0, |s| s.flags);
+    }
+
+    /// Appends a frame to what is kept; `false`, with nothing changed, if they do not belong together. Linux's conditions: the
+    /// same connection, it begins where the last one ends, the same acknowledgement, options and marks, and what is kept
+    /// neither pushes nor ends the stream.
+    pub fn append(&mut self, next: &[u8]) -> bool {
+        let Some(next_seq) = self.next_seq else { return false };
+        let Some(b) = segment(next).filter(|b| b.seq == next_seq).filter(can_merge) else { return false };
+        let Some(a) = segment(&self.frame[..self.first_bytes]) else { return false };
+        let ends = |s: &Segment<'_>| (s.source, s.destination, s.source_port, s.destination_port);
+        let rest = |s: &Segment<'_>| (s.ack, s.window, s.flags & !(PSH | FIN), s.traffic_class, s.hop_limit);
+        let alike = ends(&a) == ends(&b) && rest(&a) == rest(&b) && a.options == b.options;
+        if !alike || self.frame.len() + b.payload.len() > MERGED_BYTES_MAX {
+            return false;
+        }
+        self.flags |= b.flags;
+        self.next_seq = (!b.has(PSH | FIN)).then(|| next_seq.wrapping_add(b.payload.len() as u32));
+        self.frame.extend_from_slice(b.payload);
+        true
+    }
+
+    /// What is kept, as one frame, which the caller gives back to [`Self::give_back`]; empty if there is none.
+    pub fn take(&mut self) -> Vec<u8> {
+        if self.frame.len() > self.first_bytes {
+            seal(&mut self.frame, self.flags);
+        }
+        (self.next_seq, self.first_bytes) = (None, 0);
+        std::mem::take(&mut self.frame)
+    }
+
+    /// Takes the buffer for the next.
+    pub fn give_back(&mut self, mut frame: Vec<u8>) {
+        frame.clear();
+        self.frame = frame;
+    }
 }
 
 #[cfg(test)]
@@ -115,16 +157,23 @@ mod tests {
     #[test]
     fn segments_in_a_row_become_one_and_others_do_not() {
         let first = frame(u32::MAX - 2, 0, b"abc");
-        let merged = |first: &[u8], next: &[u8]| {
-            let mut one = first.to_vec();
-            merge(&mut one, next).then_some(one)
-        };
-        let one = merged(&first, &frame(0, FIN, b"defg")).unwrap();
+        let mut merger = Merger::default();
+        merger.begin(&mut first.clone());
+        assert!(!merger.append(&frame(1, 0, b"d")), "a gap");
+        assert!(!merger.append(&frame(0, 0, b"")), "no text");
+        let mut damaged = frame(0, 0, b"d");
+        damaged[54] ^= 1;
+        assert!(!merger.append(&damaged), "a wrong checksum");
+        assert!(merger.append(&frame(0, 0, b"defg")) && merger.append(&frame(4, FIN, b"h")));
+        assert!(!merger.append(&frame(5, 0, b"i")), "behind a FIN");
+        let one = merger.take();
         let s = segment(&one).unwrap();
         assert!(s.checksums_right() && s.has(FIN));
-        assert_eq!((s.seq, s.payload), (u32::MAX - 2, &b"abcdefg"[..]));
-        assert_eq!(merged(&first, &frame(1, 0, b"d")), None, "a gap");
-        assert_eq!(merged(&one, &frame(5, 0, b"h")), None, "behind a FIN");
-        assert_eq!(merged(&first, &frame(0, 0, b"")), None, "no text");
+        assert_eq!((s.seq, s.payload), (u32::MAX - 2, &b"abcdefgh"[..]));
+        merger.give_back(one);
+        assert!(merger.is_empty());
+        merger.begin(&mut frame(0, PSH, b"a"));
+        assert!(!merger.append(&frame(1, 0, b"b")), "behind a push");
+        assert_eq!(merger.take(), frame(0, PSH, b"a"), "one alone stays as it is");
     }
 }

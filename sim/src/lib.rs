@@ -15,6 +15,7 @@ mod chance;
 mod costs;
 mod end;
 mod frames;
+mod fuzz;
 mod guest;
 mod host;
 mod intruder;
@@ -31,6 +32,7 @@ mod tests;
 mod transcript;
 mod world;
 
+pub use fuzz::run as run_string;
 pub use run::{Counts, Order, Violation, judged, range, replay};
 pub use scenes::{Ends, Named, named};
 pub use singles::single_faults;

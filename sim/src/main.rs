@@ -30,6 +30,9 @@ struct Arguments {
     /// (or the one asked for), under the seed --from.
     #[arg(long, conflicts_with = "faults")]
     single_faults: bool,
+    /// Two or three faults in each seed, at passages of sites that it draws, in one of the base scenarios.
+    #[arg(long, conflicts_with_all = ["faults", "single_faults"])]
+    pairs: bool,
     /// Threads.
     #[arg(long, default_value_t = 1)]
     jobs: u64,
@@ -93,10 +96,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let order = Order { scenario, ends: arguments.ends, faults };
+    let (ends, drawn_faults) = if arguments.pairs { (Ends::Cards, 3) } else { (arguments.ends, 0) };
+    let order = Order { scenario, ends, faults, drawn_faults };
     let holds = match arguments.replay {
         Some((seed, until_us)) => replay(seed, until_us, &order),
-        None if arguments.single_faults => single_faults(arguments.from, &order, arguments.jobs.max(1)),
+        None if arguments.single_faults => single_faults(arguments.from, &order, arguments.jobs.max(1)).1,
         None => range(arguments.from, arguments.seeds, &order, arguments.jobs.max(1)),
     };
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }

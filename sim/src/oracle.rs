@@ -213,7 +213,8 @@ impl Oracle {
                 && s.has(ACK)
                 && s.ack == track.iss.wrapping_add(1)
             {
-                track.adopt(syn);
+                let before = seen.syns.iter().find(|before| before.seq == syn.seq);
+                track.adopt(syn, before.and_then(|before| before.options.timestamps));
             }
         }
         for track in seen.track.iter_mut().chain(&mut seen.others) {
@@ -274,6 +275,15 @@ impl Oracle {
             seen.others.clear();
         }
         let Some(track) = &mut seen.track else { return };
+        // Answers to the card's SYN may be lost between the wire and its processor, until the peer has given up and begins
+        // anew: which of them it has taken is seen by what it acknowledges first.
+        let is_answered = |syn: &Syn| syn.flags & ACK != 0 && s.ack.wrapping_sub(syn.seq) == syn.length;
+        if track.acked == 0
+            && track.peer.is_some_and(|peer| peer.flags & ACK != 0 && !is_answered(&peer))
+            && let Some(&syn) = seen.syns.iter().rev().find(|&syn| is_answered(syn))
+        {
+            track.adopt(syn, None);
+        }
         // Of several SYNs that strangers have sent on these ports, only the card knows whose it has taken.
         let is_forged = !self.peer_is_honest && seen.syns.len() > 1;
         track.check_sent(&s, frame, is_forged);
@@ -328,7 +338,7 @@ impl Seen {
             let is_known = answered.is_some() || !peer_is_honest;
             must!(is_known, frame, "the answer to a SYN that never arrived");
             if let (Some(&syn), None) = (answered, track.peer) {
-                track.adopt(syn);
+                track.adopt(syn, None);
             }
             if !peer_is_honest && self.syns.len() > 1 {
                 // Whose SYN the card has taken, it alone knows.
@@ -349,11 +359,11 @@ impl Track {
         self.peer.as_ref().is_some_and(|p| what(&p.options))
     }
 
-    /// The card knows the peer's SYN.
-    fn adopt(&mut self, syn: Syn) {
+    /// The card knows the peer's SYN, and it may be from an earlier one, with a timestamp of its own, that it does.
+    fn adopt(&mut self, syn: Syn, before: Option<(u32, u32)>) {
         self.arrived = Ranges::default();
         self.arrived.insert(0, syn.length.into());
-        self.timestamps = syn.options.timestamps.map(|(value, _)| (value, value));
+        self.timestamps = syn.options.timestamps.map(|(value, _)| (before.map_or(value, |b| b.0), value));
         self.window = self.window.max(syn.window.into());
         self.peer = Some(syn);
     }

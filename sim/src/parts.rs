@@ -2,8 +2,10 @@
 //! often.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use toe_abi::Mac;
+use toe_firmware::{CongestionControl, EcnPolicy, Limits, Profile, Tcp};
 use toe_impair::{Random, Rate, Share, Spec};
 
 use crate::card::Channel;
@@ -70,4 +72,31 @@ pub fn bad_channel(random: &mut Random) -> Channel {
     };
     let (to_guest, to_card) = (one(), one());
     Channel { to_guest, to_card, guest_buffers: random.between(1, 64) }
+}
+
+/// Every congestion control.
+pub const CONTROLS: [CongestionControl; 4] =
+    [CongestionControl::NewReno, CongestionControl::Cubic, CongestionControl::Dctcp, CongestionControl::Bbr];
+
+/// A small card, so that its limits are met, and quick to boot: pages, lists, processor and TCP are drawn, all else is as in
+/// `limits`. `records_log2`: how many transmit records it may have.
+pub fn drawn_profile(random: &mut Random, limits: Limits, records_log2: RangeInclusive<u64>) -> Profile {
+    let limits = Limits {
+        page_bytes: 1024 << random.below(3),
+        transmit_records: 1 << random.between(*records_log2.start(), *records_log2.end()),
+        out_of_order_ranges: 1 << random.below(6),
+        replies: 256,
+        receive_fifo_frames: 64,
+        // From a processor that is nearly always busy to one that never is.
+        work_units_per_us: [0, 0, 1, 20][random.below(4) as usize],
+        wire_fifo_frames: 4 << random.below(6),
+        ..limits
+    };
+    let tcp = Tcp {
+        congestion: CONTROLS[random.below(4) as usize],
+        ecn: if random.one_in(2) { EcnPolicy::On } else { EcnPolicy::WhenAsked },
+        delayed_ack_ms: [0, 1, 40, 400][random.below(4) as usize],
+        ..Tcp::default()
+    };
+    Profile { limits, tcp, ..Profile::default() }
 }

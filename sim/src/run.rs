@@ -7,9 +7,11 @@ use std::thread;
 use std::time::Instant;
 
 use toe_faults::{Rules, Site};
+use toe_firmware::fault::SITES;
 
 use crate::chance::Seed;
-use crate::scenes::{Draw, Ends, Named, drawn};
+use crate::scenes::{ALL, BASE, Draw, Ends, Named, Scene, drawn};
+use crate::singles::{drawn_strikes, rules};
 use crate::transcript::narrate;
 use crate::world::{World, check_flow};
 
@@ -20,7 +22,7 @@ const CONVERGENCE_US: u64 = 3_000_000_000;
 const TOLD_MAX: usize = 10;
 
 /// What a seed came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counts {
     /// Seeds.
     pub seeds: u64,
@@ -32,15 +34,24 @@ pub struct Counts {
     pub virtual_us: u64,
     /// A hash of all that happened; of several seeds, the sum of theirs.
     pub trace: u64,
+    /// Faults that struck, by site.
+    pub strikes: [u64; SITES],
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { seeds: 0, segments: 0, lifecycles: 0, virtual_us: 0, trace: 0, strikes: [0; SITES] }
+    }
 }
 
 impl Counts {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.seeds += other.seeds;
         self.segments += other.segments;
         self.lifecycles += other.lifecycles;
         self.virtual_us += other.virtual_us;
         self.trace = self.trace.wrapping_add(other.trace);
+        self.strikes.iter_mut().zip(other.strikes).for_each(|(sum, n)| *sum += n);
     }
 }
 
@@ -64,6 +75,20 @@ pub struct Order {
     pub ends: Ends,
     /// Faults at every card.
     pub faults: Option<Rules>,
+    /// Instead of these, two to so many faults at passages of sites that each seed draws, in one of the base scenarios between
+    /// two cards; zero: none.
+    pub drawn_faults: u64,
+}
+
+impl Order {
+    /// What a seed is.
+    fn scenario_of(&self, seed: Seed) -> &'static Named {
+        match self.scenario {
+            Some(scenario) => scenario,
+            None if self.drawn_faults > 0 => &ALL[seed.stream("base").below(BASE as u64) as usize],
+            None => drawn(seed),
+        }
+    }
 }
 
 thread_local! {
@@ -104,11 +129,21 @@ pub fn strikes(seed: u64, order: &Order) -> Vec<toe_faults::Record> {
 /// Runs one seed to its end. Panics where something does not hold.
 fn one(seed: u64, order: &Order) -> (Counts, World) {
     let seed = Seed(seed);
-    let scenario = order.scenario.unwrap_or_else(|| drawn(seed));
-    let mut scene = (scenario.build)(&Draw { seed, ends: order.ends });
+    let scenario = order.scenario_of(seed);
+    let scene = (scenario.build)(&Draw { seed, ends: order.ends });
+    let faults = match order.drawn_faults {
+        0 => order.faults.clone(),
+        most => Some(rules(&drawn_strikes(seed, most))),
+    };
+    hold(scene, faults.as_ref().map(|rules| (rules, seed.stream("faults").bits())))
+}
+
+/// Runs a scene to its end, with faults at every card by rules and all their chance from a seed, if there are any. Panics where
+/// something does not hold.
+pub fn hold(mut scene: Scene, faults: Option<(&Rules, u64)>) -> (Counts, World) {
     let world = &mut scene.world;
-    if let Some(rules) = &order.faults {
-        world.arm(rules, seed.stream("faults").bits());
+    if let Some((rules, seed)) = faults {
+        world.arm(rules, seed);
         // What a fault of the channel repeats or holds back may speak of a connection that is over.
         scene.may_be_late = true;
         scene.is_clean &= !scene.is_crossing;
@@ -139,6 +174,7 @@ fn one(seed: u64, order: &Order) -> (Counts, World) {
         lifecycles: lifecycles as u64,
         virtual_us: world.now_us(),
         trace: world.transcript(),
+        strikes: world.strikes(),
     };
     (counts, scene.world)
 }
@@ -147,13 +183,18 @@ fn one(seed: u64, order: &Order) -> (Counts, World) {
 pub fn judged(seed: u64, order: &Order) -> Result<Counts, Violation> {
     catch_unwind(AssertUnwindSafe(|| one(seed, order).0)).map_err(|_| Violation {
         seed,
-        scenario: order.scenario.unwrap_or_else(|| drawn(Seed(seed))).name,
+        scenario: order.scenario_of(Seed(seed)).name,
         text: SAID.with(|s| s.borrow().clone()),
     })
 }
 
 /// Runs `seeds` seeds from `from` on, on `jobs` threads, and prints what came out; whether everything held.
 pub fn range(from: u64, seeds: u64, order: &Order, jobs: u64) -> bool {
+    counted_range(from, seeds, order, jobs).1
+}
+
+/// The same, with what they came to.
+pub(crate) fn counted_range(from: u64, seeds: u64, order: &Order, jobs: u64) -> (Counts, bool) {
     remember_panics();
     let next = AtomicU64::new(0);
     let (began, worked_before_us) = (Instant::now(), processor_us());
@@ -213,7 +254,10 @@ pub fn range(from: u64, seeds: u64, order: &Order, jobs: u64) -> bool {
         worked_us / 1_000,
         counts.trace
     );
-    violations.is_empty()
+    if order.faults.is_some() || order.drawn_faults > 0 {
+        println!("{} faults struck", counts.strikes.iter().sum::<u64>());
+    }
+    (counts, violations.is_empty())
 }
 
 /// What this process has had of processors, in microseconds: on a machine that others share, the clock on the wall says
@@ -224,7 +268,10 @@ fn processor_us() -> u64 {
 }
 
 fn named_option(order: &Order) -> String {
-    let scenario = order.scenario.map(|s| format!(" --scenario {}", s.name)).unwrap_or_default();
+    let mut scenario = order.scenario.map(|s| format!(" --scenario {}", s.name)).unwrap_or_default();
+    if order.drawn_faults > 0 {
+        scenario += " --pairs";
+    }
     match order.ends {
         Ends::Drawn => scenario,
         Ends::Cards => scenario + " --ends cards",
@@ -235,7 +282,7 @@ fn named_option(order: &Order) -> String {
 /// Runs one seed and prints everything that happens in it before `until_us`; whether everything held.
 pub fn replay(seed: u64, until_us: u64, order: &Order) -> bool {
     remember_panics();
-    let scenario = order.scenario.unwrap_or_else(|| drawn(Seed(seed)));
+    let scenario = order.scenario_of(Seed(seed));
     println!("seed {seed}: {}, {}", scenario.name, scenario.about);
     narrate(Some(until_us));
     let result = judged(seed, order);

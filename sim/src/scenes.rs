@@ -10,7 +10,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use toe_abi::option;
-use toe_firmware::{CongestionControl, EcnPolicy, Limits, Profile, Tcp};
+use toe_firmware::{EcnPolicy, Limits, Profile};
 use toe_impair::{Burst, Random, Rate, Share, Spec};
 
 use crate::adversary::Adversary;
@@ -22,7 +22,7 @@ use crate::frames::{ACK, Make, SYN};
 use crate::guest;
 use crate::host::Host;
 use crate::intruder::{Intruder, strange};
-use crate::parts::{Family, MACS, bad_channel, bad_link};
+use crate::parts::{Family, MACS, bad_channel, bad_link, drawn_profile};
 use crate::smol::{self, SmolEnd};
 use crate::world::{Action, Node, Opening, World};
 
@@ -34,6 +34,9 @@ const PATIENCE_US: u64 = 120_000_000;
 const REST_US: u64 = 200_000_000;
 /// The longest lease that a card grants, and then some: what a hostile process has begun is over.
 const LONG_REST_US: u64 = 900_000_000;
+
+/// More segments than smoltcp's largest window has.
+const WINDOW_FRAMES: u32 = 256;
 
 const PORT_PASSIVE: u16 = 7_000;
 const PORT_ACTIVE: u16 = 40_000;
@@ -72,6 +75,9 @@ pub struct Named {
     pub(crate) about: &'static str,
     pub(crate) build: fn(&Draw) -> Scene,
 }
+
+/// How many of them are the base.
+pub const BASE: usize = 12;
 
 /// Every scenario; the first twelve are the base.
 pub const ALL: &[Named] = &[
@@ -145,28 +151,13 @@ impl Draw {
             listeners: 64,
             half_open: 32,
             time_wait: 128,
-            page_bytes: 1024 << random.below(3),
             send_pages: pages,
             receive_pages: pages,
             connection_send_pages: pages_each,
             connection_receive_pages: pages_each,
-            transmit_records: 256 << random.below(3),
-            out_of_order_ranges: 1 << random.below(6),
-            replies: 256,
-            receive_fifo_frames: 64,
-            // From a processor that is nearly always busy to one that never is.
-            work_units_per_us: [0, 0, 1, 20][random.below(4) as usize],
-            wire_fifo_frames: 4 << random.below(6),
             ..Limits::default()
         };
-        let congestion =
-            [CongestionControl::NewReno, CongestionControl::Cubic, CongestionControl::Dctcp, CongestionControl::Bbr];
-        let tcp = Tcp {
-            congestion: congestion[random.below(4) as usize],
-            ecn: if random.one_in(2) { EcnPolicy::On } else { EcnPolicy::WhenAsked },
-            delayed_ack_ms: [0, 1, 40, 400][random.below(4) as usize],
-            ..Tcp::default()
-        };
+        let profile = drawn_profile(&mut random, limits, 8..=10);
         let mut random = self.seed.stream_of("guest", end as u64);
         let mtus: &[u32] =
             if self.family() == Family::V4 { &[576, 1500, 1500, 9000] } else { &[1280, 1500, 1500, 9000] };
@@ -193,7 +184,7 @@ impl Draw {
         };
         let host = Host::drawn(&mut self.seed.stream_of("host", end as u64));
         let channel = Channel { to_guest: Spec::default(), to_card: Spec::default(), guest_buffers: 64 };
-        Card { profile: Profile { limits, tcp, ..Profile::default() }, settings, channel, host }
+        Card { profile, settings, channel, host }
     }
 
     fn boot(&self, end: usize, card: Card) -> CardEnd {
@@ -231,6 +222,12 @@ impl Draw {
             _ => {
                 let mut card = self.card(end, flows);
                 change(end, &mut card);
+                if buffer_bytes_max.is_some() && other == 1 - end {
+                    // Smoltcp may have no congestion control: after a timeout, which nothing that was repeated ever
+                    // shortens, it sends its whole window at once. A card that cannot hold that until its processor
+                    // comes to it loses the same part again, once a minute.
+                    card.profile.limits.wire_fifo_frames = WINDOW_FRAMES.max(card.profile.limits.wire_fifo_frames);
+                }
                 Node::Card(Box::new(self.boot(end, card)))
             }
         })
@@ -242,15 +239,7 @@ impl Draw {
         let mut world = World::new(a, b, links, seeds);
         let mended_us = START_US + self.stream("mended").between(200_000, 20_000_000);
         world.at(mended_us, Action::Mend);
-        Scene {
-            world,
-            mended_us,
-            is_clean: true,
-            is_crossing: false,
-            is_paired: true,
-            may_be_late: false,
-            rest_us: REST_US,
-        }
+        Scene::new(world, mended_us, REST_US)
     }
 
     /// Both directions of a line that does nothing worse than delay.
@@ -317,7 +306,13 @@ impl Draw {
 }
 
 impl Scene {
-    fn add(&mut self, opening: Opening, plans: [Plan; 2]) {
+    /// One of which nothing special is known.
+    pub fn new(world: World, mended_us: u64, rest_us: u64) -> Self {
+        let (is_clean, is_crossing, is_paired, may_be_late) = (true, false, true, false);
+        Self { world, mended_us, is_clean, is_crossing, is_paired, may_be_late, rest_us }
+    }
+
+    pub fn add(&mut self, opening: Opening, plans: [Plan; 2]) {
         let flow = self.world.flows();
         let [a, b] = plans.map(|plan| App::new(flow, plan));
         self.world.add(opening, [a, b]);
@@ -370,10 +365,8 @@ fn open(draw: &Draw) -> Scene {
 
 fn bulk(draw: &Draw) -> Scene {
     let mut random = draw.stream("bulk");
-    // Long streams in large steps: what is small is looked at elsewhere. Smoltcp as the sender of one, when a queue has dropped a
-    // window of it, goes on by a segment a minute; so it is here only if it is asked for.
-    let smoltcp = (draw.ends == Ends::Smoltcp).then_some(150_000);
-    let ends = draw.two(3, smoltcp, |_, card| {
+    // Long streams in large steps: what is small is looked at elsewhere.
+    let ends = draw.two(3, Some(150_000), |_, card| {
         let settings = &mut card.settings;
         settings.mtu = settings.mtu.max(1_280);
         settings.window_bytes = settings.window_bytes.max(30_000);
@@ -534,8 +527,7 @@ fn cut(spec: Spec) -> Spec {
 fn keep_alive(draw: &Draw) -> Scene {
     let links = draw.line();
     let mut random = draw.stream("keep-alive");
-    let (idle_ms, interval_ms, probes) =
-        (random.between(1_500, 4_000), random.between(700, 2_000), random.between(2, 9));
+    let (idle_ms, interval_ms, probes) = (random.between(300, 4_000), random.between(300, 2_000), random.between(2, 9));
     let ends = draw.two(8, None, |_, card| {
         card.settings.options = vec![
             (option::KEEP_ALIVE_IDLE_MS, idle_ms),

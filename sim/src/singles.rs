@@ -1,19 +1,19 @@
-//! Every single fault: each base scenario, each card, each site, each passage, each action, one at a time.
+//! Faults at single passages: every one there is, one in a run, and several drawn from a seed.
 //!
-//! A run without faults counts the passages. Then each of them is struck in a run of its own, which must hold as any
-//! other: one frame that is lost, repeated, late or damaged, one wake of a timer that is lost, late or doubled, is no reason for a
-//! connection to break that would not have broken otherwise.
+//! A run without faults counts how often something passes each site of each card. Then each of these passages is struck
+//! with each action in a run of its own, which must hold as any other: one frame that is lost, repeated, late or damaged, one
+//! wake of a timer that is lost, late or doubled, is no reason for a connection to break that would not have broken otherwise.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use toe_faults::{Action, ActionKind, Rules, Site};
+use toe_impair::Random;
 
-use crate::run::{Order, Violation, judged, passages, remember_panics};
-use crate::scenes::{ALL, Ends, Named};
+use crate::chance::Seed;
+use crate::run::{Counts, Order, Violation, judged, passages, remember_panics};
+use crate::scenes::{ALL, BASE, Ends, Named};
 
-/// The base scenarios.
-const BASE: usize = 12;
 /// So long is late.
 const DELAY_US: u64 = 5_000;
 /// Headers and not much more.
@@ -22,22 +22,37 @@ const TRUNCATED_BYTES: u32 = 60;
 const CANDIDATES: u64 = 16;
 /// So many violations are told.
 const TOLD_MAX: usize = 20;
+/// Faults that are drawn strike one of the first 2^9 passages, the earlier the likelier.
+const DRAWN_PASSAGES_LOG2: u64 = 10;
 
-/// One fault.
+/// A fault at one passage of a site of a card.
+#[derive(Clone, Copy, Debug)]
+pub struct Strike {
+    pub card: usize,
+    pub site: Site,
+    pub nth: u64,
+    pub action: Action,
+}
+
+/// Rules for all of them.
+pub fn rules(strikes: &[Strike]) -> Rules {
+    let single = |s: &Strike| Rules::single(s.site, s.nth, ["a", "b"][s.card], s.action).as_slice().to_vec();
+    Rules::new(strikes.iter().flat_map(single).collect())
+}
+
+/// One fault in a run.
 #[derive(Clone, Copy)]
 struct Single {
     scenario: &'static Named,
     seed: u64,
-    card: usize,
-    site: Site,
-    nth: u64,
-    action: Action,
+    strike: Strike,
 }
 
 /// The sites between the card and its world.
 pub const SITES: [Site; 5] = [Site::WireRx, Site::WireTx, Site::ChannelRx, Site::ChannelTx, Site::TimerWake];
 
-fn action(kind: ActionKind) -> Option<Action> {
+/// An action of that kind, if the simulator has one.
+pub fn action(kind: ActionKind) -> Option<Action> {
     Some(match kind {
         ActionKind::Drop => Action::Drop,
         ActionKind::Duplicate => Action::Duplicate,
@@ -48,8 +63,25 @@ fn action(kind: ActionKind) -> Option<Action> {
     })
 }
 
+/// Two to `most` faults of a seed.
+pub fn drawn_strikes(seed: Seed, most: u64) -> Vec<Strike> {
+    let mut random = seed.stream("strikes");
+    let one = |random: &mut Random| {
+        let site = SITES[random.below(SITES.len() as u64) as usize];
+        let actions: Vec<_> = site.actions().iter().copied().filter_map(action).collect();
+        let action = match actions[random.below(actions.len() as u64) as usize] {
+            Action::Delay(_) => Action::Delay(1 << random.below(21)),
+            Action::Truncate(_) => Action::Truncate(random.between(1, 120) as u32),
+            other => other,
+        };
+        let most = 1 << random.below(DRAWN_PASSAGES_LOG2);
+        Strike { card: random.below(2) as usize, site, nth: random.between(1, most), action }
+    };
+    (0..random.between(2, most)).map(|_| one(&mut random)).collect()
+}
+
 fn order(scenario: &'static Named, faults: Rules) -> Order {
-    Order { scenario: Some(scenario), ends: Ends::Cards, faults: Some(faults) }
+    Order { scenario: Some(scenario), ends: Ends::Cards, faults: Some(faults), drawn_faults: 0 }
 }
 
 /// All faults of a scenario, under the seed of the first few from `from` on under which the least passes the sites.
@@ -61,61 +93,69 @@ fn singles(scenario: &'static Named, from: u64) -> Vec<Single> {
     for (card, counts) in counts.iter().enumerate() {
         for (site, &count) in SITES.into_iter().zip(counts) {
             for action in site.actions().iter().copied().filter_map(action) {
-                all.extend((1..=count).map(|nth| Single { scenario, seed, card, site, nth, action }));
+                let strike = |nth| Strike { card, site, nth, action };
+                all.extend((1..=count).map(|nth| Single { scenario, seed, strike: strike(nth) }));
             }
         }
     }
     all
 }
 
-/// Runs every single fault on `jobs` threads and prints what came out; whether everything held.
-pub fn single_faults(from: u64, asked: &Order, jobs: u64) -> bool {
+/// Runs every single fault on `jobs` threads and prints what came out; the faults that struck by site, and whether everything
+/// held.
+pub fn single_faults(from: u64, asked: &Order, jobs: u64) -> (Counts, bool) {
     remember_panics();
     let scenarios: Vec<_> = match asked.scenario {
         Some(one) => vec![one],
         None => ALL[..BASE].iter().collect(),
     };
-    let (mut runs, mut failed) = (0, 0);
+    let (mut sum, mut runs, mut failed) = (Counts::default(), 0, 0);
     for scenario in scenarios {
         let all = singles(scenario, from);
-        let violations = run(&all, jobs);
+        let (counts, violations) = run(&all, jobs);
+        sum.add(counts);
         let seed = all.first().map_or(from, |s| s.seed);
         println!("{}: seed {seed}, {} faults, {} violations", scenario.name, all.len(), violations.len());
         for (single, violation) in violations.iter().take(TOLD_MAX) {
-            let Single { card, site, nth, action, .. } = single;
-            let card = ["a", "b"][*card];
+            let Strike { card, site, nth, action } = single.strike;
+            let card = ["a", "b"][card];
             println!("    card {card}, {} {nth}, {action:?}: {}", site.name(), violation.text);
         }
         runs += all.len();
         failed += violations.len();
     }
     println!("{runs} single faults, {failed} violations");
-    failed == 0
+    (sum, failed == 0)
 }
 
 /// Runs every `step`th single fault of all base scenarios; how many there were, and what did not hold.
 #[cfg(test)]
 pub fn sample(step: usize) -> (usize, Vec<Violation>) {
     let all: Vec<_> = ALL[..BASE].iter().flat_map(|scenario| singles(scenario, 0)).step_by(step).collect();
-    let violations = run(&all, 1).into_iter().map(|(_, violation)| violation).collect();
+    let violations = run(&all, 1).1.into_iter().map(|(_, violation)| violation).collect();
     (all.len(), violations)
 }
 
-fn run(all: &[Single], jobs: u64) -> Vec<(Single, Violation)> {
+fn run(all: &[Single], jobs: u64) -> (Counts, Vec<(Single, Violation)>) {
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut violations = Vec::new();
+        let (mut counts, mut violations) = (Counts::default(), Vec::new());
         while let Some(&single) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let Single { scenario, seed, card, site, nth, action } = single;
-            let rules = Rules::single(site, nth, ["a", "b"][card], action);
-            if let Err(violation) = judged(seed, &order(scenario, rules)) {
-                violations.push((single, violation));
+            let Single { scenario, seed, strike } = single;
+            match judged(seed, &order(scenario, rules(&[strike]))) {
+                Ok(one) => counts.add(one),
+                Err(violation) => violations.push((single, violation)),
             }
         }
-        violations
+        (counts, violations)
     };
+    let (mut counts, mut violations) = (Counts::default(), Vec::new());
     thread::scope(|scope| {
         let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().filter_map(|t| t.join().ok()).flatten().collect()
-    })
+        for (c, v) in threads.into_iter().filter_map(|t| t.join().ok()) {
+            counts.add(c);
+            violations.extend(v);
+        }
+    });
+    (counts, violations)
 }

@@ -227,7 +227,7 @@ impl SmolEnd {
 }
 
 impl End for SmolEnd {
-    fn handle_frame(&mut self, now_us: u64, frame: &[u8]) {
+    fn handle_frame(&mut self, now_us: u64, frame: &mut Vec<u8>) {
         if frame.len() < 14 || !matches!(frame[12..14], [0x08, 0x00] | [0x86, 0xdd]) {
             // A stranger's.
             return;

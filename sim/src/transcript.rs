@@ -64,14 +64,22 @@ impl Transcript {
         self.hash = (self.hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
 
+    /// Two words in a step, whose product has the bits of both.
     fn bytes(&mut self, bytes: &[u8]) {
-        let chunks = bytes.chunks_exact(8);
-        let rest = chunks.remainder();
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
+        let (chunks, rest) = bytes.as_chunks::<16>();
         for chunk in chunks {
-            self.word(u64::from_le_bytes(chunk.try_into().unwrap_or_default()));
+            self.two_words(*chunk);
         }
-        self.word(u64::from_le_bytes(last));
+        let mut last = [0; 16];
+        last[..rest.len()].copy_from_slice(rest);
+        self.two_words(last);
+    }
+
+    fn two_words(&mut self, bytes: [u8; 16]) {
+        let words = u128::from_le_bytes(bytes);
+        let (low, high) = (words as u64 ^ self.hash, (words >> 64) as u64 ^ 0x9e37_79b9_7f4a_7c15);
+        let product = u128::from(low) * u128::from(high);
+        // A factor of zero must not lose the other: the hash itself stays.
+        self.hash = self.hash.rotate_left(29) ^ product as u64 ^ (product >> 64) as u64;
     }
 }

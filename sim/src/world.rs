@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 
 use toe_faults::{Action as Fault, Rules, Site};
+use toe_firmware::fault::SITES;
 use toe_impair::{Link, Random, Spec, turn_a_bit};
 
 use crate::adversary::Adversary;
@@ -237,6 +238,17 @@ impl World {
         }
     }
 
+    /// Faults that struck at either card, by site.
+    pub fn strikes(&mut self) -> [u64; SITES] {
+        let mut strikes = [0; SITES];
+        for i in [0, 1] {
+            if let Some(injector) = self.try_card(i).and_then(|card| card.faults()) {
+                strikes.iter_mut().zip(Site::ALL).for_each(|(sum, site)| *sum += injector.strikes(site));
+            }
+        }
+        strikes
+    }
+
     /// Every frame that was put on a link came out or is counted as lost, and none is left.
     pub fn check_links(&self) {
         for link in &self.links {
@@ -334,9 +346,9 @@ impl World {
                 }
             }
             while let Some(at) = self.held.iter().position(|h| h.0 <= now_us) {
-                let (_, from, was_on_link, frame) = self.held.remove(at);
+                let (_, from, was_on_link, mut frame) = self.held.remove(at);
                 if was_on_link {
-                    self.ends[1 - from].end().handle_frame(now_us, &frame);
+                    self.ends[1 - from].end().handle_frame(now_us, &mut frame);
                     is_touched[1 - from] = true;
                 } else {
                     self.links[from].push(now_us, frame);
@@ -361,14 +373,14 @@ impl World {
     fn deliver(&mut self, i: usize) -> bool {
         let now_us = self.now_us;
         let mut any = false;
-        while let Some(frame) = self.links[i].pop(now_us) {
+        while let Some(mut frame) = self.links[i].pop(now_us) {
             any = true;
             if let Some(strangers) = &mut self.strangers {
-                for other in strangers(now_us, 1 - i, &frame) {
+                for mut other in strangers(now_us, 1 - i, &frame) {
                     if let Some(oracle) = &mut self.oracles[1 - i] {
                         oracle.arrives(&other);
                     }
-                    self.ends[1 - i].end().handle_frame(now_us, &other);
+                    self.ends[1 - i].end().handle_frame(now_us, &mut other);
                 }
             }
             self.transcript.number(now_us);
@@ -376,16 +388,16 @@ impl World {
                 oracle.arrives(&frame);
             }
             if let Some(strike) = self.strike(1 - i, Site::WireRx, &frame) {
-                for (us, frame) in struck(strike, frame) {
+                for (us, mut frame) in struck(strike, frame) {
                     if us > 0 {
                         self.held.push((now_us + us, i, true, frame));
                     } else {
-                        self.ends[1 - i].end().handle_frame(now_us, &frame);
+                        self.ends[1 - i].end().handle_frame(now_us, &mut frame);
                     }
                 }
                 continue;
             }
-            self.ends[1 - i].end().handle_frame(now_us, &frame);
+            self.ends[1 - i].end().handle_frame(now_us, &mut frame);
             self.links[i].give_back(frame);
         }
         any

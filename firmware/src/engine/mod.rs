@@ -36,6 +36,8 @@ mod syn_cookie;
 mod timers;
 #[cfg(test)]
 mod truth;
+#[cfg(test)]
+mod two_pages;
 mod wire;
 mod work;
 

@@ -215,7 +215,9 @@ fn first_sequence(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Po
             if seq > t.receive.irs {
                 t.receive.note_twice(seq, seq + segment.text.len() as u64, &store.steps);
             }
-            answer_unacceptable(t, store, segment, seq, now);
+            if !is_answered_as_a_keep_alive(t, segment, seq, now) {
+                answer_unacceptable(t, store, segment, seq, now);
+            }
         }
         return Check::Drop;
     }
@@ -246,6 +248,32 @@ fn answer_unacceptable(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, se
     } else {
         challenge(t, store, now);
     }
+}
+
+/// Answers more often than that are challenges: as often as [`crate::tcp::settings`] lets a connection ask.
+const KEEP_ALIVE_GAP: Duration = Duration::from_ms(1);
+
+/// Answers a keep-alive (RFC 9293, 3.8.4): the number before the next one, with no text or one octet of garbage, and an
+/// acknowledgement of what is in flight. Who sends that knows where both streams stand, so RFC 5961's budget against
+/// those who guess is not for it: a peer that asks more often than that budget allows would take us for dead. It was
+/// heard of, too, so we need not ask for our part. Two ends that disagree about where the streams stand could answer each other
+/// without end; the acknowledgement keeps them from it, and what comes again within [`KEEP_ALIVE_GAP`] is a challenge.
+//= docs/specs/rfc9293.txt#section-3.8.4
+//# Keep-alive packets MUST only be sent when no sent data is outstanding, and no data or acknowledgment packets
+//# have been received for the connection within an interval (MUST-26).
+fn is_answered_as_a_keep_alive(t: &mut Tcb, segment: &Segment<'_>, seq: Position, now: Instant) -> bool {
+    let is_bare = segment.flags.0 & (Flags::SYN.0 | Flags::FIN.0 | Flags::ACK.0) == Flags::ACK.0;
+    let ack = segment.ack.near(t.send.una);
+    let is_one = is_bare && segment.text.len() <= 1 && seq + 1 == t.receive.nxt;
+    if !is_one || t.state == State::SynReceived || ack < t.send.una || ack > t.send.max {
+        return false;
+    }
+    let is_soon = now.since(t.heard_at) < KEEP_ALIVE_GAP;
+    (t.heard_at, t.keep_alives) = (now, 0);
+    if !is_soon {
+        t.receive.ack = AckNeed::Now;
+    }
+    !is_soon
 }
 
 /// Second, the RST bit (with RFC 5961, section 3): only the very next number resets.
@@ -399,6 +427,9 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
         t.path_progress(store);
         t.timer_from = now;
         t.send.stream.release_before(&mut store.send, ack.min(t.send.end));
+        if ack >= t.send.end {
+            t.send.stream.align(&mut store.send);
+        }
         t.send.extend(&mut store.send, t.recovery.window.congestion);
     }
 }
@@ -508,7 +539,9 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         Arrival::InOrder => {
             // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.
             // RFC 2883, section 4: what came twice is reported with the segment that brought it.
-            if had_gap || t.receive.twice.is_some() || marked_now {
+            // And at once where the peer has said all that it can for now, and nothing of ours is likely to carry it.
+            let waits_for_us = segment.flags.has(Flags::PSH) && full < t.receive.segment_bytes && !t.receive.dialogue;
+            if had_gap || t.receive.twice.is_some() || marked_now || waits_for_us {
                 t.receive.ack = AckNeed::Now;
             } else {
                 t.receive.owe_ack(now, store.config.delayed_ack);

@@ -214,7 +214,8 @@ fn data_options(t: &Tcb, steps: &Steps, now: Instant) -> Options {
 fn text_max(t: &Tcb, options: &Options) -> u64 {
     let blocks = options.sack.as_slice().len().min(if t.agreed.timestamps { 3 } else { 4 }) as u64;
     let sack_bytes = if blocks == 0 { 0 } else { 4 + 8 * blocks };
-    let half = u64::from(t.send.window_max).min(t.send.buffer_max) / 2;
+    let held = t.send.cramped().unwrap_or(t.send.buffer_max);
+    let half = u64::from(t.send.window_max).min(held) / 2;
     let half = if half < HALF_MIN { u64::MAX } else { half };
     u64::from(t.send.mss).saturating_sub(sack_bytes).min(half).max(1)
 }
@@ -234,6 +235,7 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
     let text_end = end.min(t.send.end);
     t.path_sent(start, text_end);
     let (ack, twice) = (t.receive.ack, t.receive.twice);
+    t.receive.dialogue |= matches!(ack, AckNeed::Delayed(_));
     let room = blocks_max(t, text_end.since(start));
     let is_silent = options.sack.as_slice().len() > room;
     options.sack.truncate(room);
@@ -427,7 +429,9 @@ fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> 
         return None;
     }
     let full = length >= mss;
-    let at_once = alone || t.send.nodelay || t.send.fin || t.send.urgent.is_ahead_of(start);
+    // Behind the last octet for which there is room no other comes before an acknowledgement does: there is nothing to wait for.
+    let is_full = t.send.cramped().is_some() && t.send.end == t.send.stream.limit();
+    let at_once = alone || t.send.nodelay || t.send.fin || is_full || t.send.urgent.is_ahead_of(start);
     let everything = length == queued && at_once;
     let half_the_window = length >= u64::from(t.send.window_max / 2) && length == allowed;
     //= docs/specs/rfc9293.txt#section-3.9.1.2

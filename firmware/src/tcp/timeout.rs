@@ -118,6 +118,7 @@ pub fn fired(t: &mut Tcb, store: &mut Store, kind: Kind, now: Instant) {
                 && at <= now
             {
                 t.receive.ack = AckNeed::Now;
+                t.receive.dialogue = false;
             }
         }
         Kind::Linger => {

@@ -7,12 +7,12 @@ use crate::run::{Order, judged, passages, strikes};
 use crate::scenes::{ALL, Ends, drawn, named};
 use crate::singles::{SITES, sample};
 
-const DRAWN: Order = Order { scenario: None, ends: Ends::Drawn, faults: None };
+const DRAWN: Order = Order { scenario: None, ends: Ends::Drawn, faults: None, drawn_faults: 0 };
 
 #[test]
 fn every_scenario_holds_under_a_few_seeds() {
     for scenario in ALL {
-        let order = Order { scenario: Some(scenario), ends: Ends::Drawn, faults: None };
+        let order = Order { scenario: Some(scenario), ends: Ends::Drawn, faults: None, drawn_faults: 0 };
         for seed in 0..12 {
             let counts = judged(seed, &order).unwrap_or_else(|v| panic!("{v:?}"));
             assert!(counts.segments > 0 && counts.lifecycles > 0, "{}: seed {seed} does nothing", scenario.name);
@@ -68,8 +68,12 @@ const EVERYWHERE: &str = r#"
 
 #[test]
 fn faults_strike_at_every_site_and_strike_again_under_the_same_seed() {
-    let order =
-        Order { scenario: named("loss"), ends: Ends::Cards, faults: Some(toe_faults::read(EVERYWHERE).unwrap()) };
+    let order = Order {
+        scenario: named("loss"),
+        ends: Ends::Cards,
+        faults: Some(toe_faults::read(EVERYWHERE).unwrap()),
+        drawn_faults: 0,
+    };
     let mut sites = Vec::new();
     for seed in 0..20 {
         let first = strikes(seed, &order);
@@ -84,7 +88,7 @@ fn faults_strike_at_every_site_and_strike_again_under_the_same_seed() {
 
 #[test]
 fn a_site_passed_without_a_rule_changes_nothing() {
-    let plain = Order { scenario: named("close"), ends: Ends::Cards, faults: None };
+    let plain = Order { scenario: named("close"), ends: Ends::Cards, faults: None, drawn_faults: 0 };
     let armed = Order { faults: Some(Rules::none()), ..plain.clone() };
     for seed in 0..10 {
         let [plain, armed] = [&plain, &armed].map(|order| judged(seed, order).expect("it holds"));

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use toe_firmware::{CongestionControl, EcnPolicy, Limits, Policy, Profile, Quota, Recovery, Tcp};
+use toe_firmware::{Limits, Profile};
 use toe_impair::{Random, Spec};
 
 use crate::app::{App, Close, Plan};
@@ -10,7 +10,7 @@ use crate::card::{CardEnd, Channel};
 use crate::end::Pair;
 use crate::guest;
 use crate::host::Host;
-use crate::parts::{Family, MACS, bad_channel, bad_link};
+use crate::parts::{Family, MACS, bad_channel, bad_link, drawn_profile};
 use crate::smol::{self, SmolEnd};
 use crate::world::{Node, Opening, World, check_flow};
 
@@ -61,45 +61,23 @@ impl Kind {
 pub fn profile(random: &mut Random, flows_max: u32) -> Profile {
     let connection_pages = 4u32 << random.below(6);
     let pages = 64.max(flows_max * connection_pages);
-    Profile {
-        limits: Limits {
-            contexts: 2,
-            context_addresses: 4,
-            connections: 16,
-            listeners: 8,
-            backlog: 64,
-            half_open: 16,
-            time_wait: 32,
-            page_bytes: 1024 << random.below(3),
-            send_pages: pages,
-            receive_pages: pages,
-            connection_send_pages: connection_pages,
-            connection_receive_pages: connection_pages,
-            transmit_records: 64 << random.below(5),
-            out_of_order_ranges: 1 << random.below(6),
-            segments: 256,
-            replies: 256,
-            events: 16,
-            receive_fifo_frames: 64,
-            // From a processor that is nearly always busy to one that never is.
-            work_units_per_us: [0, 0, 1, 20][random.below(4) as usize],
-            wire_fifo_frames: 4 << random.below(6),
-        },
-        policy: Policy::default(),
-        quota: Quota::default(),
-        tcp: Tcp {
-            congestion: match random.below(4) {
-                0 => CongestionControl::NewReno,
-                1 => CongestionControl::Cubic,
-                2 => CongestionControl::Dctcp,
-                _ => CongestionControl::Bbr,
-            },
-            ecn: if random.one_in(2) { EcnPolicy::On } else { EcnPolicy::WhenAsked },
-            delayed_ack_ms: [0, 1, 40, 400][random.below(4) as usize],
-            ..Tcp::default()
-        },
-        recovery: Recovery::default(),
-    }
+    let limits = Limits {
+        contexts: 2,
+        context_addresses: 4,
+        connections: 16,
+        listeners: 8,
+        backlog: 64,
+        half_open: 16,
+        time_wait: 32,
+        send_pages: pages,
+        receive_pages: pages,
+        connection_send_pages: connection_pages,
+        connection_receive_pages: connection_pages,
+        segments: 256,
+        events: 16,
+        ..Limits::default()
+    };
+    drawn_profile(random, limits, 6..=10)
 }
 
 fn guest_settings(random: &mut Random, family: Family, end: usize) -> guest::Settings {

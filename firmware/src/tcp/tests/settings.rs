@@ -67,6 +67,48 @@ fn keep_alives_wait_while_data_is_out() {
     assert_eq!(b.count("tcp-keep-alives"), 0);
 }
 
+/// What the peer says, so many times, and how often it is answered.
+fn answers(b: &mut Bench, text: &str, times: u32, every_ms: u64) -> usize {
+    let mut answers = 0;
+    for _ in 0..times {
+        b.wait_ms(every_ms);
+        b.peer(text);
+        answers +=
+            std::iter::from_fn(|| b.next()).inspect(|answer| assert!(answer.starts_with("A 1:1 "), "{answer}")).count();
+    }
+    answers
+}
+
+//= docs/specs/rfc9293.txt#section-3.8.4
+//= type=test
+//# Keep-alive packets MUST only be sent when no sent data is outstanding, and no data or acknowledgment packets
+//# have been received for the connection within an interval (MUST-26).
+#[test]
+fn a_peer_that_keeps_alive_is_answered_as_often_as_it_asks_and_was_heard() {
+    let mut b = Bench::established();
+    b.set(option::KEEP_ALIVE_IDLE_MS, 10_000);
+    for (text, every_ms) in [("A 0 ack 1", 50), ("A 0:1 ack 1", 50), ("A 0 ack 1", 1)] {
+        assert_eq!(answers(&mut b, text, 200, every_ms), 200, "{text} every {every_ms} ms");
+    }
+    assert_eq!((b.count("tcp-challenge-acks"), b.count("tcp-keep-alives")), (0, 0));
+    assert_eq!(b.wait_for_segment(), 10_000);
+    b.expect("A 0:0 ack 1");
+}
+
+#[test]
+fn keep_alives_at_once_or_by_somebody_who_guesses_have_the_budget_of_challenges() {
+    for (text, heard) in [("A 0 ack 1", true), ("A 0 ack 2", false), ("S 0", false), ("A 100000 ack 1", false)] {
+        let mut b = Bench::established();
+        b.set(option::KEEP_ALIVE_IDLE_MS, 10_000);
+        b.wait_ms(4_000);
+        let first = u32::from(heard);
+        assert_eq!(answers(&mut b, text, 100, 0), 10 + first as usize, "{text}");
+        let counts = (b.count("tcp-challenge-acks"), b.count("tcp-challenge-limited"));
+        assert_eq!(counts, (10, u64::from(90 - first)), "{text}");
+        assert_eq!(b.wait_for_segment(), if heard { 10_000 } else { 6_000 }, "{text}");
+    }
+}
+
 //= docs/specs/rfc9293.txt#section-3.8.3
 //= type=test
 //# (d) An application MUST (MUST-21) be able to set the value for R2 for a particular connection.
