@@ -374,4 +374,13 @@ mod tests {
             assert_eq!(Site::TIMERS & site.bit() != 0, is_timer, "{}", site.name());
         }
     }
+
+    /// `docs/fault-sites.md` has the table as it is here.
+    #[test]
+    fn the_documented_table_is_this_list() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fault-sites.md");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let table = Site::table();
+        assert!(text.contains(&table), "docs/fault-sites.md must have this table:\n\n{table}");
+    }
 }

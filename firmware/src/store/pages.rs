@@ -314,7 +314,6 @@ impl Pages {
         let most = if stream.account == nobody { self.shared } else { self.account_max };
         let own = most - account.shared;
         let fair = if self.poor.is_empty() { u64::MAX } else { share.saturating_sub(account.shared) };
-        let use_bound = most_of_use.saturating_sub(before.max(reserved) - reserved);
         let left = match self.gauge.fault_of_taking() {
             None => self.shared_free,
             Some(Action::Error) => 0,
@@ -326,6 +325,7 @@ impl Pages {
                 self.shared_free
             }
         };
+        let use_bound = most_of_use.saturating_sub(before.max(reserved) - reserved);
         let (bound, reason, waits) = [
             (left, self.full, if poor { Waits::Poor } else { Waits::Rich }),
             (own, Reason::Quota, Waits::Account),
@@ -643,8 +643,7 @@ impl Stream {
 
     /// Whether something was stored in the page of the octet before `position`.
     pub fn reaches(&self, pages: &Pages, position: Position) -> bool {
-        let number = self.number(pages, position.back(1)) as usize & (pages.table_len - 1);
-        position <= self.start || pages.tables[self.table as usize * pages.table_len + number] != NONE
+        position <= self.start || pages.tables[pages.index(self, self.number(pages, position.back(1)))] != NONE
     }
 
     /// Stores bytes at a position; all of it must lie between start and limit.
