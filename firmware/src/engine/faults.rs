@@ -57,6 +57,8 @@ impl Firmware {
             self.processor.slow_down(1);
             self.let_timers_go();
         }
+        // The short way has no sites.
+        self.store.predicts = injector.is_none();
         let before = self.store.faults.arm(injector);
         for &pool in Pool::ALL {
             let (gauge, faults) = self.gauge_and_faults(pool);
