@@ -14,12 +14,14 @@ mod card;
 mod chance;
 mod costs;
 mod end;
+mod excuse;
 mod frames;
 mod fuzz;
 mod guest;
 mod host;
 mod intruder;
 mod kernel;
+mod nightly;
 mod oracle;
 mod parts;
 mod pattern;
@@ -33,7 +35,8 @@ mod transcript;
 mod world;
 
 pub use fuzz::run as run_string;
-pub use run::{Counts, Order, Violation, judged, range, replay};
+pub use nightly::nightly;
+pub use run::{Counts, Order, Violation, judged, range, replay, replay_string};
 pub use scenes::{Ends, Named, named};
 pub use singles::single_faults;
 
