@@ -5,6 +5,11 @@
 //! steady rate from 198.51.100.0/24, while clients of the namespace's kernel connect. Linux takes the same flood over a pair of
 //! virtual Ethernet devices, with SYN cookies and without.
 //!
+//! The sender is to cost as little as it can, because it shares a machine with the card: its frames are made before the flood
+//! begins and go out again and again ([`FRAMES`] of them, so that a 4-tuple comes back when nobody remembers it), past the
+//! queueing disciplines and many to a call. What the card's process used of a processor is printed with each flood: so much of
+//! one that the machine's other work does not count.
+//!
 //! Each lasts a given time and ends by itself; the namespaces go with it.
 
 use std::fmt::Write as _;
@@ -28,7 +33,11 @@ use crate::puppets::SYN_OPTIONS;
 /// Frames that must get through, per second.
 pub const FLOOD_PER_S: u64 = 350_000;
 /// Frames handed to the kernel at once.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
+/// Frames that a flood consists of, again and again.
+const FRAMES: usize = 1 << 16;
+/// Frames that the TAP holds for the card, or the other end of the pair for Linux: what comes while it does not run.
+const QUEUE: &str = "4096";
 /// Honest clients at a time.
 const CLIENTS: usize = 8;
 /// How long one of them waits.
@@ -60,6 +69,8 @@ pub struct Flooded {
     pub clients: (usize, usize),
     /// What 99 of 100 of their handshakes took at most.
     pub handshake_p99: Duration,
+    /// What the card's process used of a processor for each frame that reached it.
+    pub each: Option<Duration>,
     /// Whether it held; `None` where it is only to compare with.
     pub held: Option<bool>,
 }
@@ -79,6 +90,10 @@ impl Flooded {
             self.arrived_per_s,
             self.handshake_p99.as_secs_f64() * 1000.0
         );
+        if let Some(each) = self.each.filter(|each| !each.is_zero()) {
+            let a_core = 1.0 / each.as_secs_f64();
+            let _ = write!(s, "; {:.2} us of a processor each, {a_core:.0}/s on one core", each.as_secs_f64() * 1e6);
+        }
         s
     }
 }
@@ -119,21 +134,12 @@ impl Sender {
         Ok(Self { socket, sent: 0 })
     }
 
-    /// Sends all of them; what the interface has no room for is not sent.
-    fn send(&mut self, frames: &mut [Vec<u8>]) -> Result<()> {
-        let mut parts: Vec<libc::iovec> =
-            frames.iter_mut().map(|f| libc::iovec { iov_base: f.as_mut_ptr().cast(), iov_len: f.len() }).collect();
-        let mut messages: Vec<libc::mmsghdr> = parts
-            .iter_mut()
-            .map(|part| {
-                // SAFETY: all zeros is a value of this plain structure.
-                let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
-                message.msg_hdr.msg_iov = part;
-                message.msg_hdr.msg_iovlen = 1;
-                message
-            })
-            .collect();
-        // SAFETY: the messages, their parts and the frames outlive the call, and it writes only to the messages' lengths.
+    /// Sends the next `count` of them, at most as many as there are up to their end; what the interface has no room for is not
+    /// sent.
+    fn send(&mut self, made: &mut Made, count: usize) -> Result<()> {
+        let messages = made.next(count);
+        // SAFETY: the messages, their parts and the frames belong to `made`, which outlives the call, and it writes only to the
+        // messages' lengths.
         let sent = unsafe {
             libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), messages.len() as u32, libc::MSG_DONTWAIT)
         };
@@ -143,6 +149,37 @@ impl Sender {
             error => return Err(error).context("sending frames"),
         }
         Ok(())
+    }
+}
+
+/// Frames that are made, and what the kernel is to be told of them.
+struct Made {
+    messages: Vec<libc::mmsghdr>,
+    at: usize,
+    // What the messages point to: neither changes its place.
+    _parts: Vec<libc::iovec>,
+    _frames: Vec<Vec<u8>>,
+}
+
+impl Made {
+    fn new(mut frames: Vec<Vec<u8>>) -> Self {
+        let part = |f: &mut Vec<u8>| libc::iovec { iov_base: f.as_mut_ptr().cast(), iov_len: f.len() };
+        let mut parts: Vec<_> = frames.iter_mut().map(part).collect();
+        let message = |part: &mut libc::iovec| {
+            // SAFETY: all zeros is a value of this plain structure.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_iov = part;
+            message.msg_hdr.msg_iovlen = 1;
+            message
+        };
+        Self { messages: parts.iter_mut().map(message).collect(), at: 0, _parts: parts, _frames: frames }
+    }
+
+    fn next(&mut self, count: usize) -> &mut [libc::mmsghdr] {
+        let from = self.at;
+        let end = (from + count).min(self.messages.len());
+        self.at = if end == self.messages.len() { 0 } else { end };
+        &mut self.messages[from..end]
     }
 }
 
@@ -179,6 +216,12 @@ impl Frames {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, host)), port)
     }
 
+    fn made(&mut self) -> Vec<u8> {
+        let mut frame = Vec::new();
+        self.next(&mut frame);
+        frame
+    }
+
     fn next(&mut self, frame: &mut Vec<u8>) {
         let from = self.end();
         let (seq, ack) = (self.random.bits() as u32, self.random.bits() as u32);
@@ -209,9 +252,8 @@ impl Frames {
 }
 
 /// Sends at a steady rate until `stop`; how many frames were sent, and how long it took.
-fn flood(sender: &mut Sender, frames: &mut Frames, per_s: u64, time: Duration) -> Result<Duration> {
+fn flood(sender: &mut Sender, made: &mut Made, per_s: u64, time: Duration) -> Result<Duration> {
     let start = Instant::now();
-    let mut batch = vec![Vec::new(); BATCH];
     let mut asked = 0;
     while start.elapsed() < time {
         let due = (start.elapsed().as_micros() as u64 * per_s / 1_000_000).saturating_sub(asked);
@@ -221,9 +263,8 @@ fn flood(sender: &mut Sender, frames: &mut Frames, per_s: u64, time: Duration) -
         }
         // What could not be sent in time is not sent at once later.
         asked += due;
-        for _ in 0..due.min(1024) / BATCH as u64 {
-            batch.iter_mut().for_each(|frame| frames.next(frame));
-            sender.send(&mut batch)?;
+        for _ in 0..due.min(4096) / BATCH as u64 {
+            sender.send(made, BATCH)?;
         }
     }
     Ok(start.elapsed())
@@ -283,18 +324,21 @@ fn one(
     mut frames: Frames,
     (per_s, time): (u64, Duration),
     arrived: impl Fn() -> Result<u64>,
+    card: Option<u32>,
 ) -> Result<Flooded> {
     let stop = AtomicBool::new(false);
-    let before = arrived()?;
     let mut sender = namespace.enter(|| Sender::on(interface))?;
+    let mut made = Made::new((0..FRAMES).map(|_| frames.made()).collect());
+    let used = || card.map_or(Ok(Duration::ZERO), processor_time);
+    let (before, used_before) = (arrived()?, used()?);
     let service = frames.service;
-    let (took, after, (asked, done)) = std::thread::scope(|scope| {
+    let (took, after, used, (asked, done)) = std::thread::scope(|scope| {
         let honest = scope.spawn(|| clients(namespace, service, &stop));
-        let took = flood(&mut sender, &mut frames, per_s, time);
-        let after = arrived();
+        let took = flood(&mut sender, &mut made, per_s, time);
+        let (after, used) = (arrived(), used());
         stop.store(true, Ordering::Relaxed);
         let honest = honest.join().map_err(|_| anyhow::anyhow!("the clients panicked"))??;
-        anyhow::Ok((took?, after?, honest))
+        anyhow::Ok((took?, after?, used? - used_before, honest))
     })?;
     let per_s = |n: u64| (n as f64 / took.as_secs_f64()) as u64;
     Ok(Flooded {
@@ -303,8 +347,20 @@ fn one(
         arrived_per_s: per_s(after - before),
         clients: (asked, done.len()),
         handshake_p99: p99(done),
+        each: card.map(|_| used / u32::try_from(after - before).unwrap_or(u32::MAX).max(1)),
         held: None,
     })
+}
+
+/// What a process has used of processors so far, in its own code and in the kernel.
+fn processor_time(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, behind_name) = stat.rsplit_once(')').context("a name in brackets in /proc/PID/stat")?;
+    // utime and stime are the 14th and 15th field; the third is the first behind the name.
+    let ticks: u64 = behind_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<_, _>>()?;
+    // SAFETY: asks for a number.
+    let per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Ok(Duration::from_secs_f64(ticks as f64 / per_s.max(1) as f64))
 }
 
 /// An echo service for as long as the listener lives.
@@ -336,6 +392,7 @@ fn on_card(plan: &Plan, tell: &mut impl FnMut(&Flooded)) -> Result<Vec<Flooded>>
     let card = CardOptions { profile: profile.display().to_string(), ..CardOptions::default() };
     let limit = plan.time * 20 + Duration::from_secs(120);
     let bench = Bench::start(&BenchOptions { card, limit, ..BenchOptions::default() })?;
+    bench.namespace.ip(&["link", "set", TAP, "txqueuelen", QUEUE])?;
     let listener = bench.listen(GUEST_V4)?;
     let service = SocketAddr::new(GUEST_V4, listener.local_addr()?.port());
     let accepting = listener.try_clone()?;
@@ -374,7 +431,9 @@ fn on_card(plan: &Plan, tell: &mut impl FnMut(&Flooded)) -> Result<Vec<Flooded>>
             ensure!(!frames.own.is_empty(), "no connection of the attacker's");
         }
         let wire_in = || bench.counter("wire-in");
-        let mut flooded = one(&format!("{name}, card"), &bench.namespace, TAP, frames, (per_s, plan.time), wire_in)?;
+        let rate = (per_s, plan.time);
+        let card = Some(bench.card_pid());
+        let mut flooded = one(&format!("{name}, card"), &bench.namespace, TAP, frames, rate, wire_in, card)?;
         let (asked, completed) = flooded.clients;
         let enough = kind != Kind::Syn || flooded.arrived_per_s >= FLOOD_PER_S * 98 / 100;
         flooded.held = Some(completed == asked && enough);
@@ -399,7 +458,7 @@ fn shake_hands(namespace: &Namespace, frames: &Frames) -> Result<Vec<(SocketAddr
             let mut say = |flags, seq, ack, options: &[u8]| -> Result<()> {
                 let mut frame = Tcp::new(from, frames.service, flags, seq, ack).options(options).frame();
                 frame[..12].copy_from_slice(&frames.stations);
-                sender.send(&mut [frame])
+                sender.send(&mut Made::new(vec![frame]), 1)
             };
             say(flag::SYN, 1000, 0, &SYN_OPTIONS)?;
             let answer = host::wait_for("a SYN-ACK", PATIENCE, || {
@@ -484,7 +543,7 @@ fn on_linux(plan: &Plan, cookies: &str, name: &str) -> Result<Flooded> {
             }
         });
         let arrived = || rate::kernel_counter(&guest, "snmp", "Tcp: ", "InSegs");
-        let flooded = one(name, &peer, WIRE, frames, (plan.per_s, plan.time), arrived);
+        let flooded = one(name, &peer, WIRE, frames, (plan.per_s, plan.time), arrived, None);
         stop.store(true, Ordering::Relaxed);
         flooded
     })

@@ -171,6 +171,11 @@ impl Bench {
         Ok(values.filter(|(_, value)| *value > 0).collect())
     }
 
+    /// The number of the card's process.
+    pub fn card_pid(&self) -> u32 {
+        self.card.pid()
+    }
+
     /// A counter of the card.
     ///
     /// # Errors

@@ -49,6 +49,9 @@ enum Kind {
 
 /// A round trip of the attacker's, in microseconds.
 const ROUND_TRIP_US: u64 = 1_000;
+/// What comes within this time of a reset is the answer to it, in microseconds; what comes later is something else that the card
+/// has to say, of its window.
+const ANSWER_US: u64 = 100;
 
 struct Storms {
     kind: Kind,
@@ -62,6 +65,8 @@ struct Storms {
     count: u64,
     stage: u32,
     seconds: u64,
+    /// When the last reset went out.
+    reset_us: u64,
 }
 
 fn make(plan: &Plan, lab: &mut Lab, kind: Kind) -> Box<dyn Hostile> {
@@ -81,6 +86,7 @@ fn make(plan: &Plan, lab: &mut Lab, kind: Kind) -> Box<dyn Hostile> {
         late: BTreeMap::new(),
         count: 0,
         stage: 0,
+        reset_us: 0,
         seconds: plan.scale.attack_us() / 1_000_000,
     })
 }
@@ -106,6 +112,7 @@ impl Storms {
         }
         let mut reset = self.puppets.all[own].segment(flag::RST);
         reset.seq = reset.seq.wrapping_add(1000);
+        self.reset_us = lab.now_us;
         lab.send(&reset);
     }
 }
@@ -161,7 +168,7 @@ impl Attacker for Storms {
 
     fn hear(&mut self, lab: &mut Lab, tcp: &Tcp<'_>) {
         let Some(at) = self.puppets.hear(lab, tcp) else { return };
-        if tcp.has(flag::SYN) {
+        if tcp.has(flag::SYN) || (self.kind == Kind::SideChannel && lab.now_us > self.reset_us + ANSWER_US) {
             return;
         }
         self.answers[at] += 1;

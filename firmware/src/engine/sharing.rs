@@ -455,6 +455,7 @@ fn cost_of_page(pool: Pool, connections: u32) -> u64 {
     b.expect("S 0");
     b.peer("SA 0 ack 1 win 60000 <mss 500>");
     while b.next().is_some() {}
-    assert_eq!(b.count("evicted-stalled"), 1);
+    // On the large card nobody has more than a part, and those that had none wait for some, too.
+    assert!(matches!(b.count("evicted-stalled"), 1 | 2));
     b.firmware.work().most(Call::PollWire)
 }

@@ -5,8 +5,17 @@
 //! in one step and data may arrive with holes.
 //!
 //! A stream never promises more than it can hold: before room is announced (credit to the guest, window to the
-//! peer), the pages behind it are *granted*. Each stream has [`PAGES_RESERVED`] pages for itself, the rest is first
-//! come, first served. So storing within the grant cannot fail, and what fails is visible as a smaller window.
+//! peer), the pages behind it are *granted*. Each stream has [`PAGES_RESERVED`] pages for itself, and the rest is shared. So
+//! storing within the grant cannot fail, and what fails is visible as a smaller window.
+//!
+//! What is shared goes to those who use it. A stream that has just begun gets no more than a part of what is free (a 64th on
+//! a card of 1,024 connections or more), and one page more for each that it has moved; and nobody has more than fifteen times
+//! of what is left (the dynamic thresholds of Choudhury and Hahne, 1998). So those who are silent hold little, those who move
+//! come to equal shares within a window's worth of data, and who comes late finds something. On a card with few connections,
+//! where each may be alone, none of this bounds anybody. A stream that is bounded by it asks again when it moves.
+//!
+//! A stream at rest with its own pages alone is laid so that it begins with a page's first byte ([`Stream::align`]): what it can
+//! hold is two pages then, and not one and a piece.
 //!
 //! Each stream is on an *account*: its context's, or the one of nobody. An account has its own most of the shared pages,
 //! and while one that has less than its fair share (all shared pages, divided by the accounts that hold any) waits,
@@ -28,6 +37,14 @@ use crate::work::Steps;
 type Page = u32;
 const NONE: Page = 0;
 
+/// Into so many parts what is free is divided for those who have just begun: one for so many streams of the card, and not more
+/// than the most.
+const STREAMS_PER_PART: u64 = 16;
+const PARTS_MAX: u64 = 64;
+
+/// Of what is free and what it has, a stream leaves this part to others.
+const LEFT_TO_OTHERS: u64 = 16;
+
 /// Of a page's home: it is free.
 const FREE: u64 = 1 << 63;
 
@@ -47,6 +64,8 @@ pub struct Pages {
     shared_free: u64,
     /// All of those.
     shared: u64,
+    /// Of what is free, a stream that has just begun gets the part that this divides it into; one if there is no such bound.
+    parts: u64,
     /// The reason of a refusal when they are used up.
     full: Reason,
     accounts: Box<[Account]>,
@@ -117,10 +136,14 @@ pub struct AccountPlan {
 #[derive(Debug)]
 pub struct Stream {
     table: u32,
+    /// Where its life began.
+    begin: Position,
     /// First position that is kept.
     start: Position,
     /// First position behind what is granted.
     limit: Position,
+    /// What is added to a position for its place in a page.
+    skew: u64,
     account: AccountNumber,
     open: bool,
 }
@@ -157,6 +180,7 @@ impl Pages {
             gauge,
             shared_free: shared,
             shared,
+            parts: (u64::from(streams) / STREAMS_PER_PART).clamp(1, PARTS_MAX),
             full,
             accounts: (0..plan.count).map(|_| account(quota)).chain([account(count)]).collect(),
             active: 0,
@@ -175,16 +199,14 @@ impl Pages {
 
     /// What a new stream could be granted now, in bytes, wherever in a page it begins.
     pub fn available(&self) -> u64 {
-        ((u64::from(PAGES_RESERVED) + self.shared_free - 1) << self.page_bits) + 1
+        let reserved = u64::from(PAGES_RESERVED);
+        let part = if self.parts == 1 { self.shared_free } else { (self.shared_free / self.parts).max(reserved) };
+        ((reserved + part.min(self.shared_free) - 1) << self.page_bits) + 1
     }
 
     /// Bytes of a page.
     pub fn page_bytes(&self) -> u64 {
         1 << self.page_bits
-    }
-
-    fn number(&self, position: Position) -> u64 {
-        position.raw() >> self.page_bits
     }
 
     fn index(&self, stream: &Stream, number: u64) -> usize {
@@ -200,6 +222,16 @@ impl Pages {
         if page != NONE {
             self.put_back(page);
         }
+    }
+
+    /// The most shared pages that a stream may have now: see the module's text.
+    fn most_of(&self, stream: &Stream, shared: u64) -> u64 {
+        if self.parts == 1 {
+            return u64::MAX;
+        }
+        let total = self.shared_free + shared;
+        let moved = stream.start.since(stream.begin) >> self.page_bits;
+        (total / self.parts + moved).min(total - total / LEFT_TO_OTHERS).max(PAGES_RESERVED.into())
     }
 
     fn put_back(&mut self, page: Page) {
@@ -251,10 +283,6 @@ impl Pages {
         self.shared_free = self.shared - self.shared_held;
     }
 
-    fn span(&self, start: Position, limit: Position) -> u64 {
-        if limit <= start { 0 } else { self.number(limit.back(1)) - self.number(start) + 1 }
-    }
-
     /// Takes what can be had for a stream that has `before` pages and wants `after`; how many it has then.
     fn take_shared(&mut self, stream: &Stream, before: u64, after: u64) -> u64 {
         let reserved = u64::from(PAGES_RESERVED);
@@ -264,12 +292,14 @@ impl Pages {
         }
         let share = self.fair_share();
         let nobody = self.nobody();
+        let most_of_use = self.most_of(stream, before.max(reserved) - reserved);
         let account = &mut self.accounts[stream.account as usize];
         let poor = account.shared < share;
         // The tightest of the three bounds, and its name.
         let most = if stream.account == nobody { self.shared } else { self.account_max };
         let own = most - account.shared;
         let fair = if self.poor.is_empty() { u64::MAX } else { share.saturating_sub(account.shared) };
+        let use_bound = most_of_use.saturating_sub(before.max(reserved) - reserved);
         let (bound, reason, waits) = [
             (self.shared_free, self.full, if poor { Waits::Poor } else { Waits::Rich }),
             (own, Reason::Quota, Waits::Account),
@@ -278,6 +308,8 @@ impl Pages {
         .into_iter()
         .min_by_key(|(bound, ..)| *bound)
         .unwrap_or((0, self.full, Waits::Rich));
+        // Who is bounded by its own use is not refused anything.
+        let wanted = wanted.min(use_bound);
         let got = wanted.min(bound);
         if got > 0 {
             self.shared_free -= got;
@@ -419,7 +451,8 @@ impl Pages {
 impl Stream {
     /// The stream of that number.
     pub fn new(table: u32) -> Self {
-        Self { table, start: Position::default(), limit: Position::default(), account: 0, open: false }
+        let zero = Position::default();
+        Self { table, begin: zero, start: zero, limit: zero, skew: 0, account: 0, open: false }
     }
 
     /// Begins a new life at `start`, with nothing granted. The pool's gauge counts the reserved pages from here on, and
@@ -431,7 +464,8 @@ impl Stream {
         pages.charge(self.account, u64::from(PAGES_RESERVED));
         pages.held[self.table as usize] = Held { account: self.account, shared: 0, open: true };
         pages.streams_open += 1;
-        *self = Self { table: self.table, start, limit: start, account: self.account, open: true };
+        *self =
+            Self { table: self.table, begin: start, start, limit: start, skew: 0, account: self.account, open: true };
     }
 
     /// Its pages are on another account from here on.
@@ -451,24 +485,58 @@ impl Stream {
         pages.held[self.table as usize].account = account;
     }
 
+    fn number(&self, pages: &Pages, position: Position) -> u64 {
+        position.raw().wrapping_add(self.skew) >> pages.page_bits
+    }
+
+    /// Where in its page a position lies.
+    fn offset(&self, pages: &Pages, position: Position) -> usize {
+        (position.raw().wrapping_add(self.skew) & (pages.page_bytes() - 1)) as usize
+    }
+
+    /// The first position of a page.
+    fn beginning_of(&self, pages: &Pages, number: u64) -> Position {
+        Position::default() + (number << pages.page_bits).wrapping_sub(self.skew)
+    }
+
+    /// The pages from its start to a limit.
+    fn span(&self, pages: &Pages, limit: Position) -> u64 {
+        let start = self.start;
+        if limit <= start { 0 } else { self.number(pages, limit.back(1)) - self.number(pages, start) + 1 }
+    }
+
+    /// Nothing is kept: if it has no more than its own pages, it begins with a page's first byte from here on, so that
+    /// they hold as much as they can.
+    pub fn align(&mut self, pages: &mut Pages) {
+        let offset = self.offset(pages, self.start) as u64;
+        if offset == 0 || self.shared(pages) > 0 {
+            return;
+        }
+        let first = self.number(pages, self.start);
+        for number in first..first + self.span(pages, self.limit) {
+            pages.forget(self, number);
+        }
+        self.skew = (self.skew + pages.page_bytes() - offset) & (pages.page_bytes() - 1);
+    }
+
     /// Shared pages that it was granted.
     pub fn shared(&self, pages: &Pages) -> u64 {
-        if self.open { pages.span(self.start, self.limit).saturating_sub(PAGES_RESERVED.into()) } else { 0 }
+        if self.open { self.span(pages, self.limit).saturating_sub(PAGES_RESERVED.into()) } else { 0 }
     }
 
     /// Takes back what was granted beyond the reserve, as far as it lies behind `position`: what was written there is
     /// forgotten.
     pub fn withdraw(&mut self, pages: &mut Pages, position: Position) {
-        let before = pages.span(self.start, self.limit);
-        let keep = pages.span(self.start, position.max(self.start)).max(PAGES_RESERVED.into());
+        let before = self.span(pages, self.limit);
+        let keep = self.span(pages, position.max(self.start)).max(PAGES_RESERVED.into());
         if before <= keep {
             return;
         }
-        let first = pages.number(self.start);
+        let first = self.number(pages, self.start);
         for number in first + keep..first + before {
             pages.forget(self, number);
         }
-        self.limit = Position::default() + ((first + keep) << pages.page_bits);
+        self.limit = self.beginning_of(pages, first + keep);
         // Who waits goes before whom it was taken from.
         pages.wait(self, Waits::Not);
         pages.give_shared(self.table, self.account, before - keep);
@@ -510,16 +578,16 @@ impl Stream {
 
     /// Grants more, as far as `wanted` and what the pool has; gives the new limit, which never goes back.
     pub fn grant(&mut self, pages: &mut Pages, wanted: Position) -> Position {
-        let before = pages.span(self.start, self.limit);
+        let before = self.span(pages, self.limit);
         let most = (pages.table_len / 2) as u64;
         // A first page that is nearly used up must not cost a whole one of what is reserved.
         let wanted = wanted.min(self.start + (most << pages.page_bits));
         if wanted <= self.limit {
             return self.limit;
         }
-        let after = pages.span(self.start, wanted);
+        let after = self.span(pages, wanted);
         let got = pages.take_shared(self, before, after);
-        let reach = Position::default() + ((pages.number(self.start) + got) << pages.page_bits);
+        let reach = self.beginning_of(pages, self.number(pages, self.start) + got);
         self.limit = self.limit.max(wanted.min(reach));
         self.limit
     }
@@ -529,7 +597,7 @@ impl Stream {
         debug_assert!(position >= self.start && position + bytes.len() as u64 <= self.limit);
         let page_bytes = pages.page_bytes() as usize;
         while !bytes.is_empty() {
-            let number = pages.number(position);
+            let number = self.number(pages, position);
             let mut page = *pages.entry(self, number);
             pages.steps.one();
             if page == NONE {
@@ -545,7 +613,7 @@ impl Stream {
                 pages.tables[index] = page;
                 pages.home[page as usize - 1] = index as u64;
             }
-            let offset = position.raw() as usize & (page_bytes - 1);
+            let offset = self.offset(pages, position);
             let (now, later) = bytes.split_at(bytes.len().min(page_bytes - offset));
             let at = (page as usize - 1) * page_bytes + offset;
             pages.bytes[at..at + now.len()].copy_from_slice(now);
@@ -559,10 +627,10 @@ impl Stream {
         let page_bytes = pages.page_bytes() as usize;
         while !into.is_empty() {
             let index =
-                self.table as usize * pages.table_len + (pages.number(position) as usize & (pages.table_len - 1));
+                self.table as usize * pages.table_len + (self.number(pages, position) as usize & (pages.table_len - 1));
             pages.steps.one();
             let page = pages.tables[index];
-            let offset = position.raw() as usize & (page_bytes - 1);
+            let offset = self.offset(pages, position);
             let length = into.len().min(page_bytes - offset);
             let (now, later) = into.split_at_mut(length);
             debug_assert!(page != NONE, "read what was not written");
@@ -581,14 +649,17 @@ impl Stream {
         if position <= self.start {
             return;
         }
-        let before = pages.span(self.start, self.limit);
-        let keep_from =
-            if position == self.limit { pages.number(self.limit.back(1)) + 1 } else { pages.number(position) };
-        for number in pages.number(self.start)..keep_from {
+        let before = self.span(pages, self.limit);
+        let keep_from = if position == self.limit {
+            self.number(pages, self.limit.back(1)) + 1
+        } else {
+            self.number(pages, position)
+        };
+        for number in self.number(pages, self.start)..keep_from {
             pages.forget(self, number);
         }
         self.start = position;
-        let after = pages.span(self.start, self.limit);
+        let after = self.span(pages, self.limit);
         let reserved = u64::from(PAGES_RESERVED);
         let back = before.max(reserved) - after.max(reserved);
         pages.give_shared(self.table, self.account, back);
@@ -664,6 +735,40 @@ mod tests {
         assert_eq!((pages.gauge.in_use(), pages.shared_free, pages.active), (0, 8, 0));
     }
 
+    /// A card of many connections: who has just begun gets a part of what is free, and who moves comes to a part like the
+    /// others', however much some had before.
+    #[test]
+    fn those_who_move_come_to_equal_parts_and_those_who_do_not_hold_little() {
+        // 64 streams with two pages each, and 256 to share: a quarter of what is free for who has just begun.
+        let mut pages = Pages { tables: vec![NONE; 64 * 512].into(), table_len: 512, ..pool(384, 64) };
+        assert_eq!(pages.parts, 4);
+        let start = Position::initial(Seq(0));
+        let page = |n: u64| start + n * 512;
+        let mut streams: Vec<_> = (0..64).map(Stream::new).collect();
+        streams.iter_mut().for_each(|s| s.open(&mut pages, start));
+        // A silent one asks for much, again and again.
+        (0..10).for_each(|_| _ = streams[0].grant(&mut pages, page(200)));
+        assert_eq!(streams[0].shared(&pages), 64);
+        // Five move, and always want two hundred pages beyond what they have done.
+        let mut at = [0; 6];
+        for round in 0..2000 {
+            let i = 1 + round % 5;
+            at[i] += 1;
+            let limit = streams[i].grant(&mut pages, page(at[i] + 200));
+            let done = page(at[i]).min(limit);
+            streams[i].release_before(&mut pages, done);
+            streams[i].grant(&mut pages, page(at[i] + 200));
+        }
+        let held: Vec<_> = streams[1..6].iter().map(|s| s.shared(&pages)).collect();
+        let (least, most) = (held.iter().min().unwrap(), held.iter().max().unwrap());
+        assert!(*least >= 30 && most - least <= 16, "{held:?}");
+        assert!(pages.shared_free > 0, "who comes late finds something");
+        streams[6].grant(&mut pages, page(200));
+        assert_eq!(streams[6].shared(&pages), u64::from(PAGES_RESERVED));
+        streams.iter_mut().for_each(|s| s.close(&mut pages));
+        assert_eq!((pages.gauge.in_use(), pages.shared_free), (0, 256));
+    }
+
     /// A quota leaves pages to others that nobody else wants; who waits for it waits for its own account.
     #[test]
     fn an_account_has_no_more_than_its_quota() {
@@ -691,7 +796,7 @@ mod tests {
         #[test]
         fn bytes_come_back(
             initial: u32,
-            steps in proptest::collection::vec((0usize..2, 0u64..3000, 0usize..900, 0u64..900), 1..80),
+            steps in proptest::collection::vec((0usize..2, 0u64..3000, 0usize..900, 0u64..1800), 1..80),
         ) {
             let mut pages = pool(12, 2);
             let start = Position::initial(Seq(initial));
@@ -713,6 +818,14 @@ mod tests {
                 prop_assert_eq!(&out[..], &written[i][s.start().since(start) as usize..]);
                 let to = (s.start() + release).min(start + written[i].len() as u64);
                 s.release_before(&mut pages, to);
+                if s.start() == start + written[i].len() as u64 {
+                    let (before, in_use) = (s.limit(), pages.gauge.in_use());
+                    s.align(&mut pages);
+                    prop_assert_eq!((s.limit(), pages.gauge.in_use()), (before, in_use));
+                    let at = s.start();
+                    let room = s.grant(&mut pages, at + 1024).since(at);
+                    prop_assert!(s.shared(&pages) > 0 || room >= 1024, "two pages hold {} bytes", room);
+                }
                 prop_assert!(pages.gauge.in_use() <= 12);
                 // A stream that holds nothing can always go on.
                 if s.start() == start + written[i].len() as u64 {

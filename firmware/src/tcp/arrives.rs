@@ -7,6 +7,7 @@ use crate::counters::Counter;
 use crate::profile::CongestionControl;
 use crate::seq::Position;
 use crate::tcp::ecn;
+use crate::tcp::prediction;
 use crate::tcp::receive::{AckNeed, Arrival};
 use crate::tcp::recovery::Ack;
 use crate::tcp::spurious;
@@ -22,6 +23,8 @@ pub enum Reply {
     Nothing,
     /// `<SEQ=SEG.ACK><CTL=RST>`.
     Reset,
+    /// None, and nothing changed but what comes of text in order ([`prediction`]).
+    Predicted,
 }
 
 /// RFC 7323, 5.5: after this long without one, a timestamp says nothing about age.
@@ -37,6 +40,9 @@ enum Check {
 pub fn segment_arrives(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
     t.figures.segments_in += 1;
     t.send.burst = 0;
+    if prediction::holds(t, store, segment) {
+        return prediction::arrives(t, store, segment, now);
+    }
     match t.state {
         State::SynSent => syn_sent(t, store, segment, now),
         State::Closed => Reply::Reset,
@@ -422,6 +428,9 @@ fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posit
         t.path_progress(store);
         t.timer_from = now;
         t.send.stream.release_before(&mut store.send, ack.min(t.send.end));
+        if ack >= t.send.end {
+            t.send.stream.align(&mut store.send);
+        }
         t.send.extend(&mut store.send, t.recovery.window.congestion);
     }
 }
@@ -456,7 +465,7 @@ pub fn linger(t: &mut Tcb, store: &Store, now: Instant) {
 }
 
 /// Sixth, the URG bit; seventh, the text; eighth, the FIN.
-fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Reply {
+pub fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Reply {
     if !matches!(t.state, State::Established | State::FinWait1 | State::FinWait2) {
         // What comes after the peer's FIN is ignored, a repeated FIN is acknowledged again.
         return Reply::Nothing;
@@ -522,7 +531,9 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         Arrival::InOrder => {
             // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.
             // RFC 2883, section 4: what came twice is reported with the segment that brought it.
-            if had_gap || t.receive.twice.is_some() || marked_now {
+            // And at once where the peer has said all that it can for now, and nothing of ours is likely to carry it.
+            let waits_for_us = segment.flags.has(Flags::PSH) && full < t.receive.segment_bytes && !t.receive.dialogue;
+            if had_gap || t.receive.twice.is_some() || marked_now || waits_for_us {
                 t.receive.ack = AckNeed::Now;
             } else {
                 t.receive.owe_ack(now, store.config.delayed_ack);

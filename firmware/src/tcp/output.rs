@@ -53,6 +53,28 @@ pub fn next_segment(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outg
     Some(segment)
 }
 
+/// Whether [`next_segment`] might find something. After most of what happens it would not, and a turn costs more than this. What a
+/// turn notes when there is nothing to send is noted here.
+pub fn wants_a_turn(t: &mut Tcb) -> bool {
+    match t.state {
+        _ if t.reset_due => true,
+        State::Closed | State::TimeWait => false,
+        State::SynSent | State::SynReceived => true,
+        _ => {
+            let has_data = t.send.last() > t.send.nxt;
+            if !has_data {
+                t.recovery.limited_by_program(&t.send);
+            }
+            has_data
+                || t.receive.ack == AckNeed::Now
+                || t.due != Due::None
+                || t.send.records.first_lost().is_some()
+                || t.user_timeout.is_due()
+                || t.send.urgent.is_due(t.send.nxt)
+        }
+    }
+}
+
 fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if std::mem::take(&mut t.reset_due) {
         store.counters.add(Counter::TcpResetsOut);
@@ -209,7 +231,8 @@ fn data_options(t: &Tcb, steps: &Steps, now: Instant) -> Options {
 fn text_max(t: &Tcb, options: &Options) -> u64 {
     let blocks = options.sack.as_slice().len().min(if t.agreed.timestamps { 3 } else { 4 }) as u64;
     let sack_bytes = if blocks == 0 { 0 } else { 4 + 8 * blocks };
-    let half = u64::from(t.send.window_max).min(t.send.buffer_max) / 2;
+    let held = t.send.cramped().unwrap_or(t.send.buffer_max);
+    let half = u64::from(t.send.window_max).min(held) / 2;
     let half = if half < HALF_MIN { u64::MAX } else { half };
     u64::from(t.send.mss).saturating_sub(sack_bytes).min(half).max(1)
 }
@@ -229,6 +252,7 @@ fn data(t: &mut Tcb, store: &mut Store, now: Instant, start: Position, end: Posi
     let text_end = end.min(t.send.end);
     t.path_sent(start, text_end);
     let (ack, twice) = (t.receive.ack, t.receive.twice);
+    t.receive.dialogue |= matches!(ack, AckNeed::Delayed(_));
     let room = blocks_max(t, text_end.since(start));
     let is_silent = options.sack.as_slice().len() > room;
     options.sack.truncate(room);
@@ -390,7 +414,7 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
 }
 
 /// How many octets of new data, the FIN among them, the next segment may have.
-fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> {
+pub(super) fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> {
     let start = t.send.nxt;
     let queued = t.send.last().since(start);
     if queued == 0 {
@@ -422,7 +446,9 @@ fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> 
         return None;
     }
     let full = length >= mss;
-    let at_once = alone || t.send.nodelay || t.send.fin || t.send.urgent.is_ahead_of(start);
+    // Behind the last octet for which there is room no other comes before an acknowledgement does: there is nothing to wait for.
+    let is_full = t.send.cramped().is_some() && t.send.end == t.send.stream.limit();
+    let at_once = alone || t.send.nodelay || t.send.fin || is_full || t.send.urgent.is_ahead_of(start);
     let everything = length == queued && at_once;
     let half_the_window = length >= u64::from(t.send.window_max / 2) && length == allowed;
     //= docs/specs/rfc9293.txt#section-3.9.1.2
@@ -435,13 +461,12 @@ fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> 
     (full || everything || half_the_window || probe).then_some(length)
 }
 
-fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
+/// Counts the octets up to `end` as sent; `false` if no record is left for them.
+pub(super) fn put_under_way(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> bool {
     let start = t.send.nxt;
     let stamp = t.recovery.stamp(&t.send, now);
     if !t.send.records.push(&mut store.records, start, end, stamp, now) {
-        store.counters.add(Counter::TcpNoTransmitRecord);
-        store.records.gauge.refuse(toe_abi::Reason::TransmitRecords);
-        return None;
+        return false;
     }
     if t.send.in_flight() == 0 {
         t.timer_from = now;
@@ -450,6 +475,16 @@ fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Opti
     t.send.nxt = end;
     t.send.max = t.send.max.max(end);
     t.recovery.sent(end.since(start), now);
+    true
+}
+
+fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
+    let start = t.send.nxt;
+    if !put_under_way(t, store, now, end) {
+        store.counters.add(Counter::TcpNoTransmitRecord);
+        store.records.gauge.refuse(toe_abi::Reason::TransmitRecords);
+        return None;
+    }
     let mut segment = data(t, store, now, start, end);
     t.recovery.pacing.sent(t.recovery.pace(), segment.text_bytes as u64, now);
     if t.agreed.ecn && segment.text_bytes > 0 {

@@ -57,6 +57,8 @@ pub struct Receiver {
     pub urgent: ReceiveMark,
     /// Acknowledgement owed.
     pub ack: AckNeed,
+    /// Acknowledgements that waited found something to ride on, the last time.
+    pub dialogue: bool,
     /// How many segments are still to be acknowledged at once, because the peer has just begun and opens its window by what
     /// is acknowledged.
     pub quick_acks: u32,
@@ -101,6 +103,7 @@ impl Receiver {
             fin: None,
             urgent: ReceiveMark::default(),
             ack: AckNeed::None,
+            dialogue: true,
             quick_acks: 0,
             last_ack_sent: Position::default(),
             timestamp: 0,
@@ -135,6 +138,7 @@ impl Receiver {
         self.fin = None;
         self.urgent = ReceiveMark::default();
         self.ack = AckNeed::None;
+        self.dialogue = true;
         self.last_ack_sent = nxt;
         self.timestamp = 0;
         self.timestamp_at = now;
@@ -384,7 +388,14 @@ impl Receiver {
         //= docs/specs/rfc9293.txt#section-3.8.6.2.2
         //# A TCP implementation MUST include a SWS avoidance algorithm in the receiver (MUST-39).
         let step = self.worth(pages, u64::from(self.segment_bytes.max(536)), granted < wanted);
-        if granted.since(self.edge) >= step { granted } else { self.edge }
+        if granted.since(self.edge) >= step || self.frees(granted) { granted } else { self.edge }
+    }
+
+    /// Whether a window up to there lets in a segment where the present one lets in none: a peer that avoids silly windows
+    /// sends nothing into less.
+    fn frees(&self, edge: Position) -> bool {
+        let segment = u64::from(self.segment_bytes.max(536));
+        self.window() < segment && edge.since(self.nxt) >= segment
     }
 
     /// What is worth a word about the window: this much or half the buffer; with the pool exhausted, a page.
@@ -404,12 +415,17 @@ impl Receiver {
     /// the rest from the acknowledgement of what it sends.
     pub fn taken(&mut self, pages: &mut Pages, position: Position) {
         self.stream.release_before(pages, position);
+        if position >= self.nxt && self.ranges.is_empty() {
+            self.stream.align(pages);
+        }
         let before = self.window();
         let edge = self.next_edge(pages);
         let after = edge.since(self.nxt);
         let short = edge < self.stream.start() + self.buffer;
         let worth = self.worth(pages, 2 * u64::from(self.segment_bytes.max(536)), short);
-        let opens = after - before >= worth && after >= 2 * before;
+        // A peer whose next segment did not fit into what was left waits for this, and no segment of its own brings it on.
+        let owed = matches!(self.ack, AckNeed::Delayed(_));
+        let opens = (after - before >= worth && after >= 2 * before) || (owed && self.frees(edge));
         if !self.is_finished() && (opens || (before == 0 && after > 0)) {
             self.ack = AckNeed::Now;
         }

@@ -130,6 +130,12 @@ impl Sender {
         self.una + u64::from(self.window)
     }
 
+    /// What the pool grants, in bytes, if that is not enough for the two segments for which a peer answers at once.
+    pub fn cramped(&self) -> Option<u64> {
+        let granted = self.stream.limit().since(self.stream.start());
+        (granted < 2 * u64::from(self.mss)).then_some(granted)
+    }
+
     /// Takes the window of an acceptable segment (RFC 9293, 3.10.7.4, fifth check): only from a newer segment than the
     /// last that was believed.
     pub fn update_window(&mut self, seq: Position, ack: Position, field: u16) {
