@@ -24,6 +24,7 @@ mod kernel;
 mod nightly;
 mod oracle;
 mod parts;
+mod passed;
 mod pattern;
 mod run;
 mod scenes;
@@ -36,6 +37,7 @@ mod world;
 
 pub use fuzz::run as run_string;
 pub use nightly::nightly;
+pub use passed::{Passed, passed};
 pub use run::{Counts, Order, Violation, judged, range, replay, replay_string};
 pub use scenes::{Ends, Named, named};
 pub use singles::single_faults;
