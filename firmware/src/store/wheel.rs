@@ -79,9 +79,11 @@ impl Wheel {
     pub fn arm(&mut self, timer: Timer, deadline: Instant) {
         let entry = &mut self.entries[timer as usize];
         if entry.list == UNARMED || entry.is_off {
+            if !self.gauge.admits() {
+                return;
+            }
             self.armed += 1;
-            let taken = self.gauge.take(1);
-            debug_assert!(taken, "each timer is armed once at most");
+            self.gauge.claim(1);
         }
         entry.is_off = false;
         if entry.list != UNARMED {
@@ -108,7 +110,7 @@ impl Wheel {
             return;
         }
         self.armed -= 1;
-        self.gauge.give(1);
+        self.gauge.give_back(1);
         if self.entries[timer as usize].list == DUE {
             self.unlink(timer);
         } else {
@@ -135,7 +137,7 @@ impl Wheel {
                 self.steps.one();
                 self.unlink(due);
                 self.armed -= 1;
-                self.gauge.give(1);
+                self.gauge.give_back(1);
                 return Some(due);
             }
             let (tick, level, slot) = self.next_slot()?;
