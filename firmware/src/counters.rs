@@ -310,7 +310,13 @@ impl Counters {
 
     /// Counts one.
     pub fn add(&mut self, counter: Counter) {
-        self.values[counter as usize] += 1;
+        let value = &mut self.values[counter as usize];
+        *value = value.wrapping_add(1);
+    }
+
+    /// One of them, by chance, has that value.
+    pub fn corrupt(&mut self, value: u64) {
+        self.values[(value % NAMES.len() as u64) as usize] = value;
     }
 
     /// What one says.

@@ -53,9 +53,7 @@ impl Firmware {
     /// The next channel frame for the guest into `buffer` (65,549 bytes); its length. To be called until `None`, or
     /// as long as the guest has receive buffers.
     pub fn poll_guest(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
-        if self.halted.is_some() {
-            return None;
-        }
+        let now = self.perceive(now)?;
         self.answer_bell();
         let length = self.say_announcement(now, buffer);
         let length = length.or_else(|| self.answers(now, buffer)).or_else(|| self.news(now, buffer));
@@ -80,13 +78,13 @@ impl Firmware {
                 break;
             }
             self.replies.pop();
-            self.replies_gauge.give(1);
+            self.replies_gauge.give_back(1);
         }
         if w.is_empty() {
             // It would not fit into any frame: every message does, by the least frame size.
             debug_assert!(false, "an answer larger than the least frame");
             self.replies.pop();
-            self.replies_gauge.give(1);
+            self.replies_gauge.give_back(1);
         }
         Some(w.finish())
     }

@@ -54,6 +54,6 @@ impl Firmware {
     /// Counts it, and tells the card's host.
     pub(super) fn found(&mut self, finding: Finding, place: u32) {
         self.store.counters.add(finding.counter());
-        self.pressure.push(Event::Finding { finding, place });
+        self.tell_host(Event::Finding { finding, place });
     }
 }

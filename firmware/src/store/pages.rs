@@ -29,6 +29,7 @@ use toe_abi::{LimitEntry, Reason};
 
 use super::gauge::Gauge;
 use super::queue::{Links, Queue};
+use crate::fault::Action;
 use crate::profile::PAGES_RESERVED;
 use crate::seq::Position;
 use crate::work::Steps;
@@ -299,9 +300,20 @@ impl Pages {
         let most = if stream.account == nobody { self.shared } else { self.account_max };
         let own = most - account.shared;
         let fair = if self.poor.is_empty() { u64::MAX } else { share.saturating_sub(account.shared) };
+        let left = match self.gauge.fault_of_taking() {
+            None => self.shared_free,
+            Some(Action::Error) => 0,
+            Some(_) => {
+                // One of those that are left is lost.
+                let lost = self.shared_free.min(1);
+                self.shared_free -= lost;
+                (0..lost).for_each(|_| self.gauge.lose());
+                self.shared_free
+            }
+        };
         let use_bound = most_of_use.saturating_sub(before.max(reserved) - reserved);
         let (bound, reason, waits) = [
-            (self.shared_free, self.full, if poor { Waits::Poor } else { Waits::Rich }),
+            (left, self.full, if poor { Waits::Poor } else { Waits::Rich }),
             (own, Reason::Quota, Waits::Account),
             (fair, Reason::FairShare, Waits::Rich),
         ]
@@ -336,8 +348,10 @@ impl Pages {
         }
         self.held[table as usize].shared -= pages;
         self.shared_held -= pages;
-        self.shared_free += pages;
-        self.gauge.give(pages);
+        let lost = u64::from(self.gauge.loses());
+        (0..lost).for_each(|_| self.gauge.abandon());
+        self.shared_free += pages - lost;
+        self.gauge.give(pages - lost);
         let account = &mut self.accounts[account as usize];
         account.shared -= pages;
         account.gauge.give(pages);
@@ -590,6 +604,27 @@ impl Stream {
         let reach = self.beginning_of(pages, self.number(pages, self.start) + got);
         self.limit = self.limit.max(wanted.min(reach));
         self.limit
+    }
+
+    /// Turns one bit over of what is stored at `position` and the `bytes` behind it; which, `drawn` says. What is not there
+    /// stays as it is.
+    pub fn flip_bit(&self, pages: &mut Pages, position: Position, bytes: u64, drawn: u64) {
+        let Some(bit) = drawn.checked_rem(bytes.saturating_mul(8)) else { return };
+        let position = position + bit / 8;
+        if position < self.start || position >= self.limit {
+            return;
+        }
+        let number = self.number(pages, position);
+        let page = *pages.entry(self, number);
+        if page != NONE {
+            let at = ((page as usize - 1) << pages.page_bits) + self.offset(pages, position);
+            pages.bytes[at] ^= 1 << (bit % 8);
+        }
+    }
+
+    /// Whether something was stored in the page of the octet before `position`.
+    pub fn reaches(&self, pages: &Pages, position: Position) -> bool {
+        position <= self.start || pages.tables[pages.index(self, self.number(pages, position.back(1)))] != NONE
     }
 
     /// Stores bytes at a position; all of it must lie between start and limit.

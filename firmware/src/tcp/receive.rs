@@ -272,9 +272,8 @@ impl Receiver {
     pub fn count_ranges(&mut self, gauge: &mut Gauge) {
         let now = self.ranges.len();
         if self.ranges_counted != now {
-            gauge.give(self.ranges_counted);
-            let taken = gauge.take(now);
-            debug_assert!(taken, "each connection's part is its own");
+            gauge.give_back(self.ranges_counted);
+            gauge.claim(now);
             self.ranges_counted = now;
         }
     }

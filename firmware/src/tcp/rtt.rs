@@ -105,6 +105,16 @@ impl RttEstimator {
         self.smoothed
     }
 
+    /// A fault sets the smoothed round trip.
+    pub fn corrupt_smoothed(&mut self, smoothed: Duration) {
+        self.smoothed = self.smoothed.map(|_| smoothed);
+    }
+
+    /// A fault sets how often the timeout has been doubled.
+    pub fn corrupt_doubled(&mut self, doubled: u32) {
+        self.doubled = doubled % 32;
+    }
+
     /// Its variation.
     pub fn variation(&self) -> Duration {
         self.variation
