@@ -38,6 +38,9 @@ const BUCKET: usize = 8;
 struct Bucket([Place; BUCKET]);
 
 impl Table {
+    /// Bytes of one place.
+    pub const PLACE_BYTES: usize = size_of::<Place>();
+
     /// A table for as many values as the gauge's capacity.
     pub fn new(gauge: Gauge) -> Self {
         let places = (gauge.capacity() as usize * 2).next_power_of_two().max(2 * BUCKET);

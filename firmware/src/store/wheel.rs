@@ -58,6 +58,9 @@ fn tick_of(deadline: Instant) -> u64 {
 }
 
 impl Wheel {
+    /// Bytes of one timer's entry.
+    pub const ENTRY_BYTES: usize = size_of::<Entry>();
+
     /// For timers below the gauge's capacity, from `now` on.
     pub fn new(gauge: Gauge, now: Instant) -> Self {
         let entry = Entry { deadline: Instant::default(), next: NONE, previous: NONE, list: UNARMED, is_off: false };
