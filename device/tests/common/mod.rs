@@ -56,6 +56,11 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
 
 /// A card on a wire of its own.
 pub fn card(wire: WireSpec, queue_pairs: u16, profile: Profile) -> (Device, PathBuf) {
+    polling_card(wire, queue_pairs, profile, Duration::ZERO)
+}
+
+/// The same, that looks for more for so long after the last frame.
+pub fn polling_card(wire: WireSpec, queue_pairs: u16, profile: Profile, poll: Duration) -> (Device, PathBuf) {
     let path = fresh_path("nic.sock");
     let config = Config {
         frontend: FrontendSocket::Path(path.clone()),
@@ -68,6 +73,7 @@ pub fn card(wire: WireSpec, queue_pairs: u16, profile: Profile) -> (Device, Path
         capture: None,
         faults: None,
         seed: Some([7; 32]),
+        poll,
     };
     (Device::start(config, |_| ()).unwrap(), path)
 }
@@ -231,8 +237,18 @@ impl Nic {
         }
     }
 
-    /// The next frame received by that pair, with its header; its buffers are offered again.
+    /// The next frame received by that pair, with its header; its buffers are offered again. The card's word of its boot,
+    /// which it gives to everybody a few times, is passed over.
     pub fn receive(&mut self, pair: usize) -> Option<(Vec<u8>, Vec<u8>)> {
+        loop {
+            let (header, frame) = self.receive_any(pair)?;
+            if !frame.starts_with(&[0xff; 6]) || frame.get(12..14) != Some(&toe_abi::ETHERTYPE.to_be_bytes()) {
+                return Some((header, frame));
+            }
+        }
+    }
+
+    fn receive_any(&mut self, pair: usize) -> Option<(Vec<u8>, Vec<u8>)> {
         let header_bytes = self.header_bytes();
         let (mut data, mut heads, mut wanted) = (Vec::new(), Vec::new(), 1);
         while heads.len() < wanted {

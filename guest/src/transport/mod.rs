@@ -27,7 +27,7 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
     /// The MTU of the interface, in bytes.
     fn mtu(&self) -> u32;
 
-    /// The longest frame that can be sent and received, in bytes, Ethernet header included.
+    /// The longest channel frame that can be sent and received, in bytes, Ethernet header included.
     fn frame_bytes_max(&self) -> usize;
 
     /// How many bytes of frames can wait here to be received before one is lost.
