@@ -26,6 +26,8 @@ mod pool;
 mod profile;
 mod seq;
 mod store;
+#[cfg(test)]
+mod taxonomy;
 mod tcp;
 #[cfg(test)]
 mod testing;
@@ -34,7 +36,9 @@ mod watchdog;
 mod wire;
 mod work;
 
-pub use engine::{Call, Checksum, Contradiction, Event, Finding, Firmware, Halt, SelfTestError, Verdict, Way, Work};
+pub use engine::{
+    Call, Checksum, ConnectionBytes, Contradiction, Event, Finding, Firmware, Halt, SelfTestError, Verdict, Way, Work,
+};
 pub use pool::{Kind, Pool};
 pub use profile::{
     CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Recovery, Refusal, SynCookies, Tcp,

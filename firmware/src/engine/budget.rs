@@ -15,6 +15,7 @@
 use toe_abi::Reason;
 
 use crate::counters::Counter;
+use crate::engine::perception::USUAL_STEPS_PER_US;
 use crate::engine::{Checksum, Firmware, Verdict};
 use crate::store::gauge::Gauge;
 use crate::time::Instant;
@@ -27,6 +28,10 @@ pub const DEBT_US_MAX: u64 = 1000;
 pub struct Processor {
     /// Steps in a microsecond; zero if there is no limit.
     steps_per_us: u64,
+    /// The same as the profile has it.
+    usual_steps_per_us: u64,
+    /// Everything takes so many times its steps.
+    slower: u64,
     /// When all of its work is done, in steps since time began.
     free_at: u64,
     /// Frames that wait for it.
@@ -36,7 +41,18 @@ pub struct Processor {
 impl Processor {
     /// One of that speed, for which as many frames may wait as the gauge says.
     pub fn new(steps_per_us: u32, waiting: Gauge) -> Self {
-        Self { steps_per_us: steps_per_us.into(), free_at: 0, waiting }
+        let steps_per_us = steps_per_us.into();
+        Self { steps_per_us, usual_steps_per_us: steps_per_us, slower: 1, free_at: 0, waiting }
+    }
+
+    /// It is so many times slower from here on; one is as usual.
+    pub fn slow_down(&mut self, times: u32) {
+        self.slower = times.max(1).into();
+        let usual = self.usual_steps_per_us;
+        let speed = if usual == 0 && times > 1 { USUAL_STEPS_PER_US } else { usual };
+        if speed != self.steps_per_us {
+            (self.steps_per_us, self.free_at) = (speed, 0);
+        }
     }
 
     /// Whether it is done before this microsecond ends.
@@ -48,7 +64,7 @@ impl Processor {
     pub fn work(&mut self, now: Instant, steps: u64) {
         let now = now.as_us().saturating_mul(self.steps_per_us);
         let most = now.saturating_add(DEBT_US_MAX * self.steps_per_us);
-        self.free_at = self.free_at.max(now).saturating_add(steps).min(most);
+        self.free_at = self.free_at.max(now).saturating_add(steps.saturating_mul(self.slower)).min(most);
     }
 
     /// When the next frame that waits can be taken; `None` if none waits.
@@ -57,7 +73,7 @@ impl Processor {
     }
 
     fn waits(&self) -> bool {
-        self.waiting.free() < self.waiting.capacity()
+        self.waiting.in_use() > self.waiting.lost()
     }
 }
 
@@ -67,7 +83,7 @@ impl Firmware {
         if !self.processor.waits() && self.processor.has_time(now) {
             return Ok(());
         }
-        if self.processor.waiting.take(1) {
+        if self.processor.waiting.admits() && self.processor.waiting.take(1) {
             return Err(Verdict::Wait);
         }
         self.processor.waiting.refuse(Reason::ProcessorBusy);
@@ -78,15 +94,15 @@ impl Firmware {
 
     /// Takes the oldest frame for which [`Firmware::handle_wire`] or this said [`Verdict::Wait`].
     pub fn handle_waiting(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
-        if self.halted.is_some() {
-            self.processor.waiting.give(1);
+        let Some(now) = self.perceive(now) else {
+            self.processor.waiting.give_back(1);
             return self.halted_at_wire();
-        }
+        };
         if !self.processor.has_time(now) {
             return Verdict::Wait;
         }
         debug_assert!(self.processor.waits(), "no frame waits");
-        self.processor.waiting.give(1);
+        self.processor.waiting.give_back(1);
         self.take_frame(now, frame, checksum)
     }
 }
