@@ -8,8 +8,11 @@ use crate::chance::Seed;
 use crate::run::{Faults, hold};
 use crate::scenes::{Draw, Ends, Named};
 
+/// Frames, each with the site that it passed, in order.
+pub type Frames = Vec<(Site, Vec<u8>)>;
+
 thread_local! {
-    static PASSED: RefCell<Option<Vec<(Site, Vec<u8>)>>> = const { RefCell::new(None) };
+    static PASSED: RefCell<Option<Frames>> = const { RefCell::new(None) };
 }
 
 /// The card whose frames are kept.
@@ -28,8 +31,8 @@ pub fn note(card: &str, site: Site, frame: &[u8]) {
 pub struct Passed {
     /// The seed of the faults.
     pub faults_seed: u64,
-    /// Every frame that passed a site, in order.
-    pub frames: Vec<(Site, Vec<u8>)>,
+    /// Every frame that passed a site.
+    pub frames: Frames,
     /// The last strikes, in order.
     pub records: Vec<Record>,
 }

@@ -193,8 +193,9 @@ impl Wheel {
     }
 
     fn place(&mut self, timer: Timer) {
-        let tick =
-            tick_of(self.entries[timer as usize].deadline).min(self.tick + (1 << (SLOT_BITS * LEVELS as u32)) - 1);
+        // A round of the highest level less one slot: a clamped deadline must not land in the slot in which time stands.
+        let reach = ((SLOTS as u64) - 1) << (SLOT_BITS * (LEVELS as u32 - 1));
+        let tick = tick_of(self.entries[timer as usize].deadline).min(self.tick + reach);
         let list = if tick <= self.tick {
             DUE as usize
         } else {
@@ -262,6 +263,18 @@ mod tests {
             assert!(expired >= at(deadline) && expired.since(at(deadline)).as_us() < 128, "{deadline}: {expired:?}");
             assert!(wakes <= LEVELS, "{deadline}: {wakes} wakes");
             assert_eq!((w.pop(at(u64::MAX)), w.next()), (None, None));
+        }
+    }
+
+    #[test]
+    fn beyond_the_reach_of_the_wheel_a_timer_waits_for_its_time() {
+        let start = 5_000_000;
+        for deadline in [1 << 49, (1 << 49) + start - 1, (1 << 49) + start, 1 << 50, 1 << 53] {
+            let mut w = wheel(1, start);
+            w.arm(0, at(deadline));
+            assert_eq!(w.pop(at(start + 1_000_000)), None, "{deadline}");
+            assert_eq!(w.pop(at(deadline - 128)), None, "{deadline}");
+            assert_eq!(w.pop(at(deadline + 128)), Some(0), "{deadline}");
         }
     }
 
