@@ -34,7 +34,9 @@ mod watchdog;
 mod wire;
 mod work;
 
-pub use engine::{Call, Checksum, Contradiction, Event, Finding, Firmware, Halt, SelfTestError, Verdict, Way, Work};
+pub use engine::{
+    Call, Checksum, Contradiction, Event, Finding, Firmware, Halt, Lane, SelfTestError, Verdict, Way, Work,
+};
 pub use pool::{Kind, Pool};
 pub use profile::{
     CongestionControl, Limits, Policy, Profile, ProfileError, Quota, Recovery, Refusal, SynCookies, Tcp,

@@ -4,7 +4,7 @@ use crate::counters::Counter;
 use crate::engine::{Call, Firmware};
 use crate::profile::Limits;
 use crate::store::slab::Slot;
-use crate::store::wheel::Timer;
+use crate::store::wheel::{Timer, Turn};
 use crate::tcp::half_open::SYN_ACK_TIMEOUT;
 use crate::tcp::timeout::{self, Kind};
 use crate::time::Instant;
@@ -74,6 +74,10 @@ impl Timers {
     }
 }
 
+/// A call begins with another timer while it has taken fewer steps than this: so it takes no more than this and what one timer
+/// takes.
+pub const TIMER_STEPS: u64 = 64;
+
 impl Firmware {
     /// When `handle_timeout` wants to be called next. May change with every other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -83,7 +87,7 @@ impl Firmware {
         [self.wheel.next(), self.processor.next(), self.announcement.due()].into_iter().flatten().min()
     }
 
-    /// Does what is due at `now`.
+    /// Does what is due at `now`, as much of it as [`TIMER_STEPS`] allow; the rest is due at once ([`Self::poll_timeout`]).
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.halted.is_some() {
             return;
@@ -94,7 +98,13 @@ impl Firmware {
     }
 
     fn run_timers(&mut self, now: Instant) {
-        while let Some(timer) = self.wheel.pop(now) {
+        let begun = self.steps();
+        while self.steps() - begun < TIMER_STEPS {
+            let timer = match self.wheel.turn(now) {
+                Turn::Due(timer) => timer,
+                Turn::Falls => continue,
+                Turn::Rest => return,
+            };
             match self.timers.whose(timer) {
                 Whose::Connection(slot, kind) => {
                     if !self.is_sound(slot, now) {

@@ -26,7 +26,7 @@ impl Firmware {
         if self.halted.is_some() {
             return self.halted_at_wire();
         }
-        match self.admit_frame(now) {
+        match self.admit_frame(now, frame) {
             Ok(()) => self.take_frame(now, frame, checksum),
             Err(verdict) => verdict,
         }
