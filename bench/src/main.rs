@@ -1,7 +1,11 @@
 //! Benchmarks of the card, each beside what one would have instead, in one run and in turns. `scripts/bench` builds and starts it.
 
+#[cfg(feature = "lab")]
+mod device;
 mod firmware;
 mod measure;
+#[cfg(feature = "lab")]
+mod native;
 mod report;
 
 use std::process::ExitCode;
@@ -20,12 +24,22 @@ struct Options {
 enum What {
     /// The firmware in this process, beside smoltcp on the same frames
     Firmware(firmware::Options),
+    /// Frames through the vhost-user rings, beside DPDK's own backend
+    #[cfg(feature = "lab")]
+    Device(device::Options),
+    /// A host process on the card, without a guest, beside the kernel's sockets over the same wire
+    #[cfg(feature = "lab")]
+    Native(native::Options),
 }
 
 fn main() -> ExitCode {
     let options: Options = toe_command_line::parse();
     let result = match &options.what {
         What::Firmware(options) => firmware::run(options),
+        #[cfg(feature = "lab")]
+        What::Device(options) => device::run(options),
+        #[cfg(feature = "lab")]
+        What::Native(options) => native::run(options),
     };
     toe_command_line::finish("toe-bench", result.map_err(|error| format!("{error:#}")))
 }

@@ -4,6 +4,9 @@
 //! ([`Card::kicked`]), and the card's own thread ([`Card::run`]) for the wire, the timers and whatever a worker did
 //! not finish. One lock orders them; it is handed over between rounds, so that nobody waits for longer than one.
 //!
+//! With `--poll-us N` the card's own thread goes on looking for so long after the last frame, and drivers need not kick
+//! meanwhile. Then it gives way: it asks to be told, looks once more, and sleeps.
+//!
 //! The card outlives its frontends. Each connection has a number, and what a worker of an earlier connection still
 //! says is not heard.
 
@@ -96,6 +99,8 @@ pub struct Card {
     start: std::time::Instant,
     wake: OwnedFd,
     timer: OwnedFd,
+    /// How long it polls after the last frame; not at all if zero.
+    poll: Duration,
 }
 
 impl Card {
@@ -109,7 +114,14 @@ impl Card {
             start,
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             timer: timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?,
+            poll: Duration::ZERO,
         })
+    }
+
+    /// It looks for more for so long after the last frame before it sleeps.
+    #[must_use]
+    pub fn polling(self, poll: Duration) -> Self {
+        Self { poll, ..self }
     }
 
     fn now(&self) -> Instant {
@@ -160,6 +172,10 @@ impl Card {
         }
         for _ in 0..WORKER_ROUNDS {
             if !inner.path.round(self.now()) {
+                if self.poll > Duration::ZERO {
+                    // Where there was something, more may come soon: the card's own thread looks.
+                    break;
+                }
                 return self.set_timer(&mut inner);
             }
             MutexGuard::bump(&mut inner);
@@ -191,9 +207,7 @@ impl Card {
         let mut events = Vec::with_capacity(8);
         while !stop.is_set() {
             let mut inner = self.inner.lock();
-            while inner.path.round(self.now()) && !stop.is_set() {
-                MutexGuard::bump(&mut inner);
-            }
+            self.rounds(&mut inner, stop);
             self.set_timer(&mut inner);
             drop(inner);
             events.clear();
@@ -213,6 +227,34 @@ impl Card {
             }
         }
         Ok(())
+    }
+
+    /// Makes rounds until nothing moves, and has not for as long as the card polls.
+    fn rounds(&self, inner: &mut MutexGuard<'_, Inner>, stop: &Stop) {
+        let mut seen = inner.path.activity();
+        let mut quiet_since = std::time::Instant::now();
+        let mut polls = self.poll > Duration::ZERO;
+        inner.path.set_polled(polls);
+        while !stop.is_set() {
+            let more = inner.path.round(self.now());
+            if !more && !polls {
+                return;
+            }
+            if polls && !more && quiet_since.elapsed() >= self.poll {
+                // Once more with everybody asked to say when there is something.
+                polls = false;
+                inner.path.set_polled(false);
+            }
+            let activity = inner.path.activity();
+            if std::mem::replace(&mut seen, activity) != activity {
+                quiet_since = std::time::Instant::now();
+                polls = self.poll > Duration::ZERO;
+                inner.path.set_polled(polls);
+            }
+            MutexGuard::bump(inner);
+            std::hint::spin_loop();
+        }
+        inner.path.set_polled(false);
     }
 
     /// Sets the timer for the data path's next timeout. One that is set too early stays: it costs one needless round.

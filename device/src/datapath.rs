@@ -23,7 +23,7 @@ mod faulty;
 use std::collections::VecDeque;
 
 use toe_abi::{ETHERNET_HEADER_BYTES, StatEntry};
-use toe_firmware::{Cure, Duration, Firmware, Instant, Lane, Verdict};
+use toe_firmware::{Cure, Duration, Firmware, Instant, Lane, Offload, Verdict};
 use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
@@ -34,7 +34,7 @@ use crate::events::{Events, Notice, Watermark};
 use crate::fault::Faults;
 use crate::fifo::Fifo;
 use crate::flow::FlowHash;
-use crate::net::{Features, Offloads};
+use crate::net::{Features, Header, Offloads};
 use crate::packet::Packet;
 use crate::ring::{Delivery, Ring, RingError, Scratch, Transmitted};
 use crate::vigil::Vigil;
@@ -43,6 +43,9 @@ use crate::wire::{Sent, Wire};
 
 /// The most frames that one step of a round handles before the others have their turn.
 const BATCH: usize = 64;
+
+/// The same in bytes, for the firmware's frames to the wire: they may be long.
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// How long frames that wait for the firmware's processor are left alone when the receive FIFO is full.
 const LOOK_AGAIN: Duration = Duration::from_ms(1);
@@ -83,6 +86,8 @@ enum Origin {
 pub struct DataPath {
     firmware: Firmware,
     wire: Box<dyn Wire>,
+    /// What the wire does to the firmware's frames.
+    wire_offload: Offload,
     guest: Option<Guest>,
     fifo: Fifo,
     /// Frames from the wire that wait for the firmware's processor; it says how many may.
@@ -108,6 +113,8 @@ pub struct DataPath {
     counters: Counters,
     taps: Taps,
     events: Events,
+    /// Somebody looks again soon whatever happens: nobody need say that there is something.
+    polled: bool,
     fifo_level: Watermark,
     guard: Option<Guard>,
     faults: Faults,
@@ -126,6 +133,7 @@ impl DataPath {
         assert!((1..=64).contains(&pairs), "{pairs} queue pairs");
         Self {
             firmware,
+            wire_offload: wire.offload(),
             wire,
             guest: None,
             fifo: Fifo::new(fifo.receive, fifo.wire, pairs),
@@ -145,6 +153,7 @@ impl DataPath {
             counters: Counters::default(),
             taps: Taps::default(),
             events: Events::default(),
+            polled: false,
             fifo_level: Watermark::default(),
             guard: None,
             faults: Faults::default(),
@@ -230,6 +239,18 @@ impl DataPath {
         let vigil = (self.running != 0).then(|| self.vigil.next());
         let guard = self.guard.as_ref().map(Guard::due);
         [firmware, self.wire.poll_timeout(), self.faults.next(), vigil, guard].into_iter().flatten().min()
+    }
+
+    /// Whether somebody looks again soon whatever happens. While it is so, drivers are not asked to say when they have something.
+    pub fn set_polled(&mut self, polled: bool) {
+        self.polled = polled;
+    }
+
+    /// Frames that have come so far, from anywhere.
+    pub fn activity(&self) -> u64 {
+        let Counters { frames_from_guest, frames_from_wire, firmware_frames_to_wire, firmware_frames_to_guest, .. } =
+            &self.counters;
+        frames_from_guest + frames_from_wire + firmware_frames_to_wire + firmware_frames_to_guest
     }
 
     /// Does a bounded amount of everything that can be done at `now`. Whether there is more to do at once.
@@ -381,8 +402,8 @@ impl DataPath {
         for _ in 0..BATCH {
             match ring.transmit(&mut self.outgoing) {
                 Transmitted::Nothing => {
-                    more = ring.arm();
-                    armed_at = (!more).then(|| ring.seen());
+                    more = rest(&mut ring, self.polled);
+                    armed_at = (!more && !self.polled).then(|| ring.seen());
                     break;
                 }
                 Transmitted::Malformed(malformed) => {
@@ -530,12 +551,21 @@ impl DataPath {
     }
 
     fn firmware_to_wire(&mut self, now: Instant) -> bool {
+        let mut bytes = 0;
         for _ in 0..BATCH {
             if self.waiting.is_some() {
                 return false;
             }
-            let Some(bytes) = self.firmware.poll_wire(now, self.outgoing.frame_room()) else { return false };
-            self.outgoing.set_frame_bytes(bytes);
+            if bytes > BATCH_BYTES {
+                return true;
+            }
+            let room = self.outgoing.frame_room();
+            let Some(made) = self.firmware.poll_wire_for(now, room, self.wire_offload) else { return false };
+            self.outgoing.set_frame_bytes(made.bytes);
+            if let Some(rest) = made.rest {
+                self.outgoing.set_header(Header::for_wire(rest));
+            }
+            bytes += made.bytes;
             if self.passes_to_wire(now, Origin::Firmware) {
                 self.send_outgoing(now, Origin::Firmware);
             }
@@ -644,8 +674,8 @@ impl DataPath {
         }
         let mut armed_at = None;
         if starved || ring.available() == 0 {
-            more = ring.arm();
-            armed_at = (!more).then(|| ring.seen());
+            more = rest(&mut ring, self.polled);
+            armed_at = (!more && !self.polled).then(|| ring.seen());
         } else {
             ring.disarm();
         }
@@ -671,6 +701,15 @@ impl DataPath {
             RingError::Index => self.counters.ring_bad_index += 1,
         }
     }
+}
+
+/// A ring has nothing more. Whether it has after all, when its driver was asked to say so from now on.
+fn rest(ring: &mut Ring<'_>, polled: bool) -> bool {
+    if polled {
+        ring.disarm();
+        return false;
+    }
+    ring.arm()
 }
 
 fn interrupt(counters: &mut Counters, vring: &vhost_user_backend::VringState) {

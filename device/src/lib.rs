@@ -72,6 +72,8 @@ pub struct Config {
     pub faults: Option<(Rules, u64)>,
     /// The seed of everything random in the firmware; from the system if there is none.
     pub seed: Option<[u8; 32]>,
+    /// How long the card looks for more after the last frame before it sleeps.
+    pub poll: std::time::Duration,
 }
 
 /// Where a frontend comes from.
@@ -128,8 +130,19 @@ impl Device {
     /// # Errors
     /// See [`Error`]; nothing is left behind then.
     pub fn start(config: Config, ended: impl FnOnce(io::Result<()>) + Send + 'static) -> Result<Self, Error> {
-        let Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, faults, seed } =
-            config;
+        let Config {
+            frontend,
+            wire,
+            impair,
+            profile,
+            queue_pairs,
+            management_socket,
+            metrics,
+            capture,
+            faults,
+            seed,
+            poll,
+        } = config;
         let system = |step| move |error: io::Error| Error::System(step, error);
         let mut files = Vec::new();
         // The inherited descriptor before anything is opened: its number may be free otherwise.
@@ -187,7 +200,8 @@ impl Device {
             None => None,
         };
         let doors = management::Doors { management, metrics, log: path.follow() };
-        let card = Arc::new(Card::new(path, start).map_err(system("event descriptors"))?);
+        let card = Card::new(path, start).map_err(system("event descriptors"))?;
+        let card = Arc::new(card.polling(poll));
         let stop = Arc::new(Stop::new().map_err(system("event descriptors"))?);
         let mut device =
             Self { card: card.clone(), stop: stop.clone(), threads: Vec::new(), capture: None, doors, _files: files };

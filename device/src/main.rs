@@ -62,6 +62,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         faults,
         faults_seed,
         seed,
+        poll_us,
         verbose: _,
     } = options;
     let frontend = match (socket_path, fd) {
@@ -80,8 +81,20 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         None => None,
     };
     let faults = faults.map(|rules| (rules, faults_seed));
-    let config =
-        Config { frontend, wire, impair, profile, queue_pairs, management_socket, metrics, capture, faults, seed };
+    let poll = std::time::Duration::from_micros(poll_us);
+    let config = Config {
+        frontend,
+        wire,
+        impair,
+        profile,
+        queue_pairs,
+        management_socket,
+        metrics,
+        capture,
+        faults,
+        seed,
+        poll,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         // Before there is anything to tidy up.

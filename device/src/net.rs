@@ -4,7 +4,7 @@
 //! A driver without VERSION_1 (a legacy one) is served as well. Without MRG_RXBUF its header has ten bytes instead
 //! of twelve; [`Features::header_bytes`] is the one place that knows.
 
-use toe_firmware::Checksum;
+use toe_firmware::{Checksum, Rest};
 use vhost::vhost_user::VhostUserVirtioFeatures;
 use virtio_bindings::bindings::virtio_config::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_VERSION_1};
 use virtio_bindings::bindings::virtio_net::{
@@ -100,6 +100,8 @@ const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_ECN: u8 = 0x80;
+/// Where the checksum stands in a TCP header.
+const CHECKSUM_AT: u16 = 16;
 
 impl Header {
     /// What it says of the checksum.
@@ -134,6 +136,22 @@ impl Header {
             _ => false,
         };
         (taken && (self.0[1] & GSO_ECN == 0 || offloads.ecn)).then_some(self)
+    }
+
+    /// What tells a wire to do the rest of a frame of the firmware.
+    pub fn for_wire(rest: Rest) -> Self {
+        let Rest { tcp_at, text_at, v6, segment_bytes } = rest;
+        let mut header = [0; HEADER_BYTES];
+        header[0] = NEEDS_CSUM;
+        header[1] = match segment_bytes {
+            None => GSO_NONE,
+            Some(_) if v6 => GSO_TCPV6,
+            Some(_) => GSO_TCPV4,
+        };
+        for (at, field) in [(2, text_at), (4, segment_bytes.unwrap_or(0)), (6, tcp_at), (8, CHECKSUM_AT)] {
+            header[at..at + 2].copy_from_slice(&field.to_le_bytes());
+        }
+        Self(header)
     }
 
     /// With `num_buffers`, the last field.
@@ -191,6 +209,18 @@ mod tests {
         assert_eq!(header(NEEDS_CSUM, GSO_TCPV6).for_receiver(Offloads { tso6: false, ..ALL }), None);
         assert_eq!(header(NEEDS_CSUM, GSO_TCPV4 | GSO_ECN).for_receiver(Offloads { ecn: false, ..ALL }), None);
         assert_eq!(header(NEEDS_CSUM, 3).for_receiver(ALL), None, "UFO is not offered");
+    }
+
+    #[test]
+    fn a_wire_is_told_where_the_checksum_stands_and_how_to_cut() {
+        // struct virtio_net_hdr_v1 (virtio 1.2, 5.1.6): flags, gso_type, hdr_len, gso_size, csum_start, csum_offset.
+        let rest = Rest { tcp_at: 34, text_at: 66, v6: false, segment_bytes: Some(1448) };
+        let whole = Header::for_wire(rest);
+        assert_eq!(whole.0, [NEEDS_CSUM, GSO_TCPV4, 66, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0]);
+        let alone = Header::for_wire(Rest { v6: true, segment_bytes: None, ..rest });
+        assert_eq!(alone.0, [NEEDS_CSUM, GSO_NONE, 66, 0, 0, 0, 34, 0, 16, 0, 0, 0]);
+        assert_eq!(Header::for_wire(Rest { v6: true, ..rest }).0[1], GSO_TCPV6);
+        assert_eq!(whole.for_receiver(ALL), Some(whole));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct Options {
     #[arg(long)]
     pub print_man_page: bool,
 
-    /// What the card is plugged into: `tap:NAME`, `loop` (what is sent comes back) or `none`
+    /// What the card is plugged into: `tap:NAME`, `loop` (what is sent comes back), `none`, or for measuring `source:BYTES` (the same frame for ever)
     #[arg(long, value_name = "WIRE", required_unless_present_any = PRINT)]
     pub wire: Option<WireSpec>,
 
@@ -98,6 +98,10 @@ pub struct Options {
     /// Seed of everything random in the firmware, for tests: 64 hexadecimal digits [default: from the system]
     #[arg(long, value_name = "HEX", value_parser = seed)]
     pub seed: Option<Seed>,
+
+    /// After the last frame, look for more for so long before sleeping, in microseconds: answers come sooner, and a processor has no rest meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub poll_us: u64,
 
     /// Log more: -v what frontends do, -vv every change of a ring
     #[arg(short, long, action = ArgAction::Count)]

@@ -11,28 +11,45 @@
 //! out or in. A chain that makes no sense is handed back with length zero and counted ([`Malformed`]); only a head
 //! beyond the table cannot be handed back, since it names no chain.
 //!
-//! There is no `unsafe` here: the accesses go through `vm-memory`'s volatile slices.
+//! Most of the time goes into waiting for what the other processor has just written. So descriptors and buffers that are
+//! next but a few are asked for ahead of their turn ([`Ring::look_ahead`]); what stands there is looked at again when it
+//! is theirs.
+//!
+//! There is no `unsafe` here: it is all in [`window`], which checks every access.
 
+mod window;
+
+use std::cell::Cell;
 use std::num::Wrapping;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use toe_abi::ETHERNET_HEADER_BYTES;
-use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileMemory, VolatileSlice};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use window::Window;
 
 use crate::counters::Counters;
 use crate::net::Features;
 use crate::packet::{HEADER_BYTES, PACKET_BYTES_MAX, Packet};
 
-const DESCRIPTOR_BYTES: usize = size_of::<Descriptor>();
+const DESCRIPTOR_BYTES: usize = 16;
 const AVAIL_HEADER_BYTES: usize = 4;
 const USED_HEADER_BYTES: usize = 4;
 const USED_ELEMENT_BYTES: usize = 8;
 const INDEX_AT: usize = 2;
 const NO_INTERRUPT: u16 = 1;
 const NO_NOTIFY: u16 = 1;
+/// A descriptor's flags (virtio 1.2, 2.7.5).
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+/// How many chains ahead of their turn descriptors are asked for, and buffers.
+const DESCRIPTORS_AHEAD: u16 = 16;
+const BUFFERS_AHEAD: u16 = 8;
+/// The most of a buffer that is asked for ahead, in bytes: what follows the processor finds by itself.
+const AHEAD_BYTES: usize = 128;
+const CACHE_LINE_BYTES: usize = 64;
 
 /// Why a chain of descriptors makes no sense.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,13 +146,40 @@ pub struct Scratch {
     chains: Vec<(u16, u32)>,
 }
 
+/// The guest's memory as a batch sees it: the region of the last access is remembered, since the next is mostly in it.
+#[derive(Debug)]
+struct Map<'m> {
+    memory: &'m GuestMemoryMmap,
+    last: Cell<Option<(u64, Window<'m>)>>,
+}
+
+impl<'m> Map<'m> {
+    /// So many bytes from a guest address on, if they lie in one region.
+    fn window(&self, address: u64, bytes: usize) -> Option<Window<'m>> {
+        if let Some((start, region)) = self.last.get()
+            && let Some(offset) = address.checked_sub(start)
+            && let Some(part) = usize::try_from(offset).ok().and_then(|offset| region.part(offset, bytes))
+        {
+            return Some(part);
+        }
+        let region = self.memory.find_region(GuestAddress(address))?;
+        let start = region.start_addr().0;
+        let whole = Window::new(region.as_volatile_slice().ok()?);
+        self.last.set(Some((start, whole)));
+        whole.part(usize::try_from(address - start).ok()?, bytes)
+    }
+}
+
 /// A batch of work on one queue.
 #[derive(Debug)]
 pub struct Ring<'m> {
-    memory: &'m GuestMemoryMmap,
-    descriptors: VolatileSlice<'m>,
-    avail: VolatileSlice<'m>,
-    used: VolatileSlice<'m>,
+    memory: Map<'m>,
+    descriptors: Window<'m>,
+    avail: Window<'m>,
+    used: Window<'m>,
+    /// The index fields of the two.
+    avail_index: &'m AtomicU16,
+    used_index: &'m AtomicU16,
     size: u16,
     features: Features,
     event_idx: bool,
@@ -145,6 +189,9 @@ pub struct Ring<'m> {
     next_used: Wrapping<u16>,
     /// The used index as the driver knows it.
     published: Wrapping<u16>,
+    /// How far descriptors, and buffers, were asked for.
+    fetched: Wrapping<u16>,
+    resolved: Wrapping<u16>,
     mishap: Option<Mishap>,
 }
 
@@ -175,16 +222,16 @@ impl<'m> Ring<'m> {
     pub fn open(memory: &'m GuestMemoryMmap, queue: &Queue, features: Features) -> Result<Self, RingError> {
         let size = queue.size();
         let entries = usize::from(size);
-        let part =
-            |address: u64, bytes: usize| memory.get_slice(GuestAddress(address), bytes).map_err(|_| RingError::Address);
+        let memory = Map { memory, last: Cell::new(None) };
+        let part = |address: u64, bytes: usize| memory.window(address, bytes).ok_or(RingError::Address);
         let descriptors = part(queue.desc_table(), DESCRIPTOR_BYTES * entries)?;
         // The two bytes behind each ring are used_event and avail_event; without EVENT_IDX they need not exist.
         let event_bytes = if queue.event_idx_enabled() { 2 } else { 0 };
         let avail = part(queue.avail_ring(), AVAIL_HEADER_BYTES + 2 * entries + event_bytes)?;
         let used = part(queue.used_ring(), USED_HEADER_BYTES + USED_ELEMENT_BYTES * entries + event_bytes)?;
-        used.get_atomic_ref::<AtomicU16>(INDEX_AT).map_err(|_| RingError::Address)?;
-        let seen = avail.get_atomic_ref::<AtomicU16>(INDEX_AT).map_err(|_| RingError::Address)?;
-        let seen = Wrapping(u16::from_le(seen.load(Ordering::Acquire)));
+        let used_index = used.word(INDEX_AT).ok_or(RingError::Address)?;
+        let avail_index = avail.word(INDEX_AT).ok_or(RingError::Address)?;
+        let seen = Wrapping(u16::from_le(avail_index.load(Ordering::Acquire)));
         let next_avail = Wrapping(queue.next_avail());
         if (seen - next_avail).0 > size {
             return Err(RingError::Index);
@@ -195,6 +242,8 @@ impl<'m> Ring<'m> {
             descriptors,
             avail,
             used,
+            avail_index,
+            used_index,
             size,
             features,
             event_idx: queue.event_idx_enabled(),
@@ -202,6 +251,8 @@ impl<'m> Ring<'m> {
             next_avail,
             next_used,
             published: next_used,
+            fetched: next_avail,
+            resolved: next_avail,
             mishap: None,
         })
     }
@@ -223,9 +274,8 @@ impl<'m> Ring<'m> {
 
     /// Writes the used index again if the driver knows another: a write may have been lost.
     pub fn republish(&self) {
-        let used = index(&self.used, INDEX_AT);
-        if used.load(Ordering::Relaxed) != self.next_used.0.to_le() {
-            used.store(self.next_used.0.to_le(), Ordering::Release);
+        if self.used_index.load(Ordering::Relaxed) != self.next_used.0.to_le() {
+            self.used_index.store(self.next_used.0.to_le(), Ordering::Release);
         }
     }
 
@@ -239,7 +289,7 @@ impl<'m> Ring<'m> {
 
     /// The used index at which the driver wants an interrupt (EVENT_IDX).
     fn wish(&self) -> u16 {
-        self.load_avail(AVAIL_HEADER_BYTES + 2 * usize::from(self.size), Ordering::Relaxed)
+        self.load_avail(AVAIL_HEADER_BYTES + 2 * usize::from(self.size))
     }
 
     /// Copies the chain behind the one that was taken into `packet`, if there is one that makes sense; leaves it there.
@@ -272,6 +322,7 @@ impl<'m> Ring<'m> {
         if self.available() == 0 {
             return Transmitted::Nothing;
         }
+        self.look_ahead(Direction::ToDevice);
         let head = self.head(self.next_avail);
         self.next_avail += 1;
         if head >= self.size {
@@ -292,6 +343,7 @@ impl<'m> Ring<'m> {
         let parts = [&header.0[..header_bytes], packet.frame()];
         let bytes = parts[0].len() + parts[1].len();
         scratch.chains.clear();
+        self.look_ahead(Direction::ToGuest);
         let mut cursor = self.next_avail;
         let mut written = 0;
         while written < bytes {
@@ -344,12 +396,13 @@ impl<'m> Ring<'m> {
         }
         // The driver writes its index and then looks whether to notify: we the other way round.
         fence(Ordering::SeqCst);
-        self.load_avail(INDEX_AT, Ordering::Acquire) != self.seen.0
+        u16::from_le(self.avail_index.load(Ordering::Acquire)) != self.seen.0
     }
 
     /// Says that no notifications are needed: the ring will be looked at anyway. With EVENT_IDX there is nothing to say.
     pub fn disarm(&mut self) {
-        if !self.event_idx {
+        // Said once: a store takes the line from the driver, which looks at it.
+        if !self.event_idx && self.used.word(0).is_some_and(|word| word.load(Ordering::Relaxed) != NO_NOTIFY.to_le()) {
             self.store_used(0, NO_NOTIFY);
         }
     }
@@ -370,28 +423,32 @@ impl<'m> Ring<'m> {
             Some(Mishap::IndexAhead(by)) => told += by,
             Some(Mishap::WrongId) => self.write_used(self.next_used - Wrapping(1), self.size, 0),
         }
-        index(&self.used, INDEX_AT).store(told.0.to_le(), Ordering::Release);
+        self.used_index.store(told.0.to_le(), Ordering::Release);
         // The index first, then the look at what the driver asks for.
         fence(Ordering::SeqCst);
         if self.event_idx {
             (self.next_used - Wrapping(self.wish()) - Wrapping(1)) < used
         } else {
-            self.load_avail(0, Ordering::Relaxed) & NO_INTERRUPT == 0
+            self.load_avail(0) & NO_INTERRUPT == 0
         }
     }
 
-    fn load_avail(&self, at: usize, order: Ordering) -> u16 {
-        u16::from_le(index(&self.avail, at).load(order))
+    /// A word of the available ring. It is inside and aligned, as was seen when the ring was opened.
+    fn load_avail(&self, at: usize) -> u16 {
+        self.avail.word(at).map_or(0, |word| u16::from_le(word.load(Ordering::Relaxed)))
     }
 
+    /// The same of the used ring.
     fn store_used(&mut self, at: usize, value: u16) {
-        index(&self.used, at).store(value.to_le(), Ordering::Relaxed);
+        if let Some(word) = self.used.word(at) {
+            word.store(value.to_le(), Ordering::Relaxed);
+        }
     }
 
     /// The head at that position of the available ring. It was written before the index that was read.
     fn head(&self, position: Wrapping<u16>) -> u16 {
         let slot = usize::from(position.0 & (self.size - 1));
-        self.load_avail(AVAIL_HEADER_BYTES + 2 * slot, Ordering::Relaxed)
+        self.load_avail(AVAIL_HEADER_BYTES + 2 * slot)
     }
 
     fn give_back(&mut self, head: u16, bytes: u32) {
@@ -402,8 +459,36 @@ impl<'m> Ring<'m> {
     fn write_used(&self, position: Wrapping<u16>, head: u16, bytes: u32) {
         let slot = usize::from(position.0 & (self.size - 1));
         let element = u64::from(head) | u64::from(bytes) << 32;
-        // In bounds by construction, see `open`.
-        let _ = self.used.write_obj(element.to_le(), USED_HEADER_BYTES + USED_ELEMENT_BYTES * slot);
+        let stored = self.used.store(USED_HEADER_BYTES + USED_ELEMENT_BYTES * slot, element);
+        debug_assert!(stored, "inside, as was seen when the ring was opened");
+    }
+
+    /// Has the processor fetch the descriptors and buffers of chains whose turn comes soon.
+    fn look_ahead(&mut self, direction: Direction) {
+        let ahead = |position: Wrapping<u16>, next: Wrapping<u16>| (position - next).0;
+        if ahead(self.fetched, self.next_avail) > self.size {
+            self.fetched = self.next_avail;
+        }
+        while self.fetched != self.seen && ahead(self.fetched, self.next_avail) < DESCRIPTORS_AHEAD {
+            self.descriptors.soon_read(usize::from(self.head(self.fetched)) * DESCRIPTOR_BYTES);
+            self.fetched += 1;
+        }
+        if ahead(self.resolved, self.next_avail) > self.size {
+            self.resolved = self.next_avail;
+        }
+        while self.resolved != self.fetched && ahead(self.resolved, self.next_avail) < BUFFERS_AHEAD {
+            let head = self.head(self.resolved);
+            self.resolved += 1;
+            let Some([address, rest]) = self.descriptors.pair(head.into()) else { continue };
+            let bytes = (rest as u32 as usize).min(AHEAD_BYTES);
+            let Some(buffer) = self.memory.window(address, bytes) else { continue };
+            for line in (0..bytes).step_by(CACHE_LINE_BYTES) {
+                match direction {
+                    Direction::ToDevice => buffer.soon_read(line),
+                    Direction::ToGuest => buffer.soon_written(line),
+                }
+            }
+        }
     }
 
     /// Copies the chain at `head` into `packet`.
@@ -417,7 +502,7 @@ impl<'m> Ring<'m> {
             if end > PACKET_BYTES_MAX {
                 return Err(Malformed::TooLong);
             }
-            slice.copy_to(&mut room[at..end]);
+            slice.copy_out(&mut room[at..end]);
             at = end;
             Ok(ControlFlow::Continue(()))
         })?;
@@ -440,14 +525,14 @@ impl<'m> Ring<'m> {
             let mut slice = slice;
             if at < parts[0].len() {
                 let n = (parts[0].len() - at).min(slice.len());
-                slice.copy_from(&parts[0][at..at + n]);
+                slice.copy_in(&parts[0][at..at + n]);
                 at += n;
-                slice = slice.offset(n).map_err(|_| Malformed::BadAddress)?;
+                slice = slice.part(n, slice.len() - n).ok_or(Malformed::BadAddress)?;
             }
             if at >= parts[0].len() {
                 let from = at - parts[0].len();
                 let n = (parts[1].len() - from).min(slice.len());
-                slice.copy_from(&parts[1][from..from + n]);
+                slice.copy_in(&parts[1][from..from + n]);
                 at += n;
             }
             Ok(if at == total { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -465,7 +550,7 @@ impl<'m> Ring<'m> {
             let from = skip.min(slice.len());
             skip -= from;
             let n = (slice.len() - from).min(bytes.len() - at);
-            slice.offset(from).map_err(|_| Malformed::BadAddress)?.copy_from(&bytes[at..at + n]);
+            slice.part(from, n).ok_or(Malformed::BadAddress)?.copy_in(&bytes[at..at + n]);
             at += n;
             Ok(if at == bytes.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })
@@ -476,7 +561,7 @@ impl<'m> Ring<'m> {
         &self,
         head: u16,
         direction: Direction,
-        mut visit: impl FnMut(VolatileSlice<'m>) -> Result<ControlFlow<()>, Malformed>,
+        mut visit: impl FnMut(Window<'m>) -> Result<ControlFlow<()>, Malformed>,
     ) -> Result<(), Malformed> {
         let mut table = self.descriptors;
         let mut at = head;
@@ -484,49 +569,44 @@ impl<'m> Ring<'m> {
         let mut beyond = Malformed::BadHead;
         for _ in 0..=self.size {
             // The only error is that `at` lies beyond the table.
-            let descriptor: Descriptor = table.get_ref(usize::from(at) * DESCRIPTOR_BYTES).map_err(|_| beyond)?.load();
+            let [address, rest] = table.pair(at.into()).ok_or(beyond)?;
             beyond = Malformed::BadNext;
-            let (address, bytes) = (descriptor.addr(), descriptor.len() as usize);
-            if descriptor.refers_to_indirect_table() {
+            let (bytes, flags, next) = (rest as u32 as usize, (rest >> 32) as u16, (rest >> 48) as u16);
+            if flags & INDIRECT != 0 {
                 let whole = bytes > 0 && bytes.is_multiple_of(DESCRIPTOR_BYTES);
-                if indirect || !self.features.indirect() || descriptor.has_next() || !whole {
+                if indirect || !self.features.indirect() || flags & NEXT != 0 || !whole {
                     return Err(Malformed::BadIndirect);
                 }
-                table = self.memory.get_slice(address, bytes).map_err(|_| Malformed::BadAddress)?;
+                table = self.memory.window(address, bytes).ok_or(Malformed::BadAddress)?;
                 indirect = true;
                 at = 0;
                 continue;
             }
-            if descriptor.is_write_only() != (direction == Direction::ToGuest) {
+            if (flags & WRITE != 0) != (direction == Direction::ToGuest) {
                 return Err(Malformed::WrongDirection);
             }
             if bytes == 0 {
                 return Err(Malformed::EmptyBuffer);
             }
-            if let Ok(slice) = self.memory.get_slice(address, bytes) {
-                if visit(slice)?.is_break() {
+            if let Some(window) = self.memory.window(address, bytes) {
+                if visit(window)?.is_break() {
                     return Ok(());
                 }
             } else {
                 // Not in one piece, but perhaps in two regions that touch.
-                for slice in self.memory.get_slices(address, bytes) {
-                    if visit(slice.map_err(|_| Malformed::BadAddress)?)?.is_break() {
+                for slice in self.memory.memory.get_slices(GuestAddress(address), bytes) {
+                    if visit(Window::new(slice.map_err(|_| Malformed::BadAddress)?))?.is_break() {
                         return Ok(());
                     }
                 }
             }
-            if !descriptor.has_next() {
+            if flags & NEXT == 0 {
                 return Ok(());
             }
-            at = descriptor.next();
+            at = next;
         }
         Err(Malformed::Loop)
     }
-}
-
-/// An index or flags field of a ring that was opened: that it is there and aligned was seen then.
-fn index<'a>(slice: &'a VolatileSlice<'_>, at: usize) -> &'a AtomicU16 {
-    slice.get_atomic_ref(at).expect("inside the ring and aligned, as it was when it was opened")
 }
 
 #[cfg(test)]

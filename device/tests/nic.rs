@@ -3,8 +3,11 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use common::{EVENT_IDX, INDIRECT, MERGEABLE, Nic, OFFLOADS, PROTOCOL, Shape, VERSION_1, card, eventually};
+use common::{
+    EVENT_IDX, INDIRECT, MERGEABLE, Nic, OFFLOADS, PROTOCOL, Shape, VERSION_1, card, eventually, polling_card,
+};
 use toe_abi::FRAME_BYTES_MAX;
 use toe_device::Device;
 use toe_device::wire::WireSpec;
@@ -85,6 +88,39 @@ fn offload_headers_pass_to_a_guest_that_agreed_and_to_no_other() {
     nic.send(0, [0; 12], &frame(60, 3), false);
     assert_eq!(nic.expect(0), frame(60, 3));
     assert_eq!(stat(&device)["wire-frame-offload-not-negotiated"], 1);
+    balanced(&device);
+}
+
+#[test]
+fn a_card_that_polls_wants_no_kicks_and_gives_way_in_the_end() {
+    let wants_kicks = |nic: &Nic, event_idx: bool| {
+        let queue = &nic.rings[1].queue;
+        if event_idx { queue.avail_event() == queue.next_avail } else { queue.used_flags() == 0 }
+    };
+    for event_idx in [true, false] {
+        let features = if event_idx { u64::MAX } else { !EVENT_IDX };
+        let shape = Shape { features, ..Shape::default() };
+        let (device, path) = polling_card(WireSpec::Loop, 1, Profile::default(), Duration::from_millis(1));
+        let mut nic = Nic::connect(&path, shape);
+        for i in 0..500 {
+            nic.send(0, [0; 12], &frame(100, i), false);
+            assert_eq!(nic.expect(0), frame(100, i));
+            if i % 100 == 99 {
+                eventually("a card that sleeps", || wants_kicks(&nic, event_idx).then_some(()));
+            }
+        }
+        drop(nic);
+        balanced(&device);
+    }
+    // One that hardly ever gives way: all goes on, and it ends when it is told to.
+    let (device, path) = polling_card(WireSpec::Loop, 1, Profile::default(), Duration::from_secs(3600));
+    let mut nic = Nic::connect(&path, Shape { features: !EVENT_IDX, ..Shape::default() });
+    for i in 0..100 {
+        nic.send(0, [0; 12], &frame(100, i), false);
+        assert_eq!(nic.expect(0), frame(100, i));
+        eventually("a card that polls", || (!wants_kicks(&nic, false)).then_some(()));
+    }
+    drop(nic);
     balanced(&device);
 }
 

@@ -1,4 +1,5 @@
-//! Chance: SipHash-2-4 (Aumasson and Bernstein, 2012) as keyed hash, as pseudo-random function and as generator.
+//! Chance: SipHash-2-4 (Aumasson and Bernstein, 2012) as keyed hash, as pseudo-random function and as generator; and with fewer
+//! rounds (SipHash-1-3) where only the places in a table follow from it, which nobody outside ever sees.
 //!
 //! Everything unpredictable on the card comes from one seed handed in at boot: the key of the connection table (so
 //! that nobody can collide its buckets), the secret of initial sequence numbers (RFC 6528), timestamp offsets.
@@ -23,6 +24,17 @@ impl Key {
 
     /// The hash of some words. The number of words is part of what is hashed.
     pub fn hash(&self, words: &[u64]) -> u64 {
+        self.sip::<2, 4>(words)
+    }
+
+    /// The same with half of the rounds, for tables: whoever wants to fill a bucket must know the key, and learns nothing of it
+    /// from a place in a table.
+    pub fn place(&self, words: &[u64]) -> u64 {
+        self.sip::<1, 3>(words)
+    }
+
+    #[inline]
+    fn sip<const WORD: usize, const END: usize>(&self, words: &[u64]) -> u64 {
         let mut s = State {
             v0: self.k0 ^ 0x736f_6d65_7073_6575,
             v1: self.k1 ^ 0x646f_7261_6e64_6f6d,
@@ -30,11 +42,11 @@ impl Key {
             v3: self.k1 ^ 0x7465_6462_7974_6573,
         };
         for &word in words {
-            s.absorb(word);
+            s.absorb::<WORD>(word);
         }
-        s.absorb((words.len() as u64 * 8) << 56);
+        s.absorb::<WORD>((words.len() as u64 * 8) << 56);
         s.v2 ^= 0xff;
-        for _ in 0..4 {
+        for _ in 0..END {
             s.round();
         }
         s.v0 ^ s.v1 ^ s.v2 ^ s.v3
@@ -49,10 +61,11 @@ struct State {
 }
 
 impl State {
-    fn absorb(&mut self, word: u64) {
+    fn absorb<const ROUNDS: usize>(&mut self, word: u64) {
         self.v3 ^= word;
-        self.round();
-        self.round();
+        for _ in 0..ROUNDS {
+            self.round();
+        }
         self.v0 ^= word;
     }
 
@@ -129,6 +142,8 @@ mod tests {
         let key = Key::new(key);
         assert_eq!(key.hash(&[]), 0x726f_db47_dd0e_0e31);
         assert_eq!(key.hash(&[0x0706_0504_0302_0100]), 0x93f5_f579_9a93_2462);
+        // SipHash-1-3, as the standard library of Rust has it (and its test of it).
+        assert_eq!(key.place(&[]), 0xabac_0158_050f_c4dc);
     }
 
     #[test]

@@ -261,6 +261,8 @@ counters! {
     TcpKeepAlives = "tcp-keep-alives",
     /// Zero-window probes sent.
     TcpWindowProbes = "tcp-window-probes",
+    /// Segments that were what was expected, and went the short way.
+    TcpPredicted = "tcp-predicted",
     /// Pages that stood nowhere, given back.
     FoundPageLost = "found-page-lost",
     /// Records of segments in flight that stood in no list, given back.

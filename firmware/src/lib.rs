@@ -45,3 +45,4 @@ pub use store::gauge::Level;
 pub use tcp::ecn::EcnPolicy;
 pub use time::{Duration, Instant};
 pub use watchdog::{Cure, LOOK, MISSES, TRUST, Watchdog};
+pub use wire::offload::{Made, Offload, Rest};

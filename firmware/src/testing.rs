@@ -20,6 +20,7 @@ use crate::seq::Seq;
 use crate::time::{Duration, Instant};
 use crate::wire::checksum::Sum;
 use crate::wire::frame::{Ethernet, Headers};
+use crate::wire::offload::{self, Offload};
 use crate::wire::options::{Cookie, Options, SackBlocks, Timestamps};
 use crate::wire::segment::{self, Flags, Segment};
 use crate::wire::{icmp, ip};
@@ -76,6 +77,10 @@ pub struct Bench {
     pub resource_events: Vec<ResourceEvent>,
     /// Channel messages other than those that the bench deals with.
     pub messages: Vec<String>,
+    /// What the wire does itself; segments are compared as they leave it.
+    pub wire: Offload,
+    /// Frames that the card gave it.
+    pub frames: usize,
 }
 
 /// One of several connections of a bench.
@@ -220,6 +225,8 @@ impl Bench {
             deaf: false,
             resource_events: Vec::new(),
             messages: Vec::new(),
+            wire: Offload::default(),
+            frames: 0,
         };
         bench.hello();
         bench
@@ -316,13 +323,14 @@ impl Bench {
                     self.hear(&message.unwrap());
                 }
             }
-            while let Some(length) = self.firmware.poll_wire(self.now, &mut buffer) {
+            while let Some(made) = self.firmware.poll_wire_for(self.now, &mut buffer, self.wire) {
                 quiet = false;
-                let frame = buffer[..length].to_vec();
+                self.frames += 1;
+                let frames = offload::finish(&buffer[..made.bytes], made.rest);
                 if self.iss.is_none() {
-                    self.iss = Some(parse(&frame).seq);
+                    self.iss = Some(parse(&frames[0]).seq);
                 }
-                self.out.push_back(frame);
+                self.out.extend(frames);
             }
             if quiet {
                 return;

@@ -25,11 +25,13 @@ pub struct CardOptions {
     pub impair: Option<String>,
     /// `--impair-seed`.
     pub impair_seed: u64,
+    /// `--poll-us`.
+    pub poll_us: u64,
 }
 
 impl Default for CardOptions {
     fn default() -> Self {
-        Self { profile: "default".into(), queue_pairs: 2, impair: None, impair_seed: 1 }
+        Self { profile: "default".into(), queue_pairs: 2, impair: None, impair_seed: 1, poll_us: 0 }
     }
 }
 
@@ -53,6 +55,7 @@ impl Card {
         command.arg("--management-socket").arg(management(directory));
         command.args(["--wire", &format!("tap:{TAP}"), "--profile", &options.profile]);
         command.args(["--queue-pairs", &options.queue_pairs.to_string()]);
+        command.args(["--poll-us", &options.poll_us.to_string()]);
         if let Some(impair) = &options.impair {
             command.args(["--impair", impair, "--impair-seed", &options.impair_seed.to_string()]);
         }

@@ -177,44 +177,60 @@ pub fn kills(lab: &mut Lab, rounds: u32, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// Connections per second, and bytes per second that arrive, of the kernel, the library and `toe run` in the same guest, as
-/// text; in turns of `seconds` each.
+/// A rate of the kernel, of `toe run` and of the library, in the same guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rates {
+    /// What `toe-calls` calls it.
+    pub what: &'static str,
+    /// Per second: connections, bytes, or exchanges of a byte.
+    pub kernel: u64,
+    /// Under `toe run`.
+    pub run: u64,
+    /// By the library itself.
+    pub library: u64,
+}
+
+/// What is measured, and in what units.
+pub const RATES: [(&str, &str); 4] = [
+    ("connections", "connections opened and closed per second, one after the other"),
+    ("exchanges", "bytes there and back per second, one after the other"),
+    ("sent", "bytes sent per second by one connection"),
+    ("received", "bytes received per second by one connection"),
+];
+
+/// The best of so many rounds of `seconds` each, in turns.
 ///
 /// # Errors
 /// If one cannot be measured.
-pub fn measure(lab: &Lab, seconds: u32) -> Result<String> {
-    const ROUNDS: usize = 3;
+pub fn measure(lab: &Lab, seconds: u32, rounds: u32) -> Result<Vec<Rates>> {
     let _peer = Peer::start(lab)?;
     let guest = lab.guest()?;
     let to = format!("{PEER_V4}:{PORT}");
     let number = |command: &str| -> Result<u64> {
-        let text = guest.check_for(command, Duration::from_secs(u64::from(seconds) * 4 + 60))?;
+        let text = guest.check_for(command, Duration::from_secs(u64::from(seconds) * 8 + 60))?;
         text.trim().lines().last().and_then(|line| line.trim().parse().ok()).with_context(|| text.clone())
     };
-    let mut text = String::new();
-    for (what, unit) in [("rate", "connections/s"), ("send", "bytes/s")] {
-        let ways = ["", "toe run -- "].map(|run| format!("{run}toe-calls {what} {to} {seconds}"));
+    let mut all = Vec::new();
+    for (what, _) in RATES {
         let mut best = [0; 3];
-        for _ in 0..ROUNDS {
-            for (at, way) in ways.iter().enumerate() {
-                best[at] = best[at].max(number(way)?);
-            }
-            if what == "send" {
-                // The library itself: `toe nc`, fed by a pipe, to who counts.
-                let bytes = best[0].max(1 << 20) * u64::from(seconds) / 4;
-                let start = std::time::Instant::now();
-                let command = format!("{{ printf N; toe-peer gen 1 {bytes}; }} | toe nc {PEER_V4} {PORT}");
-                guest.check_for(&command, Duration::from_secs(120))?;
-                best[2] = best[2].max((bytes as f64 / start.elapsed().as_secs_f64()) as u64);
+        for _ in 0..rounds {
+            for (best, way) in best.iter_mut().zip(["toe-calls", "toe run -- toe-calls", "toe-calls library"]) {
+                *best = (*best).max(number(&format!("{way} {what} {to} {seconds}"))?);
             }
         }
-        let ratio = best[1] as f64 / best[0].max(1) as f64;
-        text.push_str(&format!("{what}: kernel {} {unit}, toe run {} ({ratio:.2} of it)", best[0], best[1]));
-        if best[2] > 0 {
-            let of_library = best[1] as f64 / best[2] as f64;
-            text.push_str(&format!(", library {} (toe run {of_library:.2} of it)", best[2]));
-        }
-        text.push('\n');
+        let [kernel, run, library] = best;
+        lab.step(&format!("{what}: kernel {kernel}, toe run {run}, library {library}"));
+        all.push(Rates { what, kernel, run, library });
     }
-    Ok(text)
+    Ok(all)
+}
+
+/// What it costs to know of a call, in nanoseconds, by the way that it is known; `calls` of each are made.
+///
+/// # Errors
+/// If one cannot be measured.
+pub fn mechanisms(lab: &Lab, calls: u32) -> Result<Vec<(String, u64)>> {
+    let text = lab.guest()?.check_for(&format!("toe-calls mechanisms {calls}"), TABLE)?;
+    let row = |line: &str| line.split_once('\t').and_then(|(name, ns)| Some((name.to_owned(), ns.parse().ok()?)));
+    text.lines().map(|line| row(line).with_context(|| line.to_owned())).collect()
 }

@@ -18,6 +18,17 @@ pub fn with_pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, pay
     !fold(address(source) + address(destination) + u64::from(protocol) + payload.len() as u64 + sum(payload))
 }
 
+/// Completes a frame's partial checksum as virtio 1.2, 5.1.6.2, has it: the sum of everything from `start` on goes into the
+/// field `offset` bytes behind that. Fields that lie outside of the frame are left alone: who says so gets what it deserves.
+pub fn complete(frame: &mut [u8], start: usize, offset: usize) {
+    let Some(summed) = frame.get_mut(start..) else { return };
+    let sum = of(summed);
+    if let Some(field) = summed.get_mut(offset..offset + 2) {
+        // A sum of zero would say of UDP that there is none (RFC 768).
+        field.copy_from_slice(&(if sum == 0 { 0xffff } else { sum }).to_be_bytes());
+    }
+}
+
 fn sum(bytes: &[u8]) -> u64 {
     bytes.chunks(2).map(|c| u64::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)]))).sum()
 }
@@ -42,6 +53,25 @@ mod tests {
         assert_eq!(of(&[&bytes[..], &[a, b]].concat()), 0);
         // An odd octet stands in the high half of its word.
         assert_eq!(of(&[0x12, 0x34, 0x56]), of(&[0x12, 0x34, 0x56, 0x00]));
+    }
+
+    #[test]
+    fn a_partial_checksum_is_completed_in_its_place() {
+        let (source, destination) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let mut whole = vec![9, 8, 7, 6, 0, 0, 5, 4, 3];
+        let sum = with_pseudo_header(source, destination, 6, &whole);
+        whole[4..6].copy_from_slice(&sum.to_be_bytes());
+        // What the kernel leaves in the field: the sum of the pseudo-header.
+        let mut frame = [&[1; 34][..], &whole].concat();
+        let partial = !with_pseudo_header(source, destination, 6, &[]) + whole.len() as u16;
+        frame[38..40].copy_from_slice(&partial.to_be_bytes());
+        complete(&mut frame, 34, 4);
+        assert_eq!(frame[34..], whole);
+        for (start, offset) in [(43, 0), (44, 0), (34, 8), (usize::from(u16::MAX), usize::from(u16::MAX))] {
+            let mut same = frame.clone();
+            complete(&mut same, start, offset);
+            assert_eq!(same, frame);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! data, says BYE and ends the thread.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +43,8 @@ const ADDRESSES_INTERVAL: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(10);
 /// Frames taken from the transport before what they ask for is answered.
 const BATCH: usize = 32;
+/// Frames handed to the transport at once.
+const SEND_BATCH: usize = 16;
 /// Far more pages of LIMITS or STAT than any card has.
 const PAGES_MAX: u32 = 1_000;
 
@@ -147,15 +149,54 @@ pub(crate) struct Core {
     wakers: HashMap<ConnectionKey, Arc<Waker>>,
     listener_wakers: HashMap<ListenerKey, Arc<Waker>>,
     reservations: HashMap<ConnectionKey, Reservation>,
-    buffer: Vec<u8>,
-    /// Bytes of the frame in `buffer` that the transport had no room for.
-    unsent: usize,
+    outbox: Outbox,
     /// Until when the background thread sleeps; `None` while it does not.
     sleeps_until: Option<Instant>,
     /// Connections whose next hop is to be renewed.
     advised: Vec<ConnectionKey>,
     frames_lost: u64,
     stop: bool,
+}
+
+/// Frames on their way to the transport, each in a place of its own.
+struct Outbox {
+    bytes: Vec<u8>,
+    place_bytes: usize,
+    /// Of the frames; those before `next` are sent.
+    lengths: Vec<usize>,
+    next: usize,
+}
+
+impl Outbox {
+    fn new(frame_bytes_max: usize) -> Self {
+        let place_bytes = frame_bytes_max.min(FRAME_BYTES_MAX);
+        Self { bytes: vec![0; SEND_BATCH * place_bytes], place_bytes, lengths: Vec::new(), next: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.next == self.lengths.len()
+    }
+
+    /// Takes what the engine has to say, when all was sent.
+    fn fill(&mut self, engine: &mut Engine) {
+        self.lengths.clear();
+        self.next = 0;
+        for place in self.bytes.chunks_exact_mut(self.place_bytes) {
+            let Some(bytes) = engine.poll_transmit(place) else { break };
+            self.lengths.push(bytes);
+        }
+    }
+
+    fn send(&self, transport: &dyn Transport) -> io::Result<usize> {
+        let places = self.bytes.chunks_exact(self.place_bytes).zip(&self.lengths).skip(self.next);
+        let mut frames = [IoSlice::new(&[]); SEND_BATCH];
+        let mut count = 0;
+        for (frame, (place, bytes)) in frames.iter_mut().zip(places) {
+            *frame = IoSlice::new(&place[..*bytes]);
+            count += 1;
+        }
+        transport.send_many(&frames[..count])
+    }
 }
 
 struct Inner {
@@ -221,8 +262,7 @@ impl Context {
             wakers: HashMap::new(),
             listener_wakers: HashMap::new(),
             reservations: HashMap::new(),
-            buffer: vec![0; FRAME_BYTES_MAX],
-            unsent: 0,
+            outbox: Outbox::new(transport.frame_bytes_max()),
             sleeps_until: None,
             advised: Vec::new(),
             frames_lost: 0,
@@ -571,7 +611,7 @@ impl Inner {
             }
         }
         if let Some(until) = core.sleeps_until
-            && (core.unsent > 0 || core.stop || core.engine.poll_timeout().is_some_and(|due| due < until))
+            && (!core.outbox.is_empty() || core.stop || core.engine.poll_timeout().is_some_and(|due| due < until))
         {
             core.sleeps_until = None;
             // A full counter wakes just as well.
@@ -581,30 +621,30 @@ impl Inner {
 
     fn transmit(&self, core: &mut Core) {
         loop {
-            if core.unsent == 0 {
-                match core.engine.poll_transmit(&mut core.buffer) {
-                    Some(bytes) => core.unsent = bytes,
-                    None => return,
+            if core.outbox.is_empty() {
+                core.outbox.fill(&mut core.engine);
+                if core.outbox.is_empty() {
+                    return;
                 }
             }
-            match self.transport.send(&core.buffer[..core.unsent]) {
-                Ok(()) => core.unsent = 0,
+            match core.outbox.send(&*self.transport) {
+                Ok(sent) => core.outbox.next += sent,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) => {
                     // The channel repeats it; a link that is down for a while does no harm.
                     log::debug!("a frame for the card is lost: {e}");
                     core.frames_lost += 1;
-                    core.unsent = 0;
+                    core.outbox.next += 1;
                 }
             }
         }
     }
 
     fn run(&self) {
-        let mut frame = vec![0; FRAME_BYTES_MAX];
+        let mut inbox = vec![vec![0; FRAME_BYTES_MAX]; BATCH];
         let mut addresses_due = Instant::now();
         loop {
-            let idle = self.receive(&mut frame);
+            let idle = self.receive(&mut inbox);
             let now = Instant::now();
             let mut addresses = None;
             if addresses_due <= now {
@@ -632,7 +672,7 @@ impl Inner {
                     due = due.min(addresses_due);
                 }
                 core.sleeps_until = idle.then_some(due);
-                (due.saturating_duration_since(now), core.unsent > 0)
+                (due.saturating_duration_since(now), !core.outbox.is_empty())
             };
             if !idle {
                 continue;
@@ -666,23 +706,28 @@ impl Inner {
     }
 
     /// Takes a batch of frames; whether there were no more.
-    fn receive(&self, frame: &mut [u8]) -> bool {
-        for _ in 0..BATCH {
-            match self.transport.receive(frame) {
-                Ok(bytes) => {
-                    let ours = self.lock().engine.handle_frame(Instant::now(), &frame[..bytes]);
-                    if !ours {
-                        self.neighbourhood.foreign_frame(&frame[..bytes]);
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return true,
-                Err(e) => {
+    fn receive(&self, inbox: &mut [Vec<u8>]) -> bool {
+        let mut lengths = [0; BATCH];
+        let received = match self.transport.receive_many(inbox, &mut lengths) {
+            Ok(received) => received,
+            Err(e) => {
+                if e.kind() != ErrorKind::WouldBlock {
                     log::debug!("no frame from the card: {e}");
-                    return true;
                 }
+                return true;
+            }
+        };
+        let mut foreign = Vec::new();
+        let now = Instant::now();
+        let mut core = self.lock();
+        for (frame, bytes) in inbox.iter().zip(lengths).take(received) {
+            if !core.engine.handle_frame(now, &frame[..bytes]) {
+                foreign.push(&frame[..bytes]);
             }
         }
-        false
+        drop(core);
+        foreign.into_iter().for_each(|frame| self.neighbourhood.foreign_frame(frame));
+        received < BATCH
     }
 }
 

@@ -41,6 +41,7 @@ mod surroundings;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod transport;
+mod ways;
 
 #[cfg(test)]
 mod tests;

@@ -218,14 +218,41 @@ pub(crate) fn neighbour(interface: u32, ip: IpAddr) -> io::Result<Option<Mac>> {
         answers => answers?,
     };
     Ok(answers.iter().find_map(|message| match message {
-        RouteNetlinkMessage::NewNeighbour(m) if is_usable(m.header.state) => {
-            m.attributes.iter().find_map(|a| match a {
-                NeighbourAttribute::LinkLayerAddress(bytes) => mac_of(bytes),
-                _ => None,
-            })
-        }
+        RouteNetlinkMessage::NewNeighbour(m) if is_usable(m.header.state) => mac_of_neighbour(m),
         _ => None,
     }))
+}
+
+/// What was said of a neighbour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) interface: u32,
+    pub(crate) address: IpAddr,
+    /// Its Ethernet address; none if the kernel would have to ask for it.
+    pub(crate) mac: Option<Mac>,
+}
+
+/// The neighbour that an announcement of the kernel is about, if it is about one.
+pub(crate) fn announced_neighbour(message: &RouteNetlinkMessage) -> Option<Neighbour> {
+    let (m, is_there) = match message {
+        RouteNetlinkMessage::NewNeighbour(m) => (m, is_usable(m.header.state)),
+        RouteNetlinkMessage::DelNeighbour(m) => (m, false),
+        _ => return None,
+    };
+    let address = m.attributes.iter().find_map(|a| match a {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some((*ip).into()),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some((*ip).into()),
+        _ => None,
+    })?;
+    let mac = if is_there { mac_of_neighbour(m) } else { None };
+    Some(Neighbour { interface: m.header.ifindex, address, mac })
+}
+
+fn mac_of_neighbour(m: &NeighbourMessage) -> Option<Mac> {
+    m.attributes.iter().find_map(|a| match a {
+        NeighbourAttribute::LinkLayerAddress(bytes) => mac_of(bytes),
+        _ => None,
+    })
 }
 
 /// Whether the kernel itself would send to a neighbour in this state without asking first.

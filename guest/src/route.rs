@@ -1,7 +1,8 @@
 //! The guest's kernel as surroundings: its routes, its neighbours, its ports, its TCP to fall back to.
 //!
-//! The kernel owns addresses, routes and neighbours; it is asked at every active open. If it does not know the next
-//! hop's Ethernet address, an empty datagram to that hop's discard port makes it find out.
+//! The kernel owns addresses, routes and neighbours; it is asked at an active open, unless what it said before still
+//! holds ([`Ways`]). If it does not know the next hop's Ethernet address, an empty datagram to that hop's discard port
+//! makes it find out.
 //!
 //! There is one context per interface. An interface whose card did not answer is not asked again for
 //! [`ABSENT_FOR`], so that programs on machines without a card do not wait half a second at every connect.
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -24,6 +25,7 @@ use crate::fallback::FallbackReason;
 use crate::netlink::{self, Link, RouteKind};
 use crate::surroundings::{Reservation, Route, Surroundings};
 use crate::transport::PacketTransport;
+use crate::ways::Ways;
 
 /// The environment variable that chooses the interface.
 pub const INTERFACE_VARIABLE: &str = "TOE_INTERFACE";
@@ -39,6 +41,8 @@ const DRIVER: &str = "virtio_net";
 pub struct Kernel {
     chosen: Option<String>,
     cards: Mutex<HashMap<u32, Card>>,
+    /// Made at the first use; absent if the kernel does not tell of changes.
+    ways: OnceLock<Option<Mutex<Ways>>>,
 }
 
 #[derive(Debug)]
@@ -91,14 +95,20 @@ impl Kernel {
         static SHARED: OnceLock<Arc<Kernel>> = OnceLock::new();
         let new = || {
             let chosen = std::env::var(INTERFACE_VARIABLE).ok().filter(|name| !name.is_empty());
-            Arc::new(Self { chosen, cards: Mutex::default() })
+            Arc::new(Self { chosen, cards: Mutex::default(), ways: OnceLock::new() })
         };
         SHARED.get_or_init(new).clone()
     }
 
     /// One that uses only the card behind this interface.
     pub fn on_interface(name: &str) -> Self {
-        Self { chosen: Some(name.to_owned()), cards: Mutex::default() }
+        Self { chosen: Some(name.to_owned()), cards: Mutex::default(), ways: OnceLock::new() }
+    }
+
+    /// What is known of ways, if anything can be.
+    fn ways(&self) -> Option<MutexGuard<'_, Ways>> {
+        let new = || Ways::new().inspect_err(|e| log::debug!("every way is asked for anew: {e}")).ok().map(Mutex::new);
+        Some(self.ways.get_or_init(new).as_ref()?.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
     /// The interfaces that may have a card, those that are up first.
@@ -230,6 +240,11 @@ impl Surroundings for Kernel {
         if !is_ordinary(remote) {
             return Err(FallbackReason::AddressKind);
         }
+        if let Some(route) = self.ways().and_then(|mut ways| ways.get(remote, Instant::now())) {
+            self.context(route.interface)?;
+            return Ok(route);
+        }
+        let changes = self.ways().map(|mut ways| ways.changes());
         let route = netlink::route(remote).map_err(|e| {
             log::debug!("no route to {remote}: {e}");
             FallbackReason::NoRoute
@@ -250,9 +265,24 @@ impl Surroundings for Kernel {
         //# connection, then the TCP implementation MUST ask the IP layer to select a local IP address before
         //# sending the (first) SYN (MUST-44).
         let local = route.source.ok_or(FallbackReason::NoRoute)?;
-        let next_hop = next_hop(route.interface, route.gateway.unwrap_or(remote))?;
+        let hop = route.gateway.unwrap_or(remote);
+        let next_hop = next_hop(route.interface, hop)?;
         let mtu = route.mtu.unwrap_or(link.mtu).min(link.mtu);
-        Ok(Route { interface: route.interface, local, next_hop, mtu })
+        let route = Route { interface: route.interface, local, next_hop, mtu };
+        if let (Some(changes), Some(mut ways)) = (changes, self.ways()) {
+            ways.add(remote, hop, route, changes, Instant::now());
+        }
+        Ok(route)
+    }
+
+    fn known_way(&self, remote: IpAddr) -> Option<(Route, Context)> {
+        let route = self.ways()?.get(remote, Instant::now())?;
+        let context = match self.cards.lock().unwrap_or_else(|e| e.into_inner()).get(&route.interface) {
+            Some(Card::Present(context)) => context.clone(),
+            _ => return None,
+        };
+        context.ready(Duration::ZERO).ok()?;
+        Some((route, context))
     }
 
     fn interface_of(&self, local: IpAddr) -> Result<u32, FallbackReason> {

@@ -124,6 +124,66 @@ fn with_card(card: &Mutex<MockCard>) {
     assert_eq!(Kernel::on_interface("toe1").route(remote.ip()), Err(FallbackReason::OtherInterface));
 }
 
+fn with_changes() {
+    ip(&format!("neighbour add 192.0.2.2 lladdr {PEER_MAC} dev toe0"));
+    ip("route add 198.51.100.0/24 via 192.0.2.2");
+    let kernel = Kernel::on_interface("toe0");
+    let remote = IpAddr::from([198, 51, 100, 1]);
+    let is_known = || kernel.known_way(remote).is_some();
+    assert!(!is_known());
+    let route = kernel.route(remote).unwrap();
+    assert_eq!(kernel.known_way(remote).unwrap().0, route);
+
+    // Others' affairs.
+    ip("neighbour add 192.0.2.9 lladdr 02:00:00:00:00:09 dev toe0");
+    assert!(is_known());
+    // The next hop has another address, and then none.
+    ip("neighbour replace 192.0.2.2 lladdr 02:00:00:00:00:03 dev toe0");
+    assert!(!is_known());
+    assert_eq!(kernel.route(remote).unwrap().next_hop.to_string(), "02:00:00:00:00:03");
+    ip("neighbour delete 192.0.2.2 dev toe0");
+    assert!(!is_known());
+    ip(&format!("neighbour add 192.0.2.2 lladdr {PEER_MAC} dev toe0"));
+    // The route, the interface, and our own address.
+    for (change, back) in [
+        ("route change 198.51.100.0/24 via 192.0.2.2 mtu 1400", "route change 198.51.100.0/24 via 192.0.2.2"),
+        ("link set toe0 mtu 1300", "link set toe0 mtu 1500"),
+        ("address add 192.0.2.8/24 dev toe0", "address delete 192.0.2.8/24 dev toe0"),
+        ("rule add to 198.51.100.1 lookup main", "rule delete to 198.51.100.1 lookup main"),
+    ] {
+        assert_eq!(kernel.route(remote).unwrap(), route);
+        assert!(is_known());
+        ip(change);
+        assert!(!is_known(), "{change}");
+        let mtu = if change.contains("1400") {
+            1400
+        } else if change.contains("1300") {
+            1300
+        } else {
+            1500
+        };
+        assert_eq!(kernel.route(remote).unwrap().mtu, mtu);
+        ip(back);
+        assert!(!is_known(), "{back}");
+    }
+    assert_eq!(kernel.route(remote).unwrap(), route);
+    ip("route delete 198.51.100.0/24");
+    assert_eq!(kernel.route(remote), Err(FallbackReason::NoRoute));
+}
+
+#[test]
+fn a_way_is_kept_until_the_kernel_announces_a_change() {
+    in_namespace(|| {
+        let card = Mutex::new(MockCard::new());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| run_card(&card, &stop));
+            with_changes();
+            stop.store(true, Ordering::Relaxed);
+        });
+    });
+}
+
 #[test]
 fn a_filter_lets_through_only_its_key() {
     in_namespace(|| {

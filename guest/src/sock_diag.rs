@@ -11,8 +11,8 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use crate::netlink::ask_protocol;
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const REQUEST_BYTES: usize = 56;
+pub(crate) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(crate) const REQUEST_BYTES: usize = 56;
 const RESPONSE_BYTES: usize = 72;
 /// Attributes of an answer; in a request, one bit for each, beginning with 1.
 const INET_DIAG_INFO: u16 = 2;
@@ -97,15 +97,37 @@ pub fn kernel_sockets() -> io::Result<Vec<KernelSocket>> {
 struct Message(Vec<u8>);
 
 impl Message {
-    /// `inet_diag_req_v2`, for all states and both attributes.
+    /// For every socket of a family, with both attributes.
     fn request(family: u8) -> Self {
-        let mut bytes = vec![0; REQUEST_BYTES];
-        bytes[0] = family;
-        bytes[1] = libc::IPPROTO_TCP as u8;
+        let mut bytes = every(family);
         bytes[2] = 1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_CONG - 1);
-        bytes[4..8].fill(0xff);
-        Self(bytes)
+        Self(bytes.to_vec())
     }
+}
+
+/// `inet_diag_req_v2`: TCP, all states.
+fn every(family: u8) -> [u8; REQUEST_BYTES] {
+    let mut bytes = [0; REQUEST_BYTES];
+    bytes[0] = family;
+    bytes[1] = libc::IPPROTO_TCP as u8;
+    bytes[4..8].fill(0xff);
+    bytes
+}
+
+/// `inet_diag_req_v2` for one socket, seen from `local`; a listener has no `remote`.
+pub(crate) fn request_for(local: SocketAddr, remote: Option<SocketAddr>) -> [u8; REQUEST_BYTES] {
+    let mut bytes = every(if local.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET } as u8);
+    for (address, port_at, ip_at) in [(Some(local), 8, 12), (remote, 10, 28)] {
+        let Some(address) = address else { continue };
+        bytes[port_at..port_at + 2].copy_from_slice(&address.port().to_be_bytes());
+        match address.ip() {
+            IpAddr::V4(ip) => bytes[ip_at..ip_at + 4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => bytes[ip_at..ip_at + 16].copy_from_slice(&ip.octets()),
+        }
+    }
+    // No cookie.
+    bytes[48..].fill(0xff);
+    bytes
 }
 
 impl NetlinkSerializable for Message {
@@ -144,7 +166,7 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 }
 
 /// `inet_diag_msg` and its attributes; `None` if it is shorter than that or of another family.
-fn socket(bytes: &[u8]) -> Option<KernelSocket> {
+pub(crate) fn socket(bytes: &[u8]) -> Option<KernelSocket> {
     if bytes.len() < RESPONSE_BYTES {
         return None;
     }

@@ -83,6 +83,12 @@ pub trait Surroundings: Send + Sync + std::fmt::Debug {
     /// Why the card cannot be used for it.
     fn route(&self, remote: IpAddr) -> Result<Route, FallbackReason>;
 
+    /// The way to `remote` and the context there, if both are known: nobody is asked, and nobody waits.
+    fn known_way(&self, remote: IpAddr) -> Option<(Route, Context)> {
+        let _ = remote;
+        None
+    }
+
     /// The interfaces on which a listener at `local` can be reached and that may have a card.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! ([`DataPath::let_go`]) behind that place, so that it is asked about once. With nothing armed each is one branch.
 
 use toe_firmware::fault::{Action, Look, Rules, Site};
-use toe_firmware::{Instant, Way};
+use toe_firmware::{Instant, Offload, Way};
 use vhost_user_backend::{VringState, VringT};
 use vm_memory::GuestAddressSpace;
 
@@ -49,10 +49,11 @@ impl DataPath {
         Status::new(self.firmware.faults().as_deref(), self.faults.armed, self.faults.held.len())
     }
 
-    /// With faults armed, frames from the wire have complete checksums and are not merged, so that damage shows.
+    /// With faults armed, frames from the wire and to it have complete checksums and are not merged, so that damage shows.
     pub(super) fn set_wire_offloads(&mut self) {
         let is_armed = self.faults.armed.is_some();
         self.wire.set_offloads(if is_armed { Offloads::default() } else { self.offloads });
+        self.wire_offload = if is_armed { Offload::default() } else { self.wire.offload() };
     }
 
     /// What is to be done at a site that knows of no frame.

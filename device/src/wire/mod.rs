@@ -7,6 +7,7 @@
 mod impaired;
 mod loopback;
 mod none;
+mod source;
 mod tap;
 
 use std::os::fd::BorrowedFd;
@@ -15,8 +16,9 @@ use std::str::FromStr;
 pub use impaired::Impaired;
 pub use loopback::Loopback;
 pub use none::NoWire;
+pub use source::Source;
 pub use tap::{Tap, TapError};
-use toe_firmware::Instant;
+use toe_firmware::{Instant, Offload};
 
 use crate::net::Offloads;
 use crate::packet::Packet;
@@ -49,6 +51,11 @@ pub trait Wire: Send {
     /// Whether virtio-net headers that ask for something can pass at all.
     fn carries_offloads(&self) -> bool;
 
+    /// What it does to the firmware's frames itself.
+    fn offload(&self) -> Offload {
+        Offload::default()
+    }
+
     /// What becomes readable when there may be packets, and writable when there may be room; none if the wire
     /// changes only by what the card does to it, or with time.
     fn events(&self) -> Option<BorrowedFd<'_>>;
@@ -76,6 +83,8 @@ pub enum WireSpec {
     Loop,
     /// `none`: nothing is plugged in; what is sent is gone.
     None,
+    /// `source:BYTES`: the same frame of that length comes for ever; what is sent is gone.
+    Source(usize),
 }
 
 impl FromStr for WireSpec {
@@ -89,7 +98,11 @@ impl FromStr for WireSpec {
                 Ok(Self::Tap(name.to_owned()))
             }
             Some(("tap", _)) => Err("a TAP's name has 1 to 15 bytes, without `/`, `%`, `:` and spaces".to_owned()),
-            _ => Err("a wire is `tap:NAME`, `loop` or `none`".to_owned()),
+            Some(("source", bytes)) => match bytes.parse() {
+                Ok(bytes) if Source::SIZES.contains(&bytes) => Ok(Self::Source(bytes)),
+                _ => Err(format!("a frame of a source has {} to {} bytes", Source::SIZES.start(), Source::SIZES.end())),
+            },
+            _ => Err("a wire is `tap:NAME`, `loop`, `none` or `source:BYTES`".to_owned()),
         }
     }
 }
@@ -100,6 +113,7 @@ impl std::fmt::Display for WireSpec {
             Self::Tap(name) => write!(f, "tap:{name}"),
             Self::Loop => f.write_str("loop"),
             Self::None => f.write_str("none"),
+            Self::Source(bytes) => write!(f, "source:{bytes}"),
         }
     }
 }
@@ -114,6 +128,7 @@ impl WireSpec {
             Self::Tap(name) => Box::new(Tap::open(name)?),
             Self::Loop => Box::new(Loopback::default()),
             Self::None => Box::new(NoWire),
+            Self::Source(bytes) => Box::new(Source::new(*bytes)),
         })
     }
 }
@@ -124,10 +139,21 @@ mod tests {
 
     #[test]
     fn a_wire_is_read_as_it_is_written() {
-        for text in ["tap:toe0", "loop", "none"] {
+        for text in ["tap:toe0", "loop", "none", "source:60"] {
             assert_eq!(text.parse::<WireSpec>().unwrap().to_string(), text);
         }
-        for text in ["", "tap", "tap:", "tap:0123456789abcdef", "tap:a/b", "eth0", "loop:1"] {
+        for text in [
+            "",
+            "tap",
+            "tap:",
+            "tap:0123456789abcdef",
+            "tap:a/b",
+            "eth0",
+            "loop:1",
+            "source",
+            "source:13",
+            "source:65550",
+        ] {
             text.parse::<WireSpec>().unwrap_err();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use toe_firmware::Instant;
+use toe_firmware::{Instant, Offload};
 
 use super::{Sent, Wire};
 use crate::net::Offloads;
@@ -25,6 +25,10 @@ impl Wire for NoWire {
 
     fn carries_offloads(&self) -> bool {
         true
+    }
+
+    fn offload(&self) -> Offload {
+        Offload::ALL
     }
 
     fn events(&self) -> Option<BorrowedFd<'_>> {

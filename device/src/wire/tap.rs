@@ -2,7 +2,8 @@
 //!
 //! Every frame has a virtio-net header of twelve bytes in front (IFF_VNET_HDR), so that checksum and segmentation
 //! offloads pass between guest and host kernel. What the kernel may hand in besides plain frames follows what the
-//! guest agreed to (TUNSETOFFLOAD).
+//! guest agreed to (TUNSETOFFLOAD). What the firmware sends comes as trains of segments with partial checksums: the kernel
+//! hands them to its own TCP as they are, or cuts them where they leave the machine.
 //!
 //! An existing TAP is attached to; otherwise one is made, which is gone when the card is. Addresses, routes and "up"
 //! are the operator's. The kernel's queue in front of the TAP (`txqueuelen`) holds what the card does not read.
@@ -12,7 +13,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use toe_firmware::Instant;
+use toe_firmware::{Instant, Offload};
 
 use super::{Sent, Wire};
 use crate::net::Offloads;
@@ -157,6 +158,10 @@ impl Wire for Tap {
 
     fn carries_offloads(&self) -> bool {
         true
+    }
+
+    fn offload(&self) -> Offload {
+        Offload::ALL
     }
 
     fn events(&self) -> Option<BorrowedFd<'_>> {

@@ -56,6 +56,11 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
 
 /// A card on a wire of its own.
 pub fn card(wire: WireSpec, queue_pairs: u16, profile: Profile) -> (Device, PathBuf) {
+    polling_card(wire, queue_pairs, profile, Duration::ZERO)
+}
+
+/// The same, that looks for more for so long after the last frame.
+pub fn polling_card(wire: WireSpec, queue_pairs: u16, profile: Profile, poll: Duration) -> (Device, PathBuf) {
     let path = fresh_path("nic.sock");
     let config = Config {
         frontend: FrontendSocket::Path(path.clone()),
@@ -68,6 +73,7 @@ pub fn card(wire: WireSpec, queue_pairs: u16, profile: Profile) -> (Device, Path
         capture: None,
         faults: None,
         seed: Some([7; 32]),
+        poll,
     };
     (Device::start(config, |_| ()).unwrap(), path)
 }

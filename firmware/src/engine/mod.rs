@@ -20,6 +20,7 @@ mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
 mod listener;
+mod predicted;
 mod pressure;
 mod requests;
 mod scrub;
@@ -36,6 +37,8 @@ mod two_pages;
 mod wire;
 mod work;
 
+use std::net::IpAddr;
+
 use toe_abi::{Endpoint, Reason};
 
 use crate::chance::Keys;
@@ -51,6 +54,7 @@ use crate::store::table::Table;
 use crate::store::wheel::Wheel;
 use crate::tcp::fast_open::Cookies;
 use crate::tcp::half_open::HalfOpen;
+use crate::tcp::output;
 use crate::tcp::receive::Receiver;
 use crate::tcp::records::Records;
 use crate::tcp::send::Sender;
@@ -253,6 +257,7 @@ impl Firmware {
             counters: Counters::new(),
             config,
             steps: Steps::default(),
+            predicts: true,
             faults: faults.clone(),
         };
         let tcb = |slot| {
@@ -390,11 +395,23 @@ impl Firmware {
 
     /// The hash of a 4-tuple under this card's key, which nobody can know: for tests of what the card does if somebody does.
     pub fn tuple_hash(&self, local: Endpoint, remote: Endpoint) -> u64 {
-        self.keys.table.hash(&Tuple { local, remote }.words())
+        self.tuple_place(&Tuple { local, remote })
+    }
+
+    /// What a 4-tuple's place in the table follows from. Two words are all that there is of an IPv4 one; how many there are is
+    /// part of the hash.
+    fn tuple_place(&self, tuple: &Tuple) -> u64 {
+        let ports = u64::from(tuple.local.port) << 16 | u64::from(tuple.remote.port);
+        match (tuple.local.ip, tuple.remote.ip) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                self.keys.table.place(&[u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits()), ports])
+            }
+            _ => self.keys.table.place(&tuple.words()),
+        }
     }
 
     fn owner(&self, tuple: &Tuple) -> Option<Owner> {
-        let hash = self.keys.table.hash(&tuple.words());
+        let hash = self.tuple_place(tuple);
         self.tuples
             .find(hash, |value| {
                 *tuple
@@ -409,17 +426,17 @@ impl Firmware {
 
     /// Gives the 4-tuple to an owner. There must be a place: see [`Self::has_place`]. Who had it until now leaves one.
     fn own(&mut self, tuple: &Tuple, owner: Owner) {
-        let owned = self.tuples.insert(self.keys.table.hash(&tuple.words()), owner.to_u32());
+        let owned = self.tuples.insert(self.tuple_place(tuple), owner.to_u32());
         debug_assert!(owned, "a 4-tuple without a place");
     }
 
     /// Whether the table has a place for a 4-tuple that nobody has: always, unless somebody knows the card's key.
     fn has_place(&self, tuple: &Tuple) -> bool {
-        self.tuples.has_place(self.keys.table.hash(&tuple.words()))
+        self.tuples.has_place(self.tuple_place(tuple))
     }
 
     fn disown(&mut self, tuple: &Tuple, owner: Owner) {
-        self.tuples.remove(self.keys.table.hash(&tuple.words()), owner.to_u32());
+        self.tuples.remove(self.tuple_place(tuple), owner.to_u32());
     }
 
     /// Looks at what a connection wants after something happened to it.
@@ -463,7 +480,9 @@ impl Firmware {
                 None => self.wheel.disarm(timer),
             }
         }
-        self.wire_queue.push(&mut self.wire_links, slot);
+        if output::wants_a_turn(&mut self.connections[slot]) {
+            self.wire_queue.push(&mut self.wire_links, slot);
+        }
         self.queue_news(slot);
         self.seal(slot);
     }

@@ -239,7 +239,7 @@ impl Firmware {
             }
             _ => None,
         };
-        let is_left = tuple.is_none_or(|tuple| self.keys.table.hash(&tuple.words()) as u32 != hash);
+        let is_left = tuple.is_none_or(|tuple| self.tuple_place(&tuple) as u32 != hash);
         if is_left {
             self.tuples.remove_at(place);
         }

@@ -12,12 +12,14 @@ use crate::tcp::half_open;
 use crate::tcp::output;
 use crate::tcp::tcb::{Link, Tuple};
 use crate::tcp::time_wait;
+use crate::tcp::train;
 use crate::time::Instant;
 use crate::wire::frame::Ethernet;
 use crate::wire::icmp;
 use crate::wire::ip::{self, Ecn, Foreign, Located};
+use crate::wire::offload::{Made, Offload, Rest};
 use crate::wire::options::Options;
-use crate::wire::segment::{self, Flags, Malformed, Segment};
+use crate::wire::segment::{self, Completes, Flags, Malformed, Segment};
 use toe_abi::Endpoint;
 
 impl Firmware {
@@ -182,8 +184,10 @@ impl Firmware {
         let t = &mut self.connections[slot];
         let (tuple, link) = (t.tuple, t.link);
         let reply = arrives::segment_arrives(t, &mut self.store, segment, now);
-        if reply == Reply::Reset {
-            self.send_reset(&tuple, link, segment);
+        match reply {
+            Reply::Reset => self.send_reset(&tuple, link, segment),
+            Reply::Predicted => return self.settle_predicted(slot, now),
+            Reply::Nothing => {}
         }
         //= docs/specs/rfc9293.txt#section-3.10.7.4
         //# For example, if the TCP endpoint is processing a series of queued segments, it MUST process them all
@@ -301,20 +305,25 @@ impl Firmware {
     /// The next frame for the wire, with its checksums complete, into `buffer`, which must have room for a whole
     /// frame (65,549 bytes); its length. To be called until `None`, or as long as the wire takes frames.
     pub fn poll_wire(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        self.poll_wire_for(now, buffer, Offload::default()).map(|made| made.bytes)
+    }
+
+    /// The same for a wire that does some of the work itself.
+    pub fn poll_wire_for(&mut self, now: Instant, buffer: &mut [u8], offload: Offload) -> Option<Made> {
         if self.halted.is_some() {
             return None;
         }
-        let length = self.next_wire_frame(now, buffer);
-        self.worked(Call::PollWire, length.is_some(), now);
-        length
+        let made = self.next_wire_frame(now, buffer, offload);
+        self.worked(Call::PollWire, made.is_some(), now);
+        made
     }
 
-    fn next_wire_frame(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+    fn next_wire_frame(&mut self, now: Instant, buffer: &mut [u8], offload: Offload) -> Option<Made> {
         if let Some(headers) = self.segments.pop() {
             self.segments_gauge.give(1);
             self.store.counters.add(Counter::TcpSegmentsOut);
             self.store.counters.add(Counter::WireOut);
-            return Some(headers.write(buffer, 0, |_| ()));
+            return Some(Made::complete(headers.write(buffer, 0, |_| ())));
         }
         for _ in 0..FEED_TURNS {
             let more = self.feed(now);
@@ -324,9 +333,15 @@ impl Firmware {
                     continue;
                 }
                 let t = &mut self.connections[slot];
-                let Some(segment) = output::next_segment(t, &mut self.store, now) else {
+                let Some(mut segment) = output::next_segment(t, &mut self.store, now) else {
                     self.seal(slot);
                     continue;
+                };
+                let cut = match offload {
+                    Offload { checksum: true, train_bytes } if train_bytes > segment.text_bytes => {
+                        train::couple(t, &mut self.store, now, &mut segment, train_bytes)
+                    }
+                    _ => None,
                 };
                 let tcp = segment::Header {
                     source_port: t.tuple.local.port,
@@ -342,13 +357,22 @@ impl Firmware {
                 if segment.ecn_capable {
                     headers.ip.traffic_class |= Ecn::CAPABLE.0;
                 }
-                let length = headers.write(buffer, segment.text_bytes, |text| {
+                // A bare acknowledgement costs less to sum than to hand on.
+                let completes =
+                    if offload.checksum && segment.text_bytes > 0 { Completes::Wire } else { Completes::Card };
+                let bytes = headers.write_for(buffer, segment.text_bytes, completes, |text| {
                     t.send.stream.read(&self.store.send, segment.text_at, text);
+                });
+                let rest = (completes == Completes::Wire).then(|| Rest {
+                    tcp_at: headers.tcp_at() as u16,
+                    text_at: (bytes - segment.text_bytes) as u16,
+                    v6: headers.ip.source.is_ipv6(),
+                    segment_bytes: cut.map(|text| text as u16),
                 });
                 self.store.counters.add(Counter::WireOut);
                 // Back to the end of the queue: each in turn.
                 self.settle(slot, now);
-                return Some(length);
+                return Some(Made { bytes, rest });
             }
             if !more {
                 break;

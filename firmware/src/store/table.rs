@@ -13,7 +13,7 @@ use crate::work::Steps;
 /// The table.
 #[derive(Debug)]
 pub struct Table {
-    places: Box<[Place]>,
+    buckets: Box<[Bucket]>,
     used: u64,
     /// What is published.
     pub gauge: Gauge,
@@ -32,36 +32,39 @@ const EMPTY: u32 = u32::MAX;
 /// Places of a bucket: a cache line of them.
 const BUCKET: usize = 8;
 
+/// Those in use stand before the empty ones.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Bucket([Place; BUCKET]);
+
 impl Table {
     /// A table for as many values as the gauge's capacity.
     pub fn new(gauge: Gauge) -> Self {
         let places = (gauge.capacity() as usize * 2).next_power_of_two().max(2 * BUCKET);
-        Self { places: vec![Place { hash: 0, value: EMPTY }; places].into(), used: 0, gauge, steps: Steps::default() }
+        let bucket = Bucket([Place { hash: 0, value: EMPTY }; BUCKET]);
+        Self { buckets: vec![bucket; places / BUCKET].into(), used: 0, gauge, steps: Steps::default() }
     }
 
-    /// Where the two buckets of a hash begin.
+    /// The two buckets of a hash.
     fn buckets(&self, hash: u64) -> [usize; 2] {
-        let mask = self.places.len() / BUCKET - 1;
+        let mask = self.buckets.len() - 1;
         let (first, second) = (hash as usize & mask, (hash >> 32) as usize & mask);
         // Two there are, whatever the hash.
-        [first * BUCKET, if second == first { first ^ 1 } else { second } * BUCKET]
+        [first, if second == first { first ^ 1 } else { second }]
     }
 
-    /// The places in use of a bucket, each a step, and one for its end. They stand before the empty ones.
-    fn bucket(&self, at: usize) -> impl Iterator<Item = (usize, Place)> + '_ {
-        let places = self.places[at..at + BUCKET].iter().enumerate();
-        let used = places.take_while(|(_, place)| {
-            self.steps.one();
-            place.value != EMPTY
-        });
-        used.map(move |(i, place)| (at + i, *place))
+    /// How many places of a bucket are in use; each is a step, and one for their end.
+    fn used_of(&self, bucket: usize) -> usize {
+        let used = self.buckets[bucket].0.iter().take_while(|place| place.value != EMPTY).count();
+        self.steps.add((used + 1).min(BUCKET) as u64);
+        used
     }
 
     /// Where a value of that hash would go.
-    fn place_for(&self, hash: u64) -> Option<usize> {
-        let [a, b] = self.buckets(hash).map(|at| (self.bucket(at).count(), at));
-        let (used, at) = if b.0 < a.0 { b } else { a };
-        (used < BUCKET).then_some(at + used)
+    fn place_for(&self, hash: u64) -> Option<(usize, usize)> {
+        let [a, b] = self.buckets(hash).map(|bucket| (self.used_of(bucket), bucket));
+        let (used, bucket) = if b.0 < a.0 { b } else { a };
+        (used < BUCKET).then_some((bucket, used))
     }
 
     /// Whether a value of that hash finds a place.
@@ -73,26 +76,40 @@ impl Table {
     #[must_use]
     pub fn insert(&mut self, hash: u64, value: u32) -> bool {
         debug_assert!(value != EMPTY);
-        let Some(at) = self.place_for(hash) else { return false };
+        let Some((bucket, at)) = self.place_for(hash) else { return false };
         if !self.gauge.take(1) {
             return false;
         }
-        self.places[at] = Place { hash: hash as u32, value };
+        self.buckets[bucket].0[at] = Place { hash: hash as u32, value };
         self.used += 1;
         true
     }
 
     /// The first value under `hash` for which `is` holds.
     pub fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut places = self.buckets(hash).into_iter().flat_map(|at| self.bucket(at));
-        let found = places.find(|(_, place)| place.hash == hash as u32 && is(place.value));
-        found.map(|(_, place)| place.value)
+        let mut looks = 0;
+        for bucket in self.buckets(hash) {
+            for place in &self.buckets[bucket].0 {
+                looks += 1;
+                if place.value == EMPTY {
+                    break;
+                }
+                if place.hash == hash as u32 && is(place.value) {
+                    self.steps.add(looks);
+                    return Some(place.value);
+                }
+            }
+        }
+        self.steps.add(looks);
+        None
     }
 
     /// Takes a value out; it must be there under that hash.
     pub fn remove(&mut self, hash: u64, value: u32) {
-        let of_value =
-            |bucket: usize| self.bucket(bucket).find(|(_, place)| place.value == value).map(|p| (bucket, p.0));
+        let of_value = |bucket: usize| {
+            let at = self.buckets[bucket].0.iter().position(|place| place.value == value)?;
+            Some((bucket, at))
+        };
         let Some((bucket, at)) = self.buckets(hash).into_iter().find_map(of_value) else {
             debug_assert!(false, "removed what is not there");
             return;
@@ -102,16 +119,17 @@ impl Table {
 
     fn empty(&mut self, bucket: usize, at: usize) {
         // The last one fills the hole.
-        let last = bucket + self.bucket(bucket).count() - 1;
-        self.places[at] = self.places[last];
-        self.places[last].value = EMPTY;
+        let last = self.used_of(bucket) - 1;
+        let places = &mut self.buckets[bucket].0;
+        places[at] = places[last];
+        places[last].value = EMPTY;
         self.used -= 1;
         self.gauge.give(1);
     }
 
     /// How many places there are, in use or not.
     pub fn places(&self) -> u64 {
-        self.places.len() as u64
+        (self.buckets.len() * BUCKET) as u64
     }
 
     /// How many are in use, by what it does itself and not by its gauge.
@@ -121,14 +139,14 @@ impl Table {
 
     /// Half of the hash and the value that stand at a place.
     pub fn at(&self, place: u32) -> Option<(u32, u32)> {
-        let Place { hash, value } = self.places[place as usize];
+        let Place { hash, value } = self.buckets[place as usize / BUCKET].0[place as usize % BUCKET];
         (value != EMPTY).then_some((hash, value))
     }
 
     /// Takes out what stands at a place.
     pub fn remove_at(&mut self, place: u32) {
         let at = place as usize;
-        self.empty(at / BUCKET * BUCKET, at);
+        self.empty(at / BUCKET, at % BUCKET);
     }
 }
 

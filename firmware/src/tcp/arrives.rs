@@ -7,6 +7,7 @@ use crate::counters::Counter;
 use crate::profile::CongestionControl;
 use crate::seq::Position;
 use crate::tcp::ecn;
+use crate::tcp::prediction;
 use crate::tcp::receive::{AckNeed, Arrival};
 use crate::tcp::recovery::Ack;
 use crate::tcp::spurious;
@@ -22,6 +23,8 @@ pub enum Reply {
     Nothing,
     /// `<SEQ=SEG.ACK><CTL=RST>`.
     Reset,
+    /// None, and nothing changed but what comes of text in order ([`prediction`]).
+    Predicted,
 }
 
 /// RFC 7323, 5.5: after this long without one, a timestamp says nothing about age.
@@ -37,6 +40,9 @@ enum Check {
 pub fn segment_arrives(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
     t.figures.segments_in += 1;
     t.send.burst = 0;
+    if prediction::holds(t, store, segment) {
+        return prediction::arrives(t, store, segment, now);
+    }
     match t.state {
         State::SynSent => syn_sent(t, store, segment, now),
         State::Closed => Reply::Reset,
@@ -459,7 +465,7 @@ pub fn linger(t: &mut Tcb, store: &Store, now: Instant) {
 }
 
 /// Sixth, the URG bit; seventh, the text; eighth, the FIN.
-fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Reply {
+pub fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Reply {
     if !matches!(t.state, State::Established | State::FinWait1 | State::FinWait2) {
         // What comes after the peer's FIN is ignored, a repeated FIN is acknowledged again.
         return Reply::Nothing;

@@ -121,6 +121,16 @@ impl AnyController {
     }
 }
 
+impl AnyController {
+    /// Whether an acknowledgement without progress is nothing to it.
+    pub fn heeds_progress_alone(&self) -> bool {
+        match self {
+            Self::NewReno(_) | Self::Cubic(_) => true,
+            Self::Dctcp(_) | Self::Bbr(_) => false,
+        }
+    }
+}
+
 impl Controller for AnyController {
     fn acked(&mut self, window: &mut Window, ack: &Acked) {
         match self {

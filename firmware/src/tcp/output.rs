@@ -53,6 +53,28 @@ pub fn next_segment(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outg
     Some(segment)
 }
 
+/// Whether [`next_segment`] might find something. After most of what happens it would not, and a turn costs more than this. What a
+/// turn notes when there is nothing to send is noted here.
+pub fn wants_a_turn(t: &mut Tcb) -> bool {
+    match t.state {
+        _ if t.reset_due => true,
+        State::Closed | State::TimeWait => false,
+        State::SynSent | State::SynReceived => true,
+        _ => {
+            let has_data = t.send.last() > t.send.nxt;
+            if !has_data {
+                t.recovery.limited_by_program(&t.send);
+            }
+            has_data
+                || t.receive.ack == AckNeed::Now
+                || t.due != Due::None
+                || t.send.records.first_lost().is_some()
+                || t.user_timeout.is_due()
+                || t.send.urgent.is_due(t.send.nxt)
+        }
+    }
+}
+
 fn choose(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing> {
     if std::mem::take(&mut t.reset_due) {
         store.counters.add(Counter::TcpResetsOut);
@@ -392,7 +414,7 @@ fn new_data(t: &mut Tcb, store: &mut Store, now: Instant, probe: bool) -> Option
 }
 
 /// How many octets of new data, the FIN among them, the next segment may have.
-fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> {
+pub(super) fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> {
     let start = t.send.nxt;
     let queued = t.send.last().since(start);
     if queued == 0 {
@@ -439,13 +461,12 @@ fn new_octets(t: &Tcb, store: &Store, now: Instant, probe: bool) -> Option<u64> 
     (full || everything || half_the_window || probe).then_some(length)
 }
 
-fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
+/// Counts the octets up to `end` as sent; `false` if no record is left for them.
+pub(super) fn put_under_way(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> bool {
     let start = t.send.nxt;
     let stamp = t.recovery.stamp(&t.send, now);
     if !t.send.records.push(&mut store.records, start, end, stamp, now) {
-        store.counters.add(Counter::TcpNoTransmitRecord);
-        store.records.gauge.refuse(toe_abi::Reason::TransmitRecords);
-        return None;
+        return false;
     }
     if t.send.in_flight() == 0 {
         t.timer_from = now;
@@ -454,6 +475,16 @@ fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Opti
     t.send.nxt = end;
     t.send.max = t.send.max.max(end);
     t.recovery.sent(end.since(start), now);
+    true
+}
+
+fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
+    let start = t.send.nxt;
+    if !put_under_way(t, store, now, end) {
+        store.counters.add(Counter::TcpNoTransmitRecord);
+        store.records.gauge.refuse(toe_abi::Reason::TransmitRecords);
+        return None;
+    }
     let mut segment = data(t, store, now, start, end);
     t.recovery.pacing.sent(t.recovery.pace(), segment.text_bytes as u64, now);
     if t.agreed.ecn && segment.text_bytes > 0 {

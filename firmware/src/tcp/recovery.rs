@@ -194,6 +194,17 @@ impl Recovery {
         sender.in_flight().saturating_sub(self.sacked + self.lost)
     }
 
+    /// Whether an acknowledgement that says nothing new, with nothing in flight, would find nothing to change.
+    pub fn is_at_rest(&self, sender: &Sender) -> bool {
+        sender.in_flight() == 0
+            && self.phase == Phase::Open
+            && self.probe.is_none()
+            && self.reorder_at.is_none()
+            && !self.original
+            && sender.una <= self.most_until
+            && self.controller.heeds_progress_alone()
+    }
+
     /// What may be sent now, in bytes.
     pub fn allowance(&self, sender: &Sender) -> u64 {
         u64::from(self.window.congestion).saturating_sub(self.in_network(sender))

@@ -265,6 +265,8 @@ pub struct Store {
     pub config: Config,
     /// What is counted of the work that none of the pools counts.
     pub steps: Steps,
+    /// Segments may go the short way ([`crate::tcp::prediction`]).
+    pub predicts: bool,
     /// Faults on demand.
     pub faults: Faults,
 }

@@ -62,14 +62,14 @@ pub fn deadline(t: &Tcb, kind: Kind) -> Option<Instant> {
 }
 
 fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
-    let rto_at = t.timer_from + t.rtt.rto();
+    let rto_at = || t.timer_from + t.rtt.rto();
     match t.state {
         State::Closed | State::TimeWait => return None,
         State::SynSent | State::SynReceived => {
             if let Some(at) = t.fast_open.waits_until() {
                 return Some((at, Waiting::Words));
             }
-            return (t.due != Due::Syn).then_some((rto_at, Waiting::Handshake));
+            return (t.due != Due::Syn).then(|| (rto_at(), Waiting::Handshake));
         }
         _ => {}
     }
@@ -78,8 +78,9 @@ fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {
         //= docs/specs/rfc9293.txt#section-3.8.6.1
         //# The transmitting host SHOULD send the first zero-window probe when a zero window has existed for the
         //# retransmission timeout period (SHLD-29)
-        return blocked.then_some((rto_at, Waiting::Window));
+        return blocked.then(|| (rto_at(), Waiting::Window));
     }
+    let rto_at = rto_at();
     if let Some(at) = t.recovery.reorder_at
         && at < rto_at
     {

@@ -1,4 +1,8 @@
-//! The Internet checksum (RFC 1071), eight bytes at a time.
+//! The Internet checksum (RFC 1071).
+//!
+//! Its sum does not depend on the order of bytes but for a swap at the end (RFC 1071, section 2 (B)), nor on how wide the words
+//! are that are added. So text is added in four sums of 64-bit words side by side, in the processor's own order, whose carries
+//! are kept in an upper half of their own: no addition waits for the one before it.
 
 use std::net::IpAddr;
 
@@ -10,22 +14,33 @@ impl Sum {
     /// Adds bytes that begin at an even offset.
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        let mut sum = self.0;
-        let mut add = |word: u64| {
-            let (s, carry) = sum.overflowing_add(word);
-            sum = s + u64::from(carry);
-        };
-        let mut words = bytes.chunks_exact(8);
-        for w in &mut words {
-            add(u64::from_be_bytes([w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]]));
+        let mut sums = [0u128; 4];
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        for block in blocks {
+            let (words, _) = block.as_chunks::<8>();
+            for (sum, word) in sums.iter_mut().zip(words) {
+                *sum += u128::from(u64::from_le_bytes(*word));
+            }
         }
-        let rest = words.remainder();
+        let (words, rest) = rest.as_chunks::<8>();
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum += u128::from(u64::from_le_bytes(*word));
+        }
         if !rest.is_empty() {
             let mut last = [0; 8];
             last[..rest.len()].copy_from_slice(rest);
-            add(u64::from_be_bytes(last));
+            sums[3] += u128::from(u64::from_le_bytes(last));
         }
-        Self(sum)
+        let [a, b, c, d] = sums;
+        let sum = a + b + c + d;
+        let swapped = u64::from(fold((sum >> 64) as u64 + u64::from(fold(sum as u64))).swap_bytes());
+        self.word(swapped)
+    }
+
+    /// Adds a number of which every 16 bits are a word.
+    fn word(self, word: u64) -> Self {
+        let (sum, carry) = self.0.overflowing_add(word);
+        Self(sum + u64::from(carry))
     }
 
     /// Adds the pseudo-header of a TCP segment (RFC 9293, 3.1).
@@ -38,7 +53,7 @@ impl Sum {
     #[must_use]
     pub fn pseudo_header_of(self, protocol: u8, source: IpAddr, destination: IpAddr, bytes: usize) -> Self {
         let addresses = match (source, destination) {
-            (IpAddr::V4(s), IpAddr::V4(d)) => self.bytes(&s.octets()).bytes(&d.octets()),
+            (IpAddr::V4(s), IpAddr::V4(d)) => self.word(u64::from(s.to_bits()) + u64::from(d.to_bits())),
             (s, d) => {
                 let v6 = |a| match a {
                     IpAddr::V4(a) => std::net::Ipv4Addr::to_ipv6_mapped(&a).octets(),
@@ -47,22 +62,26 @@ impl Sum {
                 self.bytes(&v6(s)).bytes(&v6(d))
             }
         };
-        addresses.bytes(&[0, protocol]).bytes(&(bytes as u32).to_be_bytes())
+        addresses.word(u64::from(protocol) + bytes as u64)
     }
 
     /// The checksum field that makes what was summed right.
     pub fn finish(self) -> u16 {
-        let mut sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        while sum > 0xffff {
-            sum = (sum >> 16) + (sum & 0xffff);
-        }
-        !(sum as u16)
+        !fold(self.0)
     }
 
     /// Whether what was summed, checksum field included, is right.
     pub fn is_right(self) -> bool {
         self.finish() == 0
     }
+}
+
+/// The one's complement sum of the four words in one.
+fn fold(sum: u64) -> u16 {
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    ((sum >> 16) + (sum & 0xffff)) as u16
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use toe_abi::{ETHERNET_HEADER_BYTES, Mac};
 
 use super::ip;
-use super::segment;
+use super::segment::{self, Completes};
 
 /// The Ethernet header in front of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,11 +43,28 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Where the TCP header begins, in bytes from the frame's beginning.
+    pub fn tcp_at(&self) -> usize {
+        ETHERNET_HEADER_BYTES + self.ip.bytes()
+    }
+
     /// Writes the frame, its `text_bytes` of text by `fill`; gives its length. `buffer` must have room for it.
     pub fn write(&self, buffer: &mut [u8], text_bytes: usize, fill: impl FnOnce(&mut [u8])) -> usize {
+        self.write_for(buffer, text_bytes, Completes::Card, fill)
+    }
+
+    /// The same, for a wire that completes the checksum or does not.
+    pub fn write_for(
+        &self,
+        buffer: &mut [u8],
+        text_bytes: usize,
+        completes: Completes,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> usize {
         let ip_at = ETHERNET_HEADER_BYTES;
-        let tcp_at = ip_at + self.ip.bytes();
-        let tcp_bytes = self.tcp.write(&mut buffer[tcp_at..], self.ip.source, self.ip.destination, text_bytes, fill);
+        let tcp_at = self.tcp_at();
+        let (source, destination) = (self.ip.source, self.ip.destination);
+        let tcp_bytes = self.tcp.write(&mut buffer[tcp_at..], source, destination, text_bytes, completes, fill);
         self.ip.write(&mut buffer[ip_at..tcp_at], tcp_bytes);
         buffer[..6].copy_from_slice(&self.destination.0);
         buffer[6..12].copy_from_slice(&self.source.0);

@@ -6,6 +6,7 @@ pub mod checksum;
 pub mod frame;
 pub mod icmp;
 pub mod ip;
+pub mod offload;
 pub mod options;
 pub mod segment;
 

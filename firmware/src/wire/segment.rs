@@ -134,6 +134,15 @@ pub fn checksum_is_right(source: IpAddr, destination: IpAddr, tcp: &[u8]) -> boo
     Sum::default().pseudo_header(source, destination, tcp.len()).bytes(tcp).is_right()
 }
 
+/// Who completes the checksum of a segment to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Completes {
+    /// The card.
+    Card,
+    /// The wire: the field has the sum of the pseudo-header, to which the wire adds the rest.
+    Wire,
+}
+
 /// The header of a segment to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
@@ -156,14 +165,15 @@ pub struct Header {
 }
 
 impl Header {
-    /// Writes it in front of `text_bytes` of text that `fill` writes, and completes the checksum (MUST-2). Gives the
-    /// segment's length. `b` must have room for 60 bytes and the text.
+    /// Writes it in front of `text_bytes` of text that `fill` writes, with its checksum (MUST-2), if `completes` has not left
+    /// that to the wire. Gives the segment's length. `b` must have room for 60 bytes and the text.
     pub fn write(
         &self,
         b: &mut [u8],
         source: IpAddr,
         destination: IpAddr,
         text_bytes: usize,
+        completes: Completes,
         fill: impl FnOnce(&mut [u8]),
     ) -> usize {
         let mut options = [0; OPTION_BYTES_MAX];
@@ -184,7 +194,11 @@ impl Header {
         fill(&mut b[offset..]);
         //= docs/specs/rfc9293.txt#section-3.1
         //# The sender MUST generate it (MUST-2)
-        let sum = Sum::default().pseudo_header(source, destination, length).bytes(b).finish();
+        let pseudo = Sum::default().pseudo_header(source, destination, length);
+        let sum = match completes {
+            Completes::Card => pseudo.bytes(b).finish(),
+            Completes::Wire => !pseudo.finish(),
+        };
         b[16..18].copy_from_slice(&sum.to_be_bytes());
         length
     }
@@ -218,7 +232,7 @@ mod tests {
     fn what_is_written_is_read() {
         let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let mut buffer = [0xff; 100];
-        let n = header().write(&mut buffer, a, b, 3, |t| t.copy_from_slice(b"abc"));
+        let n = header().write(&mut buffer, a, b, 3, Completes::Card, |t| t.copy_from_slice(b"abc"));
         let tcp = &mut buffer[..n];
         assert!(checksum_is_right(a, b, tcp));
         let s = Segment::parse(tcp, &Steps::default()).unwrap();
@@ -227,6 +241,21 @@ mod tests {
         assert_eq!(s.sequence_length(), 3);
         tcp[20] ^= 1;
         assert!(!checksum_is_right(a, b, tcp));
+    }
+
+    #[test]
+    fn a_wire_completes_the_checksum_from_what_the_field_has() {
+        for (a, b) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
+            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
+            let mut buffer = [0xff; 100];
+            let n = header().write(&mut buffer, a, b, 3, Completes::Wire, |t| t.copy_from_slice(b"abc"));
+            let tcp = &mut buffer[..n];
+            assert!(!checksum_is_right(a, b, tcp));
+            // virtio, 5.1.6.2: the sum of all from the header on, the field included, goes into the field.
+            let sum = Sum::default().bytes(tcp).finish();
+            tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+            assert!(checksum_is_right(a, b, tcp));
+        }
     }
 
     #[test]

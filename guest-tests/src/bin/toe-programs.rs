@@ -27,9 +27,6 @@ struct Arguments {
     /// Kill so many programs and supervisors at the end.
     #[arg(long, default_value_t = 0)]
     kills: u32,
-    /// Measure so many seconds each, at the end.
-    #[arg(long, default_value_t = 0)]
-    measure: u32,
 }
 
 /// A program and what it does. All of it is executed in the
@@ -192,12 +189,13 @@ X",
     Case {
         name: "postgres, pgbench",
         what: "server; the peer's pgbench: 4 clients, 20 transactions each, and psql",
-        prepare: "mkdir -p /tmp/pg /var/run/postgresql; chown postgres /tmp/pg /var/run/postgresql; \
+        prepare: "mkdir -p /tmp/pg; chown postgres /tmp/pg; \
                   [ -e /tmp/pg/PG_VERSION ] || setpriv --reuid=110 --regid=110 --clear-groups /usr/lib/postgresql/15/bin/initdb -D /tmp/pg -A trust -N >/tmp/initdb.log 2>&1; \
                   printf 'host all all 0.0.0.0/0 trust\\n' >> /tmp/pg/pg_hba.conf",
-        guest: "setpriv --reuid=110 --regid=110 --clear-groups /usr/lib/postgresql/15/bin/postgres -D /tmp/pg -c listen_addresses='*' -c fsync=off -c shared_buffers=16MB",
+        guest: "setpriv --reuid=110 --regid=110 --clear-groups /usr/lib/postgresql/15/bin/postgres -D /tmp/pg -k /tmp -c listen_addresses='*' -c fsync=off -c shared_buffers=16MB",
         port: 5432,
-        peer: "P='-h 192.0.2.2 -U postgres'; psql $P -Atc 'select inet_client_addr(), inet_server_addr()' postgres; \
+        peer: "P='-h 192.0.2.2 -U postgres'; for i in $(seq 200); do /usr/lib/postgresql/15/bin/pg_isready -q $P && break; sleep 0.2; done; \
+               psql $P -Atc 'select inet_client_addr(), inet_server_addr()' postgres; \
                /usr/lib/postgresql/15/bin/pgbench $P -q -i -s 1 postgres 2>&1 | tail -1; \
                /usr/lib/postgresql/15/bin/pgbench $P -c 4 -t 20 postgres 2>&1 | grep -E 'actually|failed'; psql $P -Atc 'select count(*) from pgbench_accounts' postgres",
         stop: "kill -INT $(head -1 /tmp/pg/postmaster.pid)",
@@ -238,7 +236,6 @@ fn work(arguments: &Arguments) -> Result<()> {
     ensure!(root.join("usr/bin/curl").exists(), "no userland in {}: run scripts/programs", root.display());
     let mut outcomes = Vec::new();
     let mut rows = Vec::new();
-    let mut measured = String::new();
     let options =
         LabOptions { limit: Duration::from_secs(7200), verbose: true, ..LabOptions::new("programs", Kind::UserMode) };
     Lab::run(options, |lab| {
@@ -281,10 +278,6 @@ fn work(arguments: &Arguments) -> Result<()> {
         if arguments.only.is_none() {
             rows = run::calls(lab)?;
         }
-        if arguments.measure > 0 {
-            measured = run::measure(lab, arguments.measure)?;
-            lab.step(&measured);
-        }
         if arguments.kills > 0 {
             run::kills(lab, arguments.kills, 1)?;
         }
@@ -313,8 +306,10 @@ fn mount(lab: &Lab, root: &Path) -> Result<()> {
     ] {
         write!(command, " && mkdir -p /r/{at} && mount -t {what} none /r/{at}")?;
     }
-    command.push_str(" && mkdir -p /dev/shm /dev/pts && mount -t tmpfs none /dev/shm && mount -t devpts none /dev/pts");
-    command.push_str(" && mkdir -p /r/dev && mount --bind /dev /r/dev && chmod 1777 /r/tmp /dev/shm");
+    // A bind mount has not what is mounted below.
+    command.push_str(" && mkdir -p /r/dev && mount --bind /dev /r/dev && mkdir -p /r/dev/shm /r/dev/pts");
+    command.push_str(" && mount -t tmpfs none /r/dev/shm && mount -t devpts none /r/dev/pts");
+    command.push_str(" && chmod 1777 /r/tmp /r/dev/shm");
     lab.guest()?.check(&command).map(drop)
 }
 
@@ -357,10 +352,16 @@ fn execute(lab: &Lab, root: &Path, case: &Case, under: bool) -> Result<(String, 
     } else {
         let job = guest.start(&command)?;
         let port = format!(":{:04X} ", case.port);
-        host::wait_for("the server to listen", CASE, || {
+        let listens = host::wait_for("the server to listen", CASE, || {
             let listening = guest.run(&format!("cat /proc/net/tcp /proc/net/tcp6 | grep ' 0A ' | grep -c '{port}'"))?;
             Ok((listening.text.trim() != "0").then_some(()))
-        })?;
+        });
+        if let Err(e) = listens {
+            let on = if under { "the card" } else { "the kernel" };
+            // What it said, or how it ended.
+            let said = guest.wait(job, Duration::from_secs(1)).map_or_else(|e| format!("{e:#}"), |o| o.text);
+            return Err(e.context(format!("on {on}: {said}")));
+        }
         let output = ended_in_time(on_peer(case.peer))?;
         script("stop.sh", case.stop)?;
         guest.check(&inside("sh /tmp/stop.sh"))?;

@@ -36,8 +36,9 @@ pub(super) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
 
 /// Whether it is a TCP socket; if so, whether an IPv6 one.
 pub(super) fn tcp_family(fd: BorrowedFd<'_>) -> Option<bool> {
+    // The protocol first: of what is no TCP, most is told apart by that alone.
     let is = |name, value| int(fd, libc::SOL_SOCKET, name).ok() == Some(value);
-    if !is(libc::SO_TYPE, libc::SOCK_STREAM) || !is(libc::SO_PROTOCOL, libc::IPPROTO_TCP) {
+    if !is(libc::SO_PROTOCOL, libc::IPPROTO_TCP) || !is(libc::SO_TYPE, libc::SOCK_STREAM) {
         return None;
     }
     match int(fd, libc::SOL_SOCKET, libc::SO_DOMAIN) {
@@ -171,7 +172,8 @@ pub(super) fn forward(fd: BorrowedFd<'_>, line: &Line, (level, name): (c_int, c_
 
 /// Tells the card every option that differs from what it has from the start.
 pub(super) fn forward_all(fd: BorrowedFd<'_>, line: &Line, default_congestion: Option<&str>) {
-    for at in FORWARDED {
+    let others = if line.remote.ip.is_ipv6() { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 };
+    for at in FORWARDED.iter().filter(|(level, _)| *level != others) {
         forward(fd, line, *at, true);
     }
     if let Some(name) = congestion(fd)

@@ -5,20 +5,19 @@
 //! is taken to not know.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+use crate::sock_diag::{self, SOCK_DIAG_BY_FAMILY};
+
 const NLM_F_REQUEST: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 const HEADER_BYTES: usize = 16;
-const REQUEST_BYTES: usize = HEADER_BYTES + 56;
-/// Offsets in `struct inet_diag_msg`, behind the header.
-const STATE: usize = HEADER_BYTES + 1;
-const INODE: usize = HEADER_BYTES + 68;
 const LISTEN: u8 = 10;
+/// More than an answer without attributes has.
+const ANSWER_BYTES: usize = 1024;
 
 /// What is known of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,10 +56,16 @@ impl Diag {
         self.ask(local, None, |state| state == LISTEN)
     }
 
+    fn exchange(&self, request: &[u8]) -> io::Result<Vec<u8>> {
+        self.socket.send(request, 0)?;
+        let mut answer = Vec::with_capacity(ANSWER_BYTES);
+        self.socket.recv(&mut answer, 0)?;
+        Ok(answer)
+    }
+
     fn ask(&self, local: SocketAddr, remote: Option<SocketAddr>, expected: impl Fn(u8) -> bool) -> Held {
         let request = request(local, remote);
-        let answer = self.socket.send(&request, 0).and_then(|_| self.socket.recv_from_full());
-        let Ok((answer, _)) = answer else {
+        let Ok(answer) = self.exchange(&request) else {
             return Held::Unknown;
         };
         if answer.len() < HEADER_BYTES + 4 {
@@ -71,10 +76,10 @@ impl Diag {
             // ENOENT is also what a kernel without tcp_diag says; `works` tells them apart.
             return if error == -libc::ENOENT && self.works() { Held::No } else { Held::Unknown };
         }
-        if answer.len() < INODE + 4 || !expected(answer[STATE]) {
-            return Held::No;
+        match sock_diag::socket(&answer[HEADER_BYTES..]) {
+            Some(socket) if expected(socket.state) && socket.inode != 0 => Held::Yes,
+            _ => Held::No,
         }
-        if answer[INODE..INODE + 4] == [0; 4] { Held::No } else { Held::Yes }
     }
 
     /// Whether the kernel can answer at all: it finds a listener that is there for sure.
@@ -84,40 +89,21 @@ impl Diag {
         *WORKS.get_or_init(|| {
             let Ok(listener) = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)) else { return false };
             let Ok(local) = listener.local_addr() else { return false };
-            let sent = self.socket.send(&request(local, None), 0).and_then(|_| self.socket.recv_from_full());
-            sent.is_ok_and(|(answer, _)| answer.len() > 6 && u16::from_ne_bytes([answer[4], answer[5]]) != NLMSG_ERROR)
+            self.exchange(&request(local, None))
+                .is_ok_and(|answer| answer.len() > 6 && u16::from_ne_bytes([answer[4], answer[5]]) != NLMSG_ERROR)
         })
     }
 }
 
-/// `struct inet_diag_req_v2` behind its header.
+/// The question of one socket, with netlink's header.
 fn request(local: SocketAddr, remote: Option<SocketAddr>) -> Vec<u8> {
-    let is_ipv6 = local.is_ipv6();
-    let mut out = Vec::with_capacity(REQUEST_BYTES);
-    out.extend((REQUEST_BYTES as u32).to_ne_bytes());
+    let question = sock_diag::request_for(local, remote);
+    let mut out = Vec::with_capacity(HEADER_BYTES + question.len());
+    out.extend(((HEADER_BYTES + question.len()) as u32).to_ne_bytes());
     out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     out.extend(NLM_F_REQUEST.to_ne_bytes());
     out.extend([0; 8]);
-    out.push(if is_ipv6 { libc::AF_INET6 } else { libc::AF_INET } as u8);
-    out.push(libc::IPPROTO_TCP as u8);
-    out.extend([0; 2]);
-    out.extend(u32::MAX.to_ne_bytes());
-    out.extend(local.port().to_be_bytes());
-    out.extend(remote.map_or(0, |r| r.port()).to_be_bytes());
-    let mut ip = |ip: Option<IpAddr>| {
-        let start = out.len();
-        match ip {
-            Some(IpAddr::V4(ip)) => out.extend(ip.octets()),
-            Some(IpAddr::V6(ip)) => out.extend(ip.octets()),
-            None => {}
-        }
-        out.resize(start + 16, 0);
-    };
-    ip(Some(local.ip()));
-    ip(remote.map(|r| r.ip()));
-    out.extend([0; 4]);
-    // No cookie.
-    out.extend([0xff; 8]);
+    out.extend(question);
     out
 }
 

@@ -20,12 +20,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockFilter, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 /// Bytes that the kernel holds for the supervisor; what lies in between costs memory and hides the peer's pace.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// How long the other end is silent before it is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Returns "drop the packet".
 const DROP_ALL: SockFilter = SockFilter::new(0x06, 0, 0, 0);
@@ -101,14 +99,12 @@ pub(super) fn reached_at(listener: SocketAddr, remote: IpAddr) -> SocketAddr {
 
 fn new(is_ipv6: bool) -> io::Result<Socket> {
     let domain = if is_ipv6 { Domain::IPV6 } else { Domain::IPV4 };
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_out_of_band_inline(true)?;
     socket.set_recv_buffer_size(BUFFER_BYTES)?;
     socket.set_send_buffer_size(BUFFER_BYTES)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
     Ok(socket)
 }
 

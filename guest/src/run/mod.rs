@@ -24,6 +24,8 @@ mod policy;
 mod stat;
 mod supervisor;
 mod target;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::ffi::OsString;

@@ -25,14 +25,16 @@ use rustix::event::{Timespec, epoll};
 use toe_abi::Endpoint;
 
 use super::counters::Counters;
+use super::descriptor;
 use super::diag::{Diag, Held};
 use super::leg::Meeting;
 use super::line::{CHUNK_BYTES, Leg, Line, Turn};
 use super::notify::{Answered, Call, Listener};
-use super::policy::Policy;
+use super::policy::{Direction, Policy, Subject};
 use super::target::{self, Process, Targets};
 use super::workers::{Finding, Workers};
 use crate::context::Watch;
+use crate::fallback::FallbackReason;
 use crate::route::Kernel;
 use crate::surroundings::Surroundings;
 
@@ -493,6 +495,30 @@ impl Supervisor {
         }
         target::write(call.thread, at, &bytes[..room.min(bytes.len())])?;
         target::write(call.thread, length_at, &(bytes.len() as u32).to_ne_bytes())
+    }
+
+    /// Whether what a call asks for may be the card's. If not, the reason is counted.
+    fn is_for_card(&mut self, fd: BorrowedFd<'_>, cookie: u64, subject: &Subject) -> bool {
+        let address = subject.address;
+        // A listener on no address in particular is reached from everywhere; nobody but this machine is reached there.
+        let is_local = address.is_loopback() || (address.is_unspecified() && subject.direction == Direction::Connect);
+        let known = match self.sockets.get(&cookie) {
+            Some(Known::Unsuitable(reason)) => Some(*reason),
+            _ => None,
+        };
+        let reason = if let Some(reason) = known {
+            reason.to_owned()
+        } else if is_local {
+            FallbackReason::Local.to_string()
+        } else if let Some(reason) = self.policy.refuses(subject) {
+            reason
+        } else if let Some(reason) = descriptor::unsuitable(fd) {
+            reason.to_owned()
+        } else {
+            return true;
+        };
+        self.counters.kernel(&reason);
+        false
     }
 
     fn surroundings(&self) -> Arc<dyn Surroundings> {

@@ -48,8 +48,10 @@ impl Targets {
     /// # Errors
     /// If it is gone.
     pub(super) fn process(&mut self, thread: u32) -> io::Result<Rc<Process>> {
+        // The first thread of a process has its id, which a pidfd names for good: if another has it by now, the
+        // descriptor cannot be had.
         if let Some(process) = self.by_thread.get(&thread)
-            && Path::new(&format!("/proc/{}/task/{thread}", process.id)).exists()
+            && (thread == process.id || Path::new(&format!("/proc/{}/task/{thread}", process.id)).exists())
         {
             return Ok(process.clone());
         }

@@ -7,7 +7,7 @@ mod packet;
 mod ring;
 mod vhost_user;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
     /// The MTU of the interface, in bytes.
     fn mtu(&self) -> u32;
 
-    /// The longest frame that can be sent and received, in bytes, Ethernet header included.
+    /// The longest channel frame that can be sent and received, in bytes, Ethernet header included.
     fn frame_bytes_max(&self) -> usize;
 
     /// How many bytes of frames can wait here to be received before one is lost.
@@ -39,11 +39,43 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
     /// `WouldBlock`: no room now, [`Transport::wait`] tells when there is. Anything else: the frame is lost.
     fn send(&self, frame: &[u8]) -> io::Result<()>;
 
+    /// Sends frames in their order, without waiting; how many were sent. One at least, if there is no error.
+    ///
+    /// # Errors
+    /// Those of [`Transport::send`], about the first of them.
+    fn send_many(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        for (sent, frame) in frames.iter().enumerate() {
+            match self.send(frame) {
+                Ok(()) => {}
+                Err(e) if sent == 0 => return Err(e),
+                // It comes again when this frame is the first.
+                Err(_) => return Ok(sent),
+            }
+        }
+        Ok(frames.len())
+    }
+
     /// Receives a frame into `buffer`, without waiting; its length.
     ///
     /// # Errors
     /// `WouldBlock`: there is none. Anything else: there may be one later.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Receives frames into `buffers`, and their lengths into `lengths`, without waiting; how many. Less than there is room for
+    /// means that no more were there.
+    ///
+    /// # Errors
+    /// Those of [`Transport::receive`], if there was none.
+    fn receive_many(&self, buffers: &mut [Vec<u8>], lengths: &mut [usize]) -> io::Result<usize> {
+        for (received, (buffer, length)) in buffers.iter_mut().zip(lengths.iter_mut()).enumerate() {
+            match self.receive(buffer) {
+                Ok(n) => *length = n,
+                Err(e) if received == 0 => return Err(e),
+                Err(_) => return Ok(received),
+            }
+        }
+        Ok(buffers.len())
+    }
 
     /// Waits until a frame can be received, or sent (if `room` is wanted), or `wake` can be read, or `timeout` has
     /// passed. May return early.

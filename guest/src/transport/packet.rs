@@ -2,10 +2,11 @@
 //!
 //! Needs CAP_NET_RAW and nothing else. A classic BPF filter lets through only channel frames with this context's
 //! key, and those with none, which the firmware says to all when it has booted: so several processes can share the interface
-//! and none is woken for another's. The kernel's copy of our
-//! own frames is switched off with PACKET_IGNORE_OUTGOING (Linux 4.20).
+//! and none is woken for another's. The kernel's copy of our own frames is switched off with PACKET_IGNORE_OUTGOING
+//! (Linux 4.20). Several frames go in one call (sendmmsg(2), recvmmsg(2)): where a call is dear, it costs more than the
+//! frame.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -20,6 +21,15 @@ const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 /// The kernel counts its own overhead, so that a buffer holds less data than its size; at worst (frames of the common
 /// MTU in pages of their own) about a quarter.
 const RECEIVE_BUFFER_OVERHEAD: usize = 4;
+
+/// So many frames go in one call.
+const CALL_FRAMES: usize = 32;
+
+const NO_HEADER: libc::mmsghdr = libc::mmsghdr {
+    // SAFETY: zeros are a message without anything.
+    msg_hdr: unsafe { std::mem::zeroed() },
+    msg_len: 0,
+};
 
 /// Where the key lies in a frame: behind version, reserved, bytes, context, epoch and reserved.
 const KEY_OFFSET: u32 = ETHERNET_HEADER_BYTES as u32 + 24;
@@ -75,8 +85,45 @@ impl Transport for PacketTransport {
         self.socket.send(frame).map(drop)
     }
 
+    fn send_many(&self, frames: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut headers = [NO_HEADER; CALL_FRAMES];
+        let frames = &frames[..frames.len().min(CALL_FRAMES)];
+        for (header, frame) in headers.iter_mut().zip(frames) {
+            // An IoSlice is an iovec (std::io says so), which sendmmsg only reads.
+            header.msg_hdr.msg_iov = std::ptr::from_ref(frame).cast_mut().cast();
+            header.msg_hdr.msg_iovlen = 1;
+        }
+        let count = frames.len() as libc::c_uint;
+        // SAFETY: each of the first `count` headers names one iovec of `frames`, which outlives the call.
+        let sent = unsafe { libc::sendmmsg(self.socket.as_raw_fd(), headers.as_mut_ptr(), count, 0) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         io::Read::read(&mut &self.socket, buffer)
+    }
+
+    fn receive_many(&self, buffers: &mut [Vec<u8>], lengths: &mut [usize]) -> io::Result<usize> {
+        let mut headers = [NO_HEADER; CALL_FRAMES];
+        let mut places = [const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; CALL_FRAMES];
+        let count = buffers.len().min(CALL_FRAMES).min(lengths.len());
+        for ((header, place), buffer) in headers.iter_mut().zip(&mut places).zip(&mut buffers[..count]) {
+            *place = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+            header.msg_hdr.msg_iov = place;
+            header.msg_hdr.msg_iovlen = 1;
+        }
+        let fd = self.socket.as_raw_fd();
+        let flags = libc::MSG_DONTWAIT;
+        // SAFETY: each of the first `count` headers names one iovec, which names a buffer of that many bytes; all outlive
+        // the call.
+        let got = unsafe {
+            libc::recvmmsg(fd, headers.as_mut_ptr(), count as libc::c_uint, flags as _, std::ptr::null_mut())
+        };
+        let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
+        for (length, header) in lengths.iter_mut().zip(&headers[..got]) {
+            *length = header.msg_len as usize;
+        }
+        Ok(got)
     }
 
     fn wait(&self, room: bool, wake: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {

@@ -1,8 +1,9 @@
 //! The way to the card without a guest: this process is itself the vhost-user frontend of `toe-nic`.
 //!
 //! The vhost crate speaks the control plane; the rings ([`super::ring`]) lie in a memory file that the backend maps.
-//! One queue pair, mergeable receive buffers, event index if the backend has it; no checksum or segmentation offloads,
-//! because nobody here would make use of them. There is no reconnecting: when the backend goes, frames are lost, and
+//! One queue pair, mergeable receive buffers, event index if the backend has it. Merged segments and partial checksums are
+//! accepted if the backend has them: so the card's wire need not cut what is for the card. The few frames that are for
+//! this side get their checksums completed here. There is no reconnecting: when the backend goes, frames are lost, and
 //! the context above notices within its lease.
 
 use std::fs::File;
@@ -13,25 +14,32 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use toe_abi::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, Mac};
+use toe_abi::{ETHERNET_HEADER_BYTES, ETHERTYPE, FRAME_BYTES_MAX, Mac};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_MRG_RXBUF,
+};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::ring::{Layout, Ring, RingError};
 use super::{Transport, poll};
+use crate::checksum;
 
 /// `virtio_net_hdr` with `num_buffers`, as VERSION_1 has it.
 const NET_HEADER_BYTES: usize = 12;
-const NUM_BUFFERS_OFFSET: u64 = 10;
+const NEEDS_CSUM: u8 = 1;
+const CSUM_START_AT: usize = 6;
+const CSUM_OFFSET_AT: usize = 8;
+const NUM_BUFFERS_AT: usize = 10;
 const RECEIVE_SIZE: u16 = 1024;
 const RECEIVE_BUFFER_BYTES: u32 = 4096;
-const SEND_SIZE: u16 = 256;
+const SEND_SIZE: u16 = 128;
 const RECEIVE_QUEUE: usize = 0;
 const SEND_QUEUE: usize = 1;
 /// Anywhere but zero, so that a null address is none.
@@ -134,12 +142,15 @@ impl VhostUser {
                 return Err(VhostUserError::Feature(name));
             }
         }
-        let features = version_1 | mergeable | protocol | (offered & event_idx);
+        let offloads =
+            [VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_ECN];
+        let offloads = offloads.iter().fold(0, |all, bit| all | 1u64 << bit);
+        let features = version_1 | mergeable | protocol | (offered & (event_idx | offloads));
         let event_idx = features & event_idx != 0;
 
-        let frame_bytes = (mtu as usize + ETHERNET_HEADER_BYTES).min(FRAME_BYTES_MAX) + NET_HEADER_BYTES;
         let receive = Layout::new(GUEST_BASE, RECEIVE_SIZE, RECEIVE_BUFFER_BYTES);
-        let send = Layout::new(receive.end, SEND_SIZE, (frame_bytes as u32).next_multiple_of(64));
+        let send_bytes = (FRAME_BYTES_MAX + NET_HEADER_BYTES).next_multiple_of(4096) as u32;
+        let send = Layout::new(receive.end, SEND_SIZE, send_bytes);
         let memory = Arc::new(shared_memory((send.end - GUEST_BASE).next_multiple_of(4096))?);
         let queue = |layout, for_device| -> Result<Queue, VhostUserError> {
             let ring = Ring::new(memory.clone(), layout, event_idx, for_device).map_err(ring_failed)?;
@@ -209,10 +220,10 @@ impl VhostUser {
         let Some(first) = queue.ring.take()? else {
             return Ok(None);
         };
-        let at = queue.ring.buffer(first.head);
-        let mut count = [0; 2];
-        self.memory.read_slice(&mut count, GuestAddress(at.0 + NUM_BUFFERS_OFFSET))?;
-        let count = u16::from_le_bytes(count).max(1);
+        let mut header = [0; NET_HEADER_BYTES];
+        self.memory.read_slice(&mut header, queue.ring.buffer(first.head))?;
+        let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let count = field(NUM_BUFFERS_AT).max(1);
         let mut length = 0;
         let mut whole = (first.bytes as usize) >= NET_HEADER_BYTES;
         let mut used = first;
@@ -240,7 +251,13 @@ impl VhostUser {
             queue.ring.give(used.head)?;
         }
         queue.tell()?;
-        Ok(Some(if whole { length } else { 0 }))
+        if !whole {
+            return Ok(Some(0));
+        }
+        if header[0] & NEEDS_CSUM != 0 {
+            checksum::complete(&mut buffer[..length], field(CSUM_START_AT).into(), field(CSUM_OFFSET_AT).into());
+        }
+        Ok(Some(length))
     }
 }
 
@@ -295,7 +312,8 @@ impl Transport for VhostUser {
     }
 
     fn frame_bytes_max(&self) -> usize {
-        (self.mtu as usize + ETHERNET_HEADER_BYTES).min(FRAME_BYTES_MAX)
+        // A channel frame goes from memory to memory: the wire's MTU is nothing to it.
+        FRAME_BYTES_MAX
     }
 
     fn receive_bytes_max(&self) -> u64 {
@@ -304,7 +322,9 @@ impl Transport for VhostUser {
     }
 
     fn send(&self, frame: &[u8]) -> io::Result<()> {
-        if frame.len() > self.frame_bytes_max() {
+        let is_channel = frame.get(12..14) == Some(&ETHERTYPE.to_be_bytes());
+        let most = if is_channel { FRAME_BYTES_MAX } else { self.mtu as usize + ETHERNET_HEADER_BYTES };
+        if frame.len() > most {
             return Err(io::Error::new(ErrorKind::InvalidInput, "the frame is longer than the MTU allows"));
         }
         let sent = lock(&self.send).guarded(|queue| self.send_frame(queue, frame))?;

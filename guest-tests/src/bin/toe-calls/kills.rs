@@ -8,11 +8,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const CONNECTIONS: usize = 3;
+/// Programs that run at a time.
+const LANES: u64 = 4;
 /// What the load's end is called when a connection broke.
 const BROKEN: u8 = 3;
 /// How long the load goes on if nothing breaks, which is how long a killer has time.
@@ -104,106 +106,85 @@ fn kill(id: u32) {
     unsafe { libc::kill(id.cast_signed(), libc::SIGKILL) };
 }
 
-/// Kills so many, by this seed.
+/// What became of the rounds.
+#[derive(Default)]
+struct Tally {
+    programs: AtomicU32,
+    supervisors: AtomicU32,
+    hangs: AtomicU32,
+    missed: AtomicU32,
+}
+
+fn one_more(of: &AtomicU32) -> u32 {
+    of.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Kills so many, by this seed; [`LANES`] of them at a time, because most of a round is waiting.
 pub fn kills(toe: &str, peer: &str, rounds: u32, seed: u64) -> ExitCode {
-    let own = std::env::current_exe().unwrap_or_default();
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut random = move |below: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % below
-    };
-    let (mut programs, mut supervisors, mut hangs, mut missed) = (0, 0, 0, 0);
-    for round in 0..rounds {
-        let mut command = Command::new(toe);
-        command.args(["run", "--"]).arg(&own).args(["load", peer]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let Ok(mut first) = command.spawn() else { return ExitCode::FAILURE };
-        let mut found = None;
-        until(|| {
-            let supervisor = children(first.id()).first().copied();
-            found = supervisor.and_then(|s| Some((s, *children(s).first()?)));
-            found.is_some() || matches!(first.try_wait(), Ok(Some(_)))
-        });
-        let Some((supervisor, program)) = found else {
-            // On a slow machine it may be over before it is found.
-            missed += 1;
-            if matches!(first.try_wait(), Ok(Some(_))) && missed <= rounds / 2 {
-                continue;
-            }
-            println!("round {round}: nothing was started");
-            return ExitCode::FAILURE;
-        };
-        std::thread::sleep(Duration::from_millis(random(LOAD.as_millis() as u64)));
-        let victim = if random(2) == 0 {
-            programs += 1;
-            program
-        } else {
-            supervisors += 1;
-            supervisor
-        };
-        kill(victim);
-        let ended = |first: &mut Child| matches!(first.try_wait(), Ok(Some(_)));
-        let gone = until(|| ended(&mut first) && !is_there(supervisor) && !is_there(program));
-        if !gone {
-            hangs += 1;
-            let left = [first.id(), supervisor, program].map(is_there);
-            println!("round {round}: {victim} of {supervisor} {program} was killed; still there: {left:?}");
-            [first.id(), supervisor, program].into_iter().for_each(kill);
-            // It was killed.
-            let _ = first.wait();
+    let (tally, next) = (Tally::default(), AtomicU32::new(0));
+    let failed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for lane in 0..LANES {
+            let (tally, next, failed) = (&tally, &next, &failed);
+            scope.spawn(move || {
+                let mut state = (seed * LANES + lane).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+                let mut random = move |below: u64| {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    state % below
+                };
+                while next.fetch_add(1, Ordering::Relaxed) < rounds && !failed.load(Ordering::Relaxed) {
+                    if let Err(why) = round(toe, peer, tally, rounds, &mut random) {
+                        println!("{why}");
+                        failed.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
         }
-    }
+    });
+    let [programs, supervisors, hangs, missed] =
+        [tally.programs, tally.supervisors, tally.hangs, tally.missed].map(AtomicU32::into_inner);
     println!("killed {programs} programs and {supervisors} supervisors; {hangs} hung; {missed} ended before");
-    if hangs == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if hangs == 0 && !failed.into_inner() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Opens and closes connections one after the other for some seconds; how many there were.
-pub fn rate(peer: SocketAddr, seconds: u64) -> u64 {
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let mut n = 0;
-    while Instant::now() < end {
-        let Ok(s) = TcpStream::connect(peer) else { return 0 };
-        drop(s);
-        n += 1;
+/// Starts, kills and sees that all are gone. An error ends everything.
+fn round(toe: &str, peer: &str, tally: &Tally, rounds: u32, random: &mut impl FnMut(u64) -> u64) -> Result<(), String> {
+    let own = std::env::current_exe().unwrap_or_default();
+    let mut command = Command::new(toe);
+    command.args(["run", "--"]).arg(&own).args(["load", peer]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    let mut first = command.spawn().map_err(|e| format!("cannot start {toe}: {e}"))?;
+    let mut found = None;
+    until(|| {
+        let supervisor = children(first.id()).first().copied();
+        found = supervisor.and_then(|s| Some((s, *children(s).first()?)));
+        found.is_some() || matches!(first.try_wait(), Ok(Some(_)))
+    });
+    let Some((supervisor, program)) = found else {
+        // On a slow machine it may be over before it is found.
+        let missed = one_more(&tally.missed);
+        let is_over = matches!(first.try_wait(), Ok(Some(_)));
+        return if is_over && missed <= rounds / 2 { Ok(()) } else { Err("nothing was started".into()) };
+    };
+    std::thread::sleep(Duration::from_millis(random(LOAD.as_millis() as u64)));
+    let victim = if random(2) == 0 {
+        one_more(&tally.programs);
+        program
+    } else {
+        one_more(&tally.supervisors);
+        supervisor
+    };
+    kill(victim);
+    let ended = |first: &mut Child| matches!(first.try_wait(), Ok(Some(_)));
+    if !until(|| ended(&mut first) && !is_there(supervisor) && !is_there(program)) {
+        one_more(&tally.hangs);
+        let left = [first.id(), supervisor, program].map(is_there);
+        println!("{victim} of {supervisor} {program} was killed; still there: {left:?}");
+        [first.id(), supervisor, program].into_iter().for_each(kill);
+        // It was killed.
+        let _ = first.wait();
     }
-    n
-}
-
-/// Sends for some seconds to who counts: how many bytes a second arrived.
-pub fn send_rate(peer: SocketAddr, seconds: u64) -> u64 {
-    let run = || -> std::io::Result<u64> {
-        let start = Instant::now();
-        let mut s = TcpStream::connect(peer)?;
-        s.write_all(b"N")?;
-        let bytes = vec![0; 64 * 1024];
-        while start.elapsed() < Duration::from_secs(seconds) {
-            s.write_all(&bytes)?;
-        }
-        s.shutdown(Shutdown::Write)?;
-        let mut text = String::new();
-        s.read_to_string(&mut text)?;
-        let arrived: u64 = text.parse().unwrap_or(0);
-        Ok((arrived as f64 / start.elapsed().as_secs_f64()) as u64)
-    };
-    run().unwrap_or(0)
-}
-
-/// Holds so many connections at once, then has each give back bytes of its own; how many did.
-pub fn many(peer: SocketAddr, count: usize) -> usize {
-    let open = |number: usize| -> std::io::Result<(usize, TcpStream)> {
-        let mut s = TcpStream::connect(peer)?;
-        s.write_all(b"E")?;
-        Ok((number, s))
-    };
-    let mut all: Vec<_> = (0..count).filter_map(|number| open(number).ok()).collect();
-    let talk = |number: usize, s: &mut TcpStream| -> std::io::Result<bool> {
-        let said = number.to_be_bytes();
-        s.write_all(&said)?;
-        let mut back = [0; 8];
-        s.read_exact(&mut back)?;
-        Ok(back == said)
-    };
-    all.iter_mut().filter_map(|(number, s)| talk(*number, s).ok()).filter(|same| *same).count()
+    Ok(())
 }

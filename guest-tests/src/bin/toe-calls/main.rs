@@ -6,12 +6,15 @@
 //! are the same if the calls are.
 
 mod kills;
+mod mechanisms;
 mod peer;
+mod rates;
 mod rows;
 mod sys;
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Where the peer is.
 pub struct Env {
@@ -28,8 +31,10 @@ const USAGE: &str = "usage: toe-calls PEER-V4:PORT [PEER-V6]:PORT OWN-V4 [ROW]  
        toe-calls load PEER                                connections until one breaks
        toe-calls kills TOE PEER ROUNDS SEED               programs and supervisors that die
        toe-calls many PEER COUNT                          so many at once
-       toe-calls rate PEER SECONDS                        connections per second
-       toe-calls send PEER SECONDS                        bytes per second";
+       toe-calls connections|sent|received|exchanges PEER SECONDS
+                                                          so many a second
+       toe-calls library connections|... PEER SECONDS     the same by the library, on the card
+       toe-calls mechanisms CALLS                         what it costs to know of a call";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -52,21 +57,21 @@ fn run(arguments: &[&str]) -> Option<ExitCode> {
         ["load", peer] => Some(kills::load(peer.parse().ok()?)),
         ["kills", toe, peer, rounds, seed] => Some(kills::kills(toe, peer, rounds.parse().ok()?, seed.parse().ok()?)),
         ["many", peer, count] => {
-            println!("{}", kills::many(peer.parse().ok()?, count.parse().ok()?));
+            println!("{}", rates::many(peer.parse().ok()?, count.parse().ok()?));
             Some(ExitCode::SUCCESS)
         }
-        ["rate", peer, seconds] => {
-            let seconds = seconds.parse().ok()?;
-            println!("{}", kills::rate(peer.parse().ok()?, seconds) / seconds);
-            Some(ExitCode::SUCCESS)
+        ["mechanisms", calls] => Some(mechanisms::measure(calls.parse().ok()?)),
+        ["library", what, peer, seconds] => {
+            let status = rate::<toe_guest::TcpStream>(what, peer, seconds);
+            toe_guest::close_all(Duration::from_secs(2));
+            status
         }
-        ["send", peer, seconds] => {
-            println!("{}", kills::send_rate(peer.parse().ok()?, seconds.parse().ok()?));
-            Some(ExitCode::SUCCESS)
+        [what @ ("connections" | "sent" | "received" | "exchanges"), peer, seconds] => {
+            rate::<std::net::TcpStream>(what, peer, seconds)
         }
         [v4, v6, own, wanted @ ..] => {
             let env = Env { v4: v4.parse().ok()?, v6: v6.parse().ok()?, own_v4: own.parse().ok()? };
-            for (name, row) in rows::ROWS {
+            for (name, row) in rows::all() {
                 if wanted.is_empty() || wanted.contains(name) {
                     println!("{name}\t{}", row(&env));
                 }
@@ -75,4 +80,26 @@ fn run(arguments: &[&str]) -> Option<ExitCode> {
         }
         _ => None,
     }
+}
+
+/// Measures a rate, and prints it.
+fn rate<S: rates::Stream>(what: &str, peer: &str, seconds: &str) -> Option<ExitCode> {
+    let (peer, time) = (peer.parse().ok()?, Duration::from_secs(seconds.parse().ok()?));
+    let measure = match what {
+        "connections" => rates::connections::<S>,
+        "sent" => rates::sent::<S>,
+        "received" => rates::received::<S>,
+        "exchanges" => rates::exchanges::<S>,
+        _ => return None,
+    };
+    Some(match measure(peer, time) {
+        Ok(n) => {
+            println!("{n}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("toe-calls: {e}");
+            ExitCode::FAILURE
+        }
+    })
 }

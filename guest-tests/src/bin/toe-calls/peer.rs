@@ -6,6 +6,7 @@
 //! | `C` | says "hello\n" and closes its half |
 //! | `R` | resets |
 //! | `N` | counts until the end, then says how many |
+//! | `B` | sends without end |
 //! | `P` | says the port that it sees, in five digits |
 //! | `S` | says nothing and reads nothing |
 //! | `U` | says what it received, and what of it urgently |
@@ -59,6 +60,10 @@ fn serve_one(mut s: TcpStream) -> io::Result<()> {
         b'N' => {
             let n = io::copy(&mut s, &mut io::sink())?;
             write!(s, "{n}")?;
+        }
+        b'B' => {
+            let bytes = vec![0; 64 * 1024];
+            while s.write_all(&bytes).is_ok() {}
         }
         b'P' => write!(s, "{:05}", s.peer_addr()?.port())?,
         b'S' => {

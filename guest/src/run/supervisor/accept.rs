@@ -88,13 +88,7 @@ impl Supervisor {
                 self.proceed(call);
                 return;
             }
-            Some(Known::Unsuitable(reason)) => {
-                let reason = *reason;
-                self.counters.kernel(reason);
-                self.proceed(call);
-                return;
-            }
-            Some(Known::Ended { .. }) | None => {}
+            Some(Known::Unsuitable(_) | Known::Ended { .. }) | None => {}
         }
         let Some(local) = bound(fd, is_ipv6) else {
             self.proceed(call);
@@ -102,13 +96,7 @@ impl Supervisor {
         };
         let ip = local.ip().to_canonical();
         let subject = Subject { process: process.id, direction: Direction::Listen, address: ip, port: local.port() };
-        let reason = if ip.is_loopback() {
-            Some(FallbackReason::Local.to_string())
-        } else {
-            self.policy.refuses(&subject).or_else(|| descriptor::unsuitable(fd).map(str::to_owned))
-        };
-        if let Some(reason) = reason {
-            self.counters.kernel(&reason);
+        if !self.is_for_card(fd, cookie, &subject) {
             self.proceed(call);
             return;
         }

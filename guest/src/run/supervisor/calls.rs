@@ -59,9 +59,11 @@ impl Supervisor {
         let Some((socket, _, known)) = self.known(call) else { return };
         let fd = socket.as_fd();
         let endpoint = match known {
-            // Until it is connected the peer's name is an error, which the kernel knows.
+            // Until it is connected the peer's name is an error, which the kernel knows. A program can see that it is
+            // before its supervisor does.
             Known::Connection(token) => self.connections.get(&token).and_then(|c| match (&c.phase, of_peer) {
-                (Phase::Asked { .. }, _) | (Phase::Handshake { .. } | Phase::Joining { .. }, true) => None,
+                (Phase::Asked { .. }, _)
+                | (Phase::Handshake { .. } | Phase::Joining { failure: Some(_), .. }, true) => None,
                 (_, true) => is_connected(fd).then_some(c.line.remote),
                 (_, false) => Some(c.line.local),
             }),
@@ -122,6 +124,12 @@ impl Supervisor {
         let length = call.int(4);
         if !(0..=OPTION_BYTES_MAX).contains(&length) {
             self.proceed(call);
+            return;
+        }
+        let is_int = at.0 != libc::IPPROTO_IP && at != (libc::IPPROTO_TCP, libc::TCP_CONGESTION);
+        if is_int && length < size_of::<libc::c_int>() as i32 {
+            // Which the kernel says before it looks at the pointer.
+            self.fail(call, libc::EINVAL);
             return;
         }
         let Some(bytes) = self.read(call, call.arguments[3], length as usize) else { return };

@@ -1,7 +1,7 @@
 //! `connect`: from the call to the bytes.
 //!
 //! 1. What is not for the card (another family, loopback, an option, the policy) the kernel does, as if nobody had asked.
-//! 2. A worker finds the way and reserves a port; the card is asked. Whatever it refuses the kernel does: the program's
+//! 2. The way is known, or a worker finds it; a port is reserved; the card is asked. Whatever it refuses the kernel does: the program's
 //!    socket is untouched so far.
 //! 3. The card has taken it: the program's socket goes to the meeting, into SYN-SENT. A non-blocking call is told
 //!    EINPROGRESS.
@@ -26,9 +26,10 @@ use super::super::policy::{Direction, Subject};
 use super::super::target::Process;
 use super::super::workers::{Finding, Way};
 use super::{Connection, Known, Phase, Supervisor, Waiting};
+use crate::context::Context;
 use crate::engine::{self, Broken};
 use crate::fallback::FallbackReason;
-use crate::surroundings::Reservation;
+use crate::surroundings::{Reservation, Route, Surroundings};
 
 /// A CONNECT repeated so often without an answer means that the card is not there any more.
 const CONNECT_REPEATS_MAX: u32 = 5;
@@ -96,12 +97,7 @@ impl Supervisor {
                     descriptor::disconnect(fd);
                 }
             }
-            Some(Known::Unsuitable(reason)) => {
-                self.counters.kernel(reason);
-                self.proceed(call);
-                return;
-            }
-            Some(Known::Listener(_)) | None => {}
+            Some(Known::Listener(_) | Known::Unsuitable(_)) | None => {}
         }
         let Address::Ip(remote) = address else {
             self.proceed(call);
@@ -115,13 +111,7 @@ impl Supervisor {
         }
         let ip = remote.ip().to_canonical();
         let subject = Subject { process: process.id, direction: Direction::Connect, address: ip, port: remote.port() };
-        let reason = if ip.is_loopback() || ip.is_unspecified() {
-            Some(FallbackReason::Local.to_string())
-        } else {
-            self.policy.refuses(&subject).or_else(|| descriptor::unsuitable(fd).map(str::to_owned))
-        };
-        if let Some(reason) = reason {
-            self.counters.kernel(&reason);
+        if !self.is_for_card(fd, cookie, &subject) {
             self.proceed(call);
             return;
         }
@@ -163,30 +153,32 @@ impl Supervisor {
         let token = self.new_token();
         let surroundings = self.surroundings();
         let (remote, bound) = (routing.opening.remote.ip().to_canonical(), routing.opening.bound);
+        if let Some((route, context)) = surroundings.known_way(remote) {
+            self.go(token, routing, way(&*surroundings, context, route, bound));
+            return;
+        }
         self.routing.insert(token, routing);
         self.workers.ask(token, move || {
             let find = || {
                 let route = surroundings.route(remote)?;
                 let context = surroundings.context(route.interface)?;
-                let local = if bound.ip().is_unspecified() { route.local } else { bound.ip().to_canonical() };
-                let reservation = if bound.port() == 0 {
-                    let reserved = surroundings.reserve(SocketAddr::new(local, 0));
-                    reserved.map_err(|e| {
-                        log::warn!("no port: {e}");
-                        FallbackReason::System
-                    })?
-                } else {
-                    // The program's own socket holds it.
-                    Reservation::own(bound.port(), Box::new(()))
-                };
-                Ok(Way { context, route, reservation })
+                way(&*surroundings, context, route, bound)
             };
             Finding::Route(find())
         });
     }
 
     pub(super) fn routed(&mut self, token: u64, way: Result<Way, FallbackReason>) {
-        let Some(Routing { opening, waiting }) = self.routing.remove(&token) else { return };
+        let Some(routing) = self.routing.remove(&token) else { return };
+        if self.notify.is_valid(routing.waiting.call.id) {
+            self.go(token, routing, way);
+        } else {
+            self.counters.calls_gone += 1;
+        }
+    }
+
+    /// The way is found: the card is asked.
+    fn go(&mut self, token: u64, Routing { opening, waiting }: Routing, way: Result<Way, FallbackReason>) {
         let Way { context, route, reservation } = match way {
             Ok(way) => way,
             Err(reason) => {
@@ -195,10 +187,6 @@ impl Supervisor {
                 return;
             }
         };
-        if !self.notify.is_valid(waiting.call.id) {
-            self.counters.calls_gone += 1;
-            return;
-        }
         let bound = opening.bound.ip();
         let ip = if bound.is_unspecified() { route.local } else { bound.to_canonical() };
         let (local, remote) = (Endpoint::new(ip, reservation.port), Endpoint::from(opening.remote));
@@ -414,6 +402,21 @@ impl Supervisor {
             connection.cookie = None;
         }
     }
+}
+
+/// The way with a port, for a socket that is bound there.
+fn way(by: &dyn Surroundings, context: Context, route: Route, bound: SocketAddr) -> Result<Way, FallbackReason> {
+    let local = if bound.ip().is_unspecified() { route.local } else { bound.ip().to_canonical() };
+    let reservation = if bound.port() == 0 {
+        by.reserve(SocketAddr::new(local, 0)).map_err(|e| {
+            log::warn!("no port: {e}");
+            FallbackReason::System
+        })?
+    } else {
+        // The program's own socket holds it.
+        Reservation::own(bound.port(), Box::new(()))
+    };
+    Ok(Way { context, route, reservation })
 }
 
 fn unspecified(is_ipv6: bool) -> IpAddr {
