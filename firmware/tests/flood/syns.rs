@@ -320,7 +320,7 @@ fn run(run: &Run) -> Result {
     let after = in_use(&w.firmware);
     for ((name, before), (_, after)) in before.iter().zip(&after) {
         // Uploads under way hold pages, and wait with acknowledgements; now there are none.
-        let same = after == before || ((name.contains("pages") || name == "timers") && after < before);
+        let same = after == before || ((name.contains("pages") || *name == "timers") && after < before);
         assert!(same, "{name}: {before} before the flood, {after} after it");
     }
     assert!(is_balanced(&w.firmware));
@@ -337,8 +337,8 @@ fn run(run: &Run) -> Result {
 
 /// The same with and without the flood.
 fn show(name: &str, units_per_us: u32, with_options: bool) {
-    let duration_us = if is_long() { 10_000_000 } else { 50_000 };
-    let honest = if is_long() { 10_000 } else { 50 };
+    let duration_us = if is_long() { 10_000_000 } else { 100_000 };
+    let honest = if is_long() { 10_000 } else { 100 };
     let mut profile = standard_card();
     profile.limits.work_units_per_us = units_per_us;
     let of = |syns_per_s| Run { profile: profile.clone(), syns_per_s, with_options, duration_us, honest };
