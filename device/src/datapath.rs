@@ -395,6 +395,7 @@ impl DataPath {
                 return false;
             }
         };
+        self.vigil.found(2 * pair + 1, now, ring.seen());
         if ring.available() > 0 {
             ring.disarm();
         }
@@ -419,7 +420,6 @@ impl DataPath {
             }
         }
         self.vigil.armed(2 * pair + 1, armed_at);
-        self.before_close(2 * pair + 1, &mut ring, now);
         if ring.close(vring.get_queue_mut()) {
             self.interrupt(2 * pair + 1, &vring, now);
         }
@@ -601,6 +601,7 @@ impl DataPath {
                 return false;
             }
         };
+        self.vigil.found(2 * pair, now, ring.seen());
         let mut batch = BATCH;
         let mut starved = false;
         while batch > 0 && !starved {

@@ -202,8 +202,6 @@ pub enum Mishap {
     Astray,
     /// The used index is not written. The driver sees what was used when it is written next.
     IndexLate,
-    /// The used index is written so far ahead.
-    IndexAhead(u16),
     /// The chain that was used last is named by an id that no descriptor has.
     WrongId,
 }
@@ -416,14 +414,12 @@ impl<'m> Ring<'m> {
         if used.0 == 0 {
             return false;
         }
-        let mut told = self.next_used;
         match self.mishap {
             None | Some(Mishap::Astray) => {}
             Some(Mishap::IndexLate) => return false,
-            Some(Mishap::IndexAhead(by)) => told += by,
             Some(Mishap::WrongId) => self.write_used(self.next_used - Wrapping(1), self.size, 0),
         }
-        self.used_index.store(told.0.to_le(), Ordering::Release);
+        self.used_index.store(self.next_used.0.to_le(), Ordering::Release);
         // The index first, then the look at what the driver asks for.
         fence(Ordering::SeqCst);
         if self.event_idx {

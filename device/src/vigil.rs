@@ -1,9 +1,9 @@
 //! A look at the guest's rings every [`LOOK_EVERY`], for doorbells and interrupts that were lost.
 //!
 //! A ring that has nothing for the card is armed: the driver rings when there is more, once. If that doorbell is lost, ring
-//! and driver would wait for each other for ever. So a look at an armed ring that has chains which nobody
-//! announced serves it, as a kick would have, and counts `kicks-missed` once it is sure that the kick was not just about
-//! to be heard (it did not come within [`KICK_GRACE`] either).
+//! and driver would wait for each other for ever. So the look has the data path go through all rings, as a kick would have. If it
+//! finds chains in an armed ring, then or whenever it comes by, and no kick is heard within [`KICK_GRACE`] either,
+//! that is counted (`kicks-missed`).
 //!
 //! With EVENT_IDX a driver asks for one interrupt at one position and gets no other. If what it asked for has passed, an
 //! interrupt was sent since, and its wish still stands a whole look later, it has not heard: it is interrupted again, after
@@ -16,8 +16,8 @@ use toe_firmware::{Duration, Instant};
 /// How often rings are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_ms(50);
 
-/// A kick that comes so soon after a look was only late.
-pub const KICK_GRACE: Duration = Duration::from_ms(2);
+/// A kick that comes so soon after what it announces was found was only late.
+pub const KICK_GRACE: Duration = Duration::from_ms(10);
 
 /// How often at most an interrupt is repeated: over 50 × (1 + 2 + … + 32) ms, about three seconds.
 pub const REPEATS_MAX: u32 = 6;
@@ -27,7 +27,7 @@ pub const REPEATS_MAX: u32 = 6;
 struct Watch {
     /// The available index for which the driver was asked to ring.
     armed_at: Option<u16>,
-    /// A look found what no kick had announced.
+    /// Something was found that no kick had announced.
     unannounced: Option<Instant>,
     /// An interrupt was sent since the driver was last seen to have had them all.
     was_called: bool,
@@ -79,10 +79,19 @@ impl Vigil {
         self.rings[ring].armed_at = at;
     }
 
+    /// A ring is gone through: its available index.
+    pub fn found(&mut self, ring: usize, now: Instant, available: u16) {
+        let watch = &mut self.rings[ring];
+        if watch.armed_at.take_if(|at| *at != available).is_some() {
+            watch.unannounced.get_or_insert(now);
+        }
+    }
+
     /// A ring's kick was heard.
     pub fn kicked(&mut self, ring: usize, now: Instant) {
         if let Some(watch) = self.rings.get_mut(ring) {
-            watch.unannounced = watch.unannounced.filter(|looked| now.since(*looked) > KICK_GRACE);
+            watch.armed_at = None;
+            watch.unannounced = watch.unannounced.filter(|found| now.since(*found) > KICK_GRACE);
         }
     }
 
@@ -98,11 +107,9 @@ impl Vigil {
 
     /// A look at a ring: its available index, and the driver's wish if that has passed.
     pub fn look(&mut self, ring: usize, now: Instant, available: u16, wish_passed: Option<u16>) -> Seen {
+        self.found(ring, now, available);
         let watch = &mut self.rings[ring];
-        let kick_missed = watch.unannounced.take().is_some();
-        if watch.armed_at.is_some_and(|at| at != available) {
-            watch.unannounced = Some(now);
-        }
+        let kick_missed = watch.unannounced.take_if(|since| now.since(*since) > KICK_GRACE).is_some();
         let mut call_again = false;
         match wish_passed {
             Some(wish) if watch.was_called && watch.wish == Some(wish) => {
@@ -135,6 +142,10 @@ mod tests {
     #[test]
     fn a_kick_that_never_came_is_counted_and_one_that_was_late_is_not() {
         let mut vigil = Vigil::new(2);
+        vigil.armed(0, Some(3));
+        vigil.kicked(0, at(10));
+        vigil.found(0, at(10), 4);
+        assert_eq!(vigil.look(0, at(40), 4, None), NOTHING, "it was announced");
         assert!(vigil.is_time(at(0)) && !vigil.is_time(at(49)) && vigil.is_time(at(50)));
         vigil.armed(1, Some(7));
         assert_eq!(vigil.look(1, at(50), 7, None), NOTHING);
@@ -145,9 +156,11 @@ mod tests {
         vigil.kicked(1, at(201));
         vigil.armed(1, Some(9));
         assert_eq!(vigil.look(1, at(250), 9, None), NOTHING);
+        vigil.found(1, at(260), 10);
+        assert_eq!(vigil.look(1, at(300), 10, None), Seen { kick_missed: true, ..NOTHING }, "found by the way");
         vigil.armed(1, None);
-        assert_eq!(vigil.look(1, at(300), 20, None), NOTHING, "it is looked at anyway");
-        assert_eq!(vigil.look(1, at(350), 20, None), NOTHING);
+        assert_eq!(vigil.look(1, at(350), 20, None), NOTHING, "it is looked at anyway");
+        assert_eq!(vigil.look(1, at(400), 20, None), NOTHING);
     }
 
     #[test]

@@ -401,6 +401,11 @@ fn a_capture_shows_the_way_of_a_frame_and_why_it_ended() {
             (stat["captures"].as_u64() == Some(n)).then_some(())
         });
     };
+    eventually("the last word of the card's boot", || {
+        let stat = toectl(&management, &["stat", "--json"]).stdout;
+        let stat = serde_json::from_slice::<serde_json::Value>(&stat).ok()?;
+        (stat["firmware-frames-to-guest"].as_u64() == Some(5)).then_some(())
+    });
     // Everything, into a file, for five frames.
     let mut all = capture(&["--count", "5", "--write", file.to_str().unwrap()]);
     captures(1);

@@ -20,6 +20,7 @@ use crate::guest::{Guest, Settings};
 use crate::host::{Host, Merger, Slots};
 use crate::intruder::Intruder;
 use crate::kernel;
+use crate::passed;
 use crate::transcript::Transcript;
 
 thread_local! {
@@ -446,6 +447,7 @@ impl CardEnd {
 
     /// A frame passes a site; what is to be done to it, if anything.
     pub fn strike(&mut self, site: Site, now_us: u64, frame: &[u8]) -> Option<Action> {
+        passed::note(self.name, site, frame);
         let way = if site == Site::WireTx { Way::Out } else { Way::In };
         let action = self.card.firmware.fault_at_frame(site, Instant::from_us(now_us), frame, way)?;
         self.transcript.note(now_us, &format!("fault at {}: {action:?}", site.name()));

@@ -22,6 +22,7 @@ mod intruder;
 mod kernel;
 mod oracle;
 mod parts;
+mod passed;
 mod pattern;
 mod run;
 mod scenes;
@@ -33,6 +34,7 @@ mod transcript;
 mod world;
 
 pub use fuzz::run as run_string;
+pub use passed::{Passed, passed};
 pub use run::{Counts, Order, Violation, judged, range, replay};
 pub use scenes::{Ends, Named, named};
 pub use singles::single_faults;

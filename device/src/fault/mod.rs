@@ -12,7 +12,7 @@
 //! | `dma.tx.read`, `dma.rx.write` | the same in the copy from and to guest memory, and `truncate`: what lies behind is missing (zeros); `error`: every other [`damage::LINE_BYTES`] are missing; `corrupt`: the buffers of the next chain of the same ring are used instead, never anything else of the guest's memory |
 //! | `virtio.kick.*` | does not hear the doorbell, hears it later, or twice |
 //! | `virtio.call.*` | does not interrupt, interrupts later, twice, or so many times ([`STORM_GAP`] apart) |
-//! | `virtio.used.index` | `drop`: the index is not written, which a driver survives; `corrupt`: it is so far ahead, `error`: the last id is that of no buffer; after these two a driver has to be reset |
+//! | `virtio.used.index` | of a receive ring. `drop`: it is not written, which a driver survives; `error`: the last id is that of no buffer, after which it has to be reset |
 //! | `timer.wake` | does not look at the firmware's timers, looks later, or twice |
 //!
 //! What is delayed lies in a [`held::Held`] of at most [`held::HELD_FRAMES_MAX`] frames; one more is lost and counted. Lost

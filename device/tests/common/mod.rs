@@ -237,8 +237,18 @@ impl Nic {
         }
     }
 
-    /// The next frame received by that pair, with its header; its buffers are offered again.
+    /// The next frame received by that pair, with its header; its buffers are offered again. The card's word of its boot,
+    /// which it gives to everybody a few times, is passed over.
     pub fn receive(&mut self, pair: usize) -> Option<(Vec<u8>, Vec<u8>)> {
+        loop {
+            let (header, frame) = self.receive_any(pair)?;
+            if !frame.starts_with(&[0xff; 6]) || frame.get(12..14) != Some(&toe_abi::ETHERTYPE.to_be_bytes()) {
+                return Some((header, frame));
+            }
+        }
+    }
+
+    fn receive_any(&mut self, pair: usize) -> Option<(Vec<u8>, Vec<u8>)> {
         let header_bytes = self.header_bytes();
         let (mut data, mut heads, mut wanted) = (Vec::new(), Vec::new(), 1);
         while heads.len() < wanted {

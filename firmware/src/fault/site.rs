@@ -88,8 +88,8 @@ sites! {
     CallTx = "virtio.call.tx", Device, Nothing, [Drop, Duplicate, Delay, Corrupt];
     /// The card's interrupt of a receive queue. `corrupt`: there are so many of them, a storm.
     CallRx = "virtio.call.rx", Device, Nothing, [Drop, Duplicate, Delay, Corrupt];
-    /// The index of a used ring, when it is written. `drop`: it is not, and the driver goes on with the next one; `corrupt`: it is so far ahead; `error`: what was used last has an id of no buffer. After the last two the driver must be reset.
-    UsedIndex = "virtio.used.index", Device, Nothing, [Drop, Corrupt, Error];
+    /// The index of a receive queue's used ring, when it is written. `drop`: it is not, and the driver goes on with the next one; `error`: what was used last has an id of no buffer, and the driver must be reset.
+    UsedIndex = "virtio.used.index", Device, Nothing, [Drop, Error];
     /// A frame that is read from guest memory. `truncate`: what is behind is zeros; `error`: it is torn, every other 64 bytes are zeros; `corrupt`: another buffer of the same ring is read.
     DmaTxRead = "dma.tx.read", Device, Segment, [Drop, Duplicate, Delay, FlipBit, Truncate, Error, Corrupt];
     /// A frame that is written to guest memory. `truncate`: what is behind is zeros; `error`: it is torn, every other 64 bytes are zeros; `corrupt`: another buffer of the same ring is written.
