@@ -129,7 +129,7 @@ pub fn read(text: &str) -> Result<Rules, RuleError> {
         let next = rule.get_ref().next.as_ref().map(Spanned::get_ref);
         states.extend(next.filter(|n| !states.contains(n)).cloned());
     }
-    debug_assert!(FIRST_STATE == 0);
+    const { assert!(FIRST_STATE == 0) };
     let mut rules = Vec::new();
     for raw in &file.rule {
         let line = line_of(raw.span());

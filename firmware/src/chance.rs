@@ -99,6 +99,12 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// What keys are that were never drawn.
+    pub const ZERO: Self = {
+        let zero = Key { k0: 0, k1: 0 };
+        Self { table: zero, sequence: zero, timestamp: zero, cookie: zero, syn_cookie: zero }
+    };
+
     /// Expands the seed.
     pub fn new(seed: [u8; 32]) -> Self {
         let mut halves = [[0; 16]; 2];

@@ -279,6 +279,8 @@ counters! {
     FoundPoolMiscounted = "found-pool-miscounted",
     /// Times that the counters of frames did not balance; the sum was corrected.
     FoundCountersDamaged = "found-counters-damaged",
+    /// Connections broken off because their payload was not as it had been stored.
+    FoundDataDamaged = "found-data-damaged",
     /// Connections broken off because their block did not pass its check.
     FoundStateDamaged = "found-state-damaged",
     /// Boots anew without state, of a firmware that had stopped.
@@ -310,7 +312,13 @@ impl Counters {
 
     /// Counts one.
     pub fn add(&mut self, counter: Counter) {
-        self.values[counter as usize] += 1;
+        let value = &mut self.values[counter as usize];
+        *value = value.wrapping_add(1);
+    }
+
+    /// One of them, by chance, has that value.
+    pub fn corrupt(&mut self, value: u64) {
+        self.values[(value % NAMES.len() as u64) as usize] = value;
     }
 
     /// What one says.

@@ -26,6 +26,8 @@ mod pool;
 mod profile;
 mod seq;
 mod store;
+#[cfg(test)]
+mod taxonomy;
 mod tcp;
 #[cfg(test)]
 mod testing;
@@ -35,7 +37,8 @@ mod wire;
 mod work;
 
 pub use engine::{
-    Call, Checksum, Contradiction, Event, Finding, Firmware, Halt, Lane, SelfTestError, Verdict, Way, Work,
+    Call, Checksum, ConnectionBytes, Contradiction, Event, Finding, Firmware, Halt, Lane, SelfTestError, Verdict, Way,
+    Work,
 };
 pub use pool::{Kind, Pool};
 pub use profile::{

@@ -15,6 +15,7 @@ use toe_abi::{
 };
 
 use crate::engine::{Checksum, Firmware, Verdict};
+use crate::fault::{Action, Rule, Rules, Site};
 use crate::profile::Profile;
 use crate::seq::Seq;
 use crate::time::{Duration, Instant};
@@ -171,6 +172,11 @@ pub fn octet(offset: u64) -> u8 {
     (offset.wrapping_mul(31) % 251) as u8
 }
 
+/// The bug that every card of this process has: `tcp/tests/bugs.rs` runs tests with one.
+fn switched_on() -> Option<Site> {
+    Site::named(&std::env::var("TOE_BUG").ok()?)
+}
+
 impl Bench {
     /// A card with the default profile, as `change` has it, and a guest that has said HELLO.
     pub fn with(change: impl FnOnce(&mut Profile)) -> Self {
@@ -228,6 +234,9 @@ impl Bench {
             wire: Offload::default(),
             frames: 0,
         };
+        if let Some(bug) = switched_on() {
+            bench.firmware.arm(Rules::new(vec![Rule::new(bug, Action::Error)]), 1, now);
+        }
         bench.hello();
         bench
     }

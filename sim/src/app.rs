@@ -103,6 +103,11 @@ impl App {
         &self.plan
     }
 
+    /// From now on it waits no longer than that, if it would have waited for ever.
+    pub fn be_patient(&mut self, us: u64) {
+        self.plan.patience_us.get_or_insert(us);
+    }
+
     /// Whether it has sent and read everything and closed, so that only the closing itself is left.
     pub fn has_all(&self, peer: &Self) -> bool {
         self.has_shut && self.peer_closed && self.read == peer.plan.out_bytes

@@ -5,7 +5,7 @@
 //! Bytes that are missing are zero, and every string makes sense, so whatever a fuzzer does to one, most of what happened
 //! in it happens still. It runs as any scenario does: the bad time, the good time, the end, and everything that must hold.
 //!
-//! What bounds a string: [`RECORDS_MAX`] records and [`FLOWS_MAX`] connections of at most 20,000 bytes each way.
+//! What bounds a string: [`RECORDS_MAX`] records and [`FLOWS_MAX`] connections of at most 20,000 bytes each way, [`DRIVERS_MAX`] new drivers.
 
 use std::net::SocketAddr;
 
@@ -22,15 +22,17 @@ use crate::guest;
 use crate::host::Host;
 use crate::intruder::strange;
 use crate::parts::{CONTROLS, Family, MACS};
-use crate::run::{Counts, hold};
+use crate::run::{Counts, Faults, hold};
 use crate::scenes::Scene;
-use crate::singles::{SITES, Strike, action, rules};
+use crate::singles::{AROUND, Strike, actions, rules};
 use crate::world::{Action, Node, Opening, World};
 
 /// Records behind these are not read.
 const RECORDS_MAX: usize = 48;
 /// Connections behind these are not opened.
 const FLOWS_MAX: usize = 4;
+/// Nor do more drivers begin at a card, each before the card knows that the one before it is gone.
+const DRIVERS_MAX: u32 = 3;
 
 const START_US: u64 = 300_000;
 const MENDED_US: u64 = 6_000_000;
@@ -65,7 +67,7 @@ fn time_us(byte: u8) -> u64 {
 fn card(bytes: &mut Bytes<'_>, family: Family, end: usize) -> CardEnd {
     let pages_each = bytes.pick(&[4, 2, 8, 16]);
     let limits = Limits {
-        contexts: 2,
+        contexts: 1 + DRIVERS_MAX,
         context_addresses: 2,
         connections: 8,
         listeners: 8,
@@ -181,8 +183,8 @@ fn plans(a: u8, b: u8, how: u8) -> [Plan; 2] {
 }
 
 fn strike(card: usize, a: u8, b: u8, c: u8) -> Strike {
-    let site = SITES[usize::from(a >> 1) % SITES.len()];
-    let actions: Vec<_> = site.actions().iter().copied().filter_map(action).collect();
+    let site = AROUND[usize::from(a >> 1) % AROUND.len()];
+    let actions: Vec<_> = actions(site).collect();
     let action = match actions[usize::from(c & 15) % actions.len()] {
         Fault::Delay(_) => Fault::Delay(1 + u64::from(c >> 4).pow(3) * 500),
         Fault::Truncate(_) => Fault::Truncate(20 + u32::from(c >> 4) * 5),
@@ -200,6 +202,8 @@ struct Reading {
     family: Family,
     strikes: Vec<Strike>,
     strangers: Vec<Stranger>,
+    /// Drivers that have begun, beside the first.
+    drivers: [u32; 2],
 }
 
 impl Reading {
@@ -215,10 +219,12 @@ impl Reading {
                 world.at(time_us(b), Action::Link(end, cut));
                 world.at(time_us(b) + u64::from(c) * 10_000, Action::Link(end, self.links[end]));
             }
-            14 => {
+            14 if self.drivers[end] < DRIVERS_MAX => {
+                self.drivers[end] += 1;
                 world.at(time_us(b), Action::ResetDriver(end, u64::from(c) * 5_000, a & 2 != 0));
                 self.scene.is_clean = false;
             }
+            14 => (),
             _ => self.strangers.push((1 + u64::from(b), u64::from(a) << 8 | u64::from(c))),
         }
     }
@@ -258,7 +264,7 @@ fn read(bytes: &[u8]) -> (Scene, Rules) {
     let mut world = World::new(a, b, links, [1, 2]);
     world.at(MENDED_US, Action::Mend);
     let scene = Scene::new(world, MENDED_US, REST_US);
-    let mut reading = Reading { scene, links, family, strikes: Vec::new(), strangers: Vec::new() };
+    let mut reading = Reading { scene, links, family, strikes: Vec::new(), strangers: Vec::new(), drivers: [0; 2] };
     for _ in 0..RECORDS_MAX {
         if bytes.0.is_empty() {
             break;
@@ -284,6 +290,14 @@ fn read(bytes: &[u8]) -> (Scene, Rules) {
 
 /// Runs the world of a string to its end. Panics where something does not hold.
 pub fn run(bytes: &[u8]) -> Counts {
-    let (scene, faults) = read(bytes);
-    hold(scene, Some((&faults, 1))).0
+    let (scene, rules) = read(bytes);
+    hold(scene, Some(&Faults { rules, seed: 1, last: false })).0
+}
+
+/// What the firmwares counted in the world of a string.
+#[cfg(test)]
+pub fn counters(bytes: &[u8]) -> Vec<&'static str> {
+    let (scene, rules) = read(bytes);
+    let mut world = hold(scene, Some(&Faults { rules, seed: 1, last: false })).1;
+    [0, 1].into_iter().flat_map(|end| world.card(end).card().counted()).collect()
 }

@@ -14,12 +14,14 @@ mod card;
 mod chance;
 mod costs;
 mod end;
+mod excuse;
 mod frames;
 mod fuzz;
 mod guest;
 mod host;
 mod intruder;
 mod kernel;
+mod nightly;
 mod oracle;
 mod parts;
 mod passed;
@@ -34,8 +36,9 @@ mod transcript;
 mod world;
 
 pub use fuzz::run as run_string;
+pub use nightly::nightly;
 pub use passed::{Passed, passed};
-pub use run::{Counts, Order, Violation, judged, range, replay};
+pub use run::{Counts, Order, Violation, judged, range, replay, replay_string};
 pub use scenes::{Ends, Named, named};
 pub use singles::single_faults;
 

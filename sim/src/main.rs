@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use toe_faults::Rules;
-use toe_sim::{Ends, Order, named, range, replay, single_faults};
+use toe_sim::{Ends, Order, named, nightly, range, replay, replay_string, single_faults};
 
 /// The card's firmware in a world made from a seed.
 #[derive(Parser)]
@@ -28,17 +28,23 @@ struct Arguments {
     faults: Option<PathBuf>,
     /// Every single fault: at each site of each card, each passage, each action, in each of the twelve base scenarios
     /// (or the one asked for), under the seed --from.
-    #[arg(long, conflicts_with = "faults")]
+    #[arg(long, visible_alias = "singles", conflicts_with = "faults")]
     single_faults: bool,
     /// Two or three faults in each seed, at passages of sites that it draws, in one of the base scenarios.
     #[arg(long, conflicts_with_all = ["faults", "single_faults"])]
     pairs: bool,
+    /// Seeds of every scenario, every single fault, as many seeds of two or three; and no site may be dead.
+    #[arg(long, conflicts_with_all = ["faults", "single_faults", "pairs", "scenario"])]
+    nightly: bool,
     /// Threads.
     #[arg(long, default_value_t = 1)]
     jobs: u64,
     /// Runs this seed alone and prints every frame; SEED:until=TIME stops printing at that virtual time (us, ms or s).
     #[arg(long, value_name = "SEED[:until=TIME]", value_parser = replayed)]
     replay: Option<(u64, u64)>,
+    /// Runs the world of one of the fuzzer's strings and prints every frame.
+    #[arg(long, value_name = "FILE")]
+    string: Option<PathBuf>,
     /// Prints the scenarios.
     #[arg(long)]
     list: bool,
@@ -80,6 +86,16 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if let Some(path) = &arguments.string {
+        return match std::fs::read(path) {
+            Ok(bytes) if replay_string(&bytes) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("sim: {}: {error}", path.display());
+                ExitCode::from(2)
+            }
+        };
+    }
     let scenario = match arguments.scenario.as_deref().map(|name| (name, named(name))) {
         Some((name, None)) => {
             let names: Vec<_> = toe_sim::list().map(|(name, _)| name).collect();
@@ -97,9 +113,10 @@ fn main() -> ExitCode {
         }
     };
     let (ends, drawn_faults) = if arguments.pairs { (Ends::Cards, 3) } else { (arguments.ends, 0) };
-    let order = Order { scenario, ends, faults, drawn_faults };
+    let order = Order { scenario, ends, faults, drawn_faults, faults_last: false };
     let holds = match arguments.replay {
         Some((seed, until_us)) => replay(seed, until_us, &order),
+        None if arguments.nightly => nightly(arguments.from, arguments.seeds, arguments.jobs.max(1)),
         None if arguments.single_faults => single_faults(arguments.from, &order, arguments.jobs.max(1)).1,
         None => range(arguments.from, arguments.seeds, &order, arguments.jobs.max(1)),
     };

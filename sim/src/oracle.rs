@@ -317,7 +317,9 @@ impl Seen {
         must!(o.sacks == 0, frame, "SACK blocks in a SYN");
         let is_again = self.track.as_ref().is_some_and(|t| t.iss == s.seq);
         if !is_again {
-            let is_answer = |t: &Track| t.sent == 1 && t.peer.is_some() && s.has(ACK);
+            // A connection in TIME-WAIT stands beside the answer that may follow it until that is acknowledged: if the peer
+            // takes its SYN back, it is there as before.
+            let is_answer = |t: &Track| (t.sent == 1 && t.peer.is_some() || t.fin.is_some()) && s.has(ACK);
             // Where strangers forge SYNs, an answer to one stands beside what goes on all the while.
             let other = self.track.take().filter(|t| is_answer(t) || !peer_is_honest);
             if self.others.len() == KEPT {

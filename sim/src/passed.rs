@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use toe_faults::{Record, Rules, Site};
 
 use crate::chance::Seed;
-use crate::run::hold;
+use crate::run::{Faults, hold};
 use crate::scenes::{Draw, Ends, Named};
 
 thread_local! {
@@ -40,8 +40,9 @@ pub fn passed(seed: u64, scenario: &'static Named, rules: &Rules) -> Passed {
     let faults_seed = seed.stream("faults").bits();
     let scene = (scenario.build)(&Draw { seed, ends: Ends::Cards });
     PASSED.set(Some(Vec::new()));
-    let mut world = hold(scene, Some((rules, faults_seed))).1;
+    let faults = Faults { rules: rules.clone(), seed: faults_seed, last: true };
+    let mut world = hold(scene, Some(&faults)).1;
     let frames = PASSED.take().unwrap_or_default();
-    let records = world.try_card(0).and_then(|card| card.faults().map(|f| f.records().copied().collect()));
+    let records = world.try_card(0).and_then(|card| card.counted_faults(|f| f.records().copied().collect()));
     Passed { faults_seed, frames, records: records.unwrap_or_default() }
 }

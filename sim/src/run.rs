@@ -78,6 +78,8 @@ pub struct Order {
     /// Instead of these, two to so many faults at passages of sites that each seed draws, in one of the base scenarios between
     /// two cards; zero: none.
     pub drawn_faults: u64,
+    /// Whether faults strike in the good time, too.
+    pub faults_last: bool,
 }
 
 impl Order {
@@ -108,12 +110,13 @@ pub fn remember_panics() {
     }));
 }
 
-/// How often something passes each of these sites of each card under a seed.
-pub fn passages<const N: usize>(seed: u64, order: &Order, sites: [Site; N]) -> [[u64; N]; 2] {
+/// How often something passes each site of each card under a seed.
+pub fn passages(seed: u64, order: &Order) -> [[u64; SITES]; 2] {
     let mut world = one(seed, order).1;
     [0, 1].map(|i| {
-        let injector = world.try_card(i).and_then(|card| card.faults());
-        injector.map_or([0; N], |injector| sites.map(|site| injector.passages(site)))
+        let card = world.try_card(i);
+        let counted = card.and_then(|card| card.counted_faults(|injector| Site::ALL.map(|s| injector.passages(s))));
+        counted.unwrap_or([0; SITES])
     })
 }
 
@@ -121,8 +124,8 @@ pub fn passages<const N: usize>(seed: u64, order: &Order, sites: [Site; N]) -> [
 #[cfg(test)]
 pub fn strikes(seed: u64, order: &Order) -> Vec<toe_faults::Record> {
     let mut world = one(seed, order).1;
-    let records =
-        [0, 1].map(|i| world.card(i).faults().map_or(Vec::new(), |injector| injector.records().copied().collect()));
+    let all = |injector: &toe_faults::Injector| injector.records().copied().collect::<Vec<_>>();
+    let records = [0, 1].map(|i| world.card(i).counted_faults(all).unwrap_or_default());
     records.concat()
 }
 
@@ -131,22 +134,31 @@ fn one(seed: u64, order: &Order) -> (Counts, World) {
     let seed = Seed(seed);
     let scenario = order.scenario_of(seed);
     let scene = (scenario.build)(&Draw { seed, ends: order.ends });
-    let faults = match order.drawn_faults {
+    let rules = match order.drawn_faults {
         0 => order.faults.clone(),
         most => Some(rules(&drawn_strikes(seed, most))),
     };
-    hold(scene, faults.as_ref().map(|rules| (rules, seed.stream("faults").bits())))
+    let faults = rules.map(|rules| Faults { rules, seed: seed.stream("faults").bits(), last: order.faults_last });
+    hold(scene, faults.as_ref())
 }
 
-/// Runs a scene to its end, with faults at every card by rules and all their chance from a seed, if there are any. Panics where
-/// something does not hold.
-pub fn hold(mut scene: Scene, faults: Option<(&Rules, u64)>) -> (Counts, World) {
+/// Faults at every card.
+pub struct Faults {
+    pub rules: Rules,
+    /// All their chance is from it.
+    pub seed: u64,
+    /// Whether they strike beyond the bad time, too.
+    pub last: bool,
+}
+
+/// Runs a scene to its end, with faults at every card, if there are any. Panics where something does not hold.
+pub fn hold(mut scene: Scene, faults: Option<&Faults>) -> (Counts, World) {
     let world = &mut scene.world;
-    if let Some((rules, seed)) = faults {
-        world.arm(rules, seed);
+    if let Some(Faults { rules, seed, last }) = faults {
+        let excuses = world.arm(rules, *seed, *last);
         // What a fault of the channel repeats or holds back may speak of a connection that is over.
         scene.may_be_late = true;
-        scene.is_clean &= !scene.is_crossing;
+        scene.is_clean &= !scene.is_crossing && !excuses.iter().any(|excuse| excuse.breaks);
     }
     let in_time = world.run(scene.mended_us + CONVERGENCE_US);
     if !in_time {
@@ -301,4 +313,17 @@ pub fn replay(seed: u64, until_us: u64, order: &Order) -> bool {
             false
         }
     }
+}
+
+/// Runs the world of one of the fuzzer's strings and prints everything that happens in it; whether everything held.
+pub fn replay_string(bytes: &[u8]) -> bool {
+    remember_panics();
+    narrate(Some(u64::MAX));
+    let result = catch_unwind(AssertUnwindSafe(|| crate::fuzz::run(bytes)));
+    narrate(None);
+    match result {
+        Ok(counts) => println!("everything held; {} segments", counts.segments),
+        Err(_) => println!("{}", SAID.with(|s| s.borrow().clone())),
+    }
+    result.is_ok()
 }

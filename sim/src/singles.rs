@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use toe_faults::{Action, ActionKind, Rules, Site};
+use toe_firmware::fault::By;
 use toe_impair::Random;
 
 use crate::chance::Seed;
@@ -20,6 +21,12 @@ const DELAY_US: u64 = 5_000;
 const TRUNCATED_BYTES: u32 = 60;
 /// The seeds that are looked at for the shortest run.
 const CANDIDATES: u64 = 16;
+/// A processor hangs for so long, or a link is down.
+const HANG_US: u64 = 50_000;
+/// So far a clock jumps.
+const JUMP_US: u64 = 5_000_000;
+/// Of more passages of a site than that in a run, one in so many is struck.
+const PASSAGES_MAX: u64 = 600;
 /// So many violations are told.
 const TOLD_MAX: usize = 20;
 /// Faults that are drawn strike one of the first 2^9 passages, the earlier the likelier.
@@ -49,9 +56,15 @@ struct Single {
 }
 
 /// The sites between the card and its world.
-pub const SITES: [Site; 5] = [Site::WireRx, Site::WireTx, Site::ChannelRx, Site::ChannelTx, Site::TimerWake];
+pub const AROUND: [Site; 6] =
+    [Site::WireRx, Site::WireTx, Site::ChannelRx, Site::ChannelTx, Site::TimerWake, Site::WireLink];
 
-/// An action of that kind, if the simulator has one.
+/// Whether the simulator has that site: the firmware's own, and those around it. Rings and guest memory are the device's.
+pub fn is_here(site: Site) -> bool {
+    site.by() == By::Firmware || AROUND.contains(&site)
+}
+
+/// What is done at a site by an action of that kind; `None`: what ends only when the card is reset, for there is no watchdog here.
 pub fn action(kind: ActionKind) -> Option<Action> {
     Some(match kind {
         ActionKind::Drop => Action::Drop,
@@ -59,16 +72,31 @@ pub fn action(kind: ActionKind) -> Option<Action> {
         ActionKind::Delay => Action::Delay(DELAY_US),
         ActionKind::FlipBit => Action::FlipBit(0),
         ActionKind::Truncate => Action::Truncate(TRUNCATED_BYTES),
-        _ => return None,
+        ActionKind::Reorder => Action::Reorder(2),
+        ActionKind::Corrupt => Action::Corrupt(None),
+        ActionKind::Error => Action::Error,
+        ActionKind::Hang => Action::Hang(HANG_US),
+        ActionKind::Slow => Action::Slow { times: 8, lasting_us: HANG_US },
+        ActionKind::Leak => Action::Leak,
+        ActionKind::Early => Action::Early,
+        ActionKind::Jump => Action::Jump(JUMP_US),
+        ActionKind::Crash | ActionKind::CrashKept => return None,
     })
 }
 
-/// Two to `most` faults of a seed.
+/// The actions of a site; a link that is dropped stays down, and is no single fault.
+pub fn actions(site: Site) -> impl Iterator<Item = Action> {
+    let all = site.actions().iter().copied().filter_map(action);
+    all.filter(move |&action| site != Site::WireLink || action != Action::Drop)
+}
+
+/// Two to `most` faults of a seed, at any sites.
 pub fn drawn_strikes(seed: Seed, most: u64) -> Vec<Strike> {
     let mut random = seed.stream("strikes");
     let one = |random: &mut Random| {
-        let site = SITES[random.below(SITES.len() as u64) as usize];
-        let actions: Vec<_> = site.actions().iter().copied().filter_map(action).collect();
+        let sites: Vec<_> = Site::ALL.into_iter().filter(|&site| is_here(site)).collect();
+        let site = sites[random.below(sites.len() as u64) as usize];
+        let actions: Vec<_> = actions(site).collect();
         let action = match actions[random.below(actions.len() as u64) as usize] {
             Action::Delay(_) => Action::Delay(1 << random.below(21)),
             Action::Truncate(_) => Action::Truncate(random.between(1, 120) as u32),
@@ -81,20 +109,22 @@ pub fn drawn_strikes(seed: Seed, most: u64) -> Vec<Strike> {
 }
 
 fn order(scenario: &'static Named, faults: Rules) -> Order {
-    Order { scenario: Some(scenario), ends: Ends::Cards, faults: Some(faults), drawn_faults: 0 }
+    Order { scenario: Some(scenario), ends: Ends::Cards, faults: Some(faults), drawn_faults: 0, faults_last: true }
 }
 
 /// All faults of a scenario, under the seed of the first few from `from` on under which the least passes the sites.
 fn singles(scenario: &'static Named, from: u64) -> Vec<Single> {
-    let counted = (from..from + CANDIDATES).map(|seed| (seed, passages(seed, &order(scenario, Rules::none()), SITES)));
+    let counted = (from..from + CANDIDATES).map(|seed| (seed, passages(seed, &order(scenario, Rules::none()))));
     let shortest = counted.min_by_key(|(_, counts)| counts.iter().flatten().sum::<u64>());
     let Some((seed, counts)) = shortest else { return Vec::new() };
     let mut all = Vec::new();
     for (card, counts) in counts.iter().enumerate() {
-        for (site, &count) in SITES.into_iter().zip(counts) {
-            for action in site.actions().iter().copied().filter_map(action) {
+        for (site, &count) in Site::ALL.into_iter().zip(counts).filter(|(site, _)| is_here(*site)) {
+            for action in actions(site) {
+                // At what is passed at every call, one in so many that no site has more than the busiest frame has.
+                let step = count.div_ceil(PASSAGES_MAX).max(1) as usize;
                 let strike = |nth| Strike { card, site, nth, action };
-                all.extend((1..=count).map(|nth| Single { scenario, seed, strike: strike(nth) }));
+                all.extend((1..=count).step_by(step).map(|nth| Single { scenario, seed, strike: strike(nth) }));
             }
         }
     }
@@ -128,10 +158,11 @@ pub fn single_faults(from: u64, asked: &Order, jobs: u64) -> (Counts, bool) {
     (sum, failed == 0)
 }
 
-/// Runs every `step`th single fault of all base scenarios; how many there were, and what did not hold.
+/// Runs every `step`th single fault around the cards of all base scenarios; how many there were, and what did not hold.
 #[cfg(test)]
 pub fn sample(step: usize) -> (usize, Vec<Violation>) {
-    let all: Vec<_> = ALL[..BASE].iter().flat_map(|scenario| singles(scenario, 0)).step_by(step).collect();
+    let all = ALL[..BASE].iter().flat_map(|scenario| singles(scenario, 0));
+    let all: Vec<_> = all.filter(|single| AROUND.contains(&single.strike.site)).step_by(step).collect();
     let violations = run(&all, 1).1.into_iter().map(|(_, violation)| violation).collect();
     (all.len(), violations)
 }

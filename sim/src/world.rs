@@ -15,11 +15,17 @@ use crate::adversary::Adversary;
 use crate::app::{App, Outcome};
 use crate::card::CardEnd;
 use crate::end::{End, Flow, Pair, Streams};
+use crate::excuse::Excuse;
 use crate::frames::too_big;
 use crate::oracle::Oracle;
 use crate::pattern::Pattern;
 use crate::smol::SmolEnd;
 use crate::transcript::Transcript;
+
+/// How long a program waits whose connection a fault may have broken.
+const PATIENCE_US: u64 = 120_000_000;
+/// What is overtaken comes so much later at the latest.
+const OVERTAKEN_US: u64 = 1_000_000;
 
 /// More rounds than that at one moment are an endless loop.
 const ROUNDS_MAX: u32 = 50_000;
@@ -99,8 +105,10 @@ pub struct World {
     now_us: u64,
     transcript: Transcript,
     oracles: [Option<Oracle>; 2],
-    /// Frames that a fault holds back: until when, the end that sent it, whether it has been on the link, and the frame.
-    held: Vec<(u64, usize, bool, Vec<u8>)>,
+    /// Frames that a fault holds back.
+    held: Vec<Held>,
+    /// Whether armed faults strike in the good time, too.
+    faults_last: bool,
     /// Strangers on the wire: what else arrives at an end (0 or 1) before a frame does.
     pub strangers: Option<Strangers>,
     /// Every frame put on the wire, if a test wants to look at them.
@@ -110,12 +118,24 @@ pub struct World {
     pub segments: u64,
 }
 
+/// A frame that a fault holds back.
+struct Held {
+    until_us: u64,
+    /// The end that sent it.
+    from: usize,
+    was_on_link: bool,
+    /// How many frames have yet to overtake it; zero: none need to.
+    overtakers: u32,
+    frame: Vec<u8>,
+}
+
 /// What becomes of a frame that a fault strikes: what passes, and how much later, in microseconds.
 fn struck(strike: Fault, mut frame: Vec<u8>) -> Vec<(u64, Vec<u8>)> {
     match strike {
         Fault::Drop => Vec::new(),
         Fault::Duplicate => vec![(0, frame.clone()), (0, frame)],
         Fault::Delay(us) => vec![(us.max(1), frame)],
+        Fault::Reorder(_) => vec![(OVERTAKEN_US, frame)],
         Fault::Truncate(bytes) => {
             frame.truncate(bytes as usize);
             vec![(0, frame)]
@@ -151,6 +171,7 @@ impl World {
             transcript: Transcript::new("world"),
             oracles,
             held: Vec::new(),
+            faults_last: false,
             strangers: None,
             #[cfg(test)]
             sightings: None,
@@ -226,25 +247,44 @@ impl World {
         self.oracles[i].as_mut()
     }
 
-    /// Arms faults at every card: all chance from `seed`. Frames may then be damaged anywhere.
-    pub fn arm(&mut self, rules: &Rules, seed: u64) {
-        for i in [0, 1] {
-            if let Some(card) = self.try_card(i) {
-                card.arm(rules.clone(), seed.wrapping_add(i as u64));
-            }
+    /// Arms faults at every card: all chance from `seed`. Frames may then be damaged anywhere. `lasts`: beyond the bad time,
+    /// too. What may break by them; connections, that is, whose programs then do not wait for ever.
+    pub fn arm(&mut self, rules: &Rules, seed: u64, lasts: bool) -> [Excuse; 2] {
+        self.faults_last = lasts;
+        let excuses = [0, 1].map(|i| {
+            let Some(card) = self.try_card(i) else { return Excuse::default() };
+            let excuse = card.arm(rules.clone(), seed.wrapping_add(i as u64));
             if let Some(oracle) = self.oracle(i) {
                 oracle.verifies = true;
             }
+            if excuse.sends_anything {
+                self.oracles[i] = None;
+                if let Some(oracle) = self.oracle(1 - i) {
+                    oracle.peer_is_honest = false;
+                }
+            }
+            excuse
+        });
+        for i in [0, 1] {
+            if excuses.iter().any(|excuse| excuse.wrong_bytes)
+                && let Some(card) = self.try_card(i)
+            {
+                card.expect_wrong_bytes();
+            }
         }
+        if excuses.iter().any(|excuse| excuse.breaks) {
+            self.apps.iter_mut().flatten().for_each(|app| app.be_patient(PATIENCE_US));
+        }
+        excuses
     }
 
     /// Faults that struck at either card, by site.
     pub fn strikes(&mut self) -> [u64; SITES] {
         let mut strikes = [0; SITES];
         for i in [0, 1] {
-            if let Some(injector) = self.try_card(i).and_then(|card| card.faults()) {
-                strikes.iter_mut().zip(Site::ALL).for_each(|(sum, site)| *sum += injector.strikes(site));
-            }
+            let Some(card) = self.try_card(i) else { continue };
+            let counted = card.counted_faults(|injector| Site::ALL.map(|site| injector.strikes(site)));
+            strikes.iter_mut().zip(counted.unwrap_or([0; SITES])).for_each(|(sum, n)| *sum += n);
         }
         strikes
     }
@@ -328,7 +368,7 @@ impl World {
     fn next_us(&self) -> u64 {
         let links = self.links.iter().filter_map(Link::next_us).min().unwrap_or(u64::MAX);
         let script = self.script.last().map_or(u64::MAX, |line| line.0);
-        let held = self.held.iter().map(|h| h.0).min().unwrap_or(u64::MAX);
+        let held = self.held.iter().map(|held| held.until_us).min().unwrap_or(u64::MAX);
         let next_us = links.min(script).min(held).min(self.due_us[0]).min(self.due_us[1]);
         assert!(next_us > self.now_us, "at {next_us} us something is due and running it changes nothing");
         next_us
@@ -345,8 +385,8 @@ impl World {
                     is_touched = [true; 2];
                 }
             }
-            while let Some(at) = self.held.iter().position(|h| h.0 <= now_us) {
-                let (_, from, was_on_link, mut frame) = self.held.remove(at);
+            while let Some(at) = self.held.iter().position(|held| held.until_us <= now_us) {
+                let Held { from, was_on_link, mut frame, .. } = self.held.remove(at);
                 if was_on_link {
                     self.ends[1 - from].end().handle_frame(now_us, &mut frame);
                     is_touched[1 - from] = true;
@@ -387,10 +427,14 @@ impl World {
             if let Some(oracle) = &mut self.oracles[1 - i] {
                 oracle.arrives(&frame);
             }
+            if self.link_is_down(1 - i, &frame) {
+                continue;
+            }
+            self.overtake(i, true);
             if let Some(strike) = self.strike(1 - i, Site::WireRx, &frame) {
                 for (us, mut frame) in struck(strike, frame) {
                     if us > 0 {
-                        self.held.push((now_us + us, i, true, frame));
+                        self.hold_back(us, i, true, strike, frame);
                     } else {
                         self.ends[1 - i].end().handle_frame(now_us, &mut frame);
                     }
@@ -407,6 +451,29 @@ impl World {
     fn strike(&mut self, i: usize, site: Site, frame: &[u8]) -> Option<Fault> {
         let now_us = self.now_us;
         self.try_card(i)?.strike(site, now_us, frame)
+    }
+
+    /// Whether the link of the card at an end is down when a frame would pass it.
+    fn link_is_down(&mut self, i: usize, frame: &[u8]) -> bool {
+        let now_us = self.now_us;
+        self.try_card(i).is_some_and(|card| card.link_is_down(now_us, frame))
+    }
+
+    fn hold_back(&mut self, us: u64, from: usize, was_on_link: bool, strike: Fault, frame: Vec<u8>) {
+        let overtakers = if let Fault::Reorder(n) = strike { n } else { 0 };
+        self.held.push(Held { until_us: self.now_us + us, from, was_on_link, overtakers, frame });
+    }
+
+    /// A frame passes where others may be held back to be overtaken.
+    fn overtake(&mut self, from: usize, was_on_link: bool) {
+        for held in self.held.iter_mut().filter(|held| (held.from, held.was_on_link) == (from, was_on_link)) {
+            if held.overtakers > 0 {
+                held.overtakers -= 1;
+                if held.overtakers == 0 {
+                    held.until_us = self.now_us;
+                }
+            }
+        }
     }
 
     /// Runs an end, its programs and what they send until nothing moves there.
@@ -464,12 +531,16 @@ impl World {
             sightings.push(Sighting { from: i, frame: frame.clone() });
         }
         let now_us = self.now_us;
+        if self.link_is_down(i, &frame) {
+            return;
+        }
+        self.overtake(i, false);
         match self.strike(i, Site::WireTx, &frame) {
             None => self.links[i].push(now_us, frame),
             Some(strike) => {
                 for (us, frame) in struck(strike, frame) {
                     if us > 0 {
-                        self.held.push((now_us + us, i, false, frame));
+                        self.hold_back(us, i, false, strike, frame);
                     } else {
                         self.links[i].push(now_us, frame);
                     }
@@ -524,7 +595,7 @@ impl World {
                 }
                 for i in [0, 1] {
                     match &mut self.ends[i] {
-                        Node::Card(card) => card.mend(),
+                        Node::Card(card) => card.mend(self.faults_last),
                         Node::Adversary(adversary) => adversary.mend(),
                         Node::Smol(_) => (),
                     }

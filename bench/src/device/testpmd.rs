@@ -54,8 +54,20 @@ impl Testpmd {
         let prefix = format!("toe{}-{}", std::process::id(), COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         // A long frame lies in one buffer, so that the rings are compared and not lists of buffers.
         let (buffers, buffer_bytes) = if frame_bytes > 2000 { (4096, frame_bytes + 128) } else { (16_384, 2176) };
-        let mut process = Command::new("dpdk-testpmd")
-            .args(["-l", "0,1", "--main-lcore", &(1 - processor).to_string(), "--no-huge", "-m", "768", "--no-pci"])
+        // By lines: to a pipe it would keep its figures back until there are enough of them.
+        let mut process = Command::new("stdbuf")
+            .args([
+                "-oL",
+                "dpdk-testpmd",
+                "-l",
+                "0,1",
+                "--main-lcore",
+                &(1 - processor).to_string(),
+                "--no-huge",
+                "-m",
+                "768",
+                "--no-pci",
+            ])
             .args(["--file-prefix", &prefix, "--vdev", device, "--", "-i", "--nb-cores=1"])
             .arg(format!("--forward-mode={mode}"))
             .arg(format!("--txpkts={frame_bytes}"))
@@ -65,7 +77,7 @@ impl Testpmd {
             .stdout(Stdio::piped())
             .stderr(File::create(log)?)
             .spawn()
-            .context("dpdk-testpmd (Debian's package dpdk-dev)")?;
+            .context("stdbuf (of coreutils) and dpdk-testpmd (of dpdk-dev)")?;
         let prompt = process.stdin.take().context("a pipe to testpmd")?;
         let mut output = process.stdout.take().context("a pipe from testpmd")?;
         let said = Arc::new(Mutex::new(String::new()));

@@ -194,7 +194,13 @@ fn connections_part(options: &Options) -> (String, Value) {
     let open_bytes = (opened - booted) / most as f64;
     text +=
         &format!("Resident memory per place: {boot_bytes:.0} bytes at boot, {open_bytes:.0} more once it was used\n\n");
-    let memory = json!({ "resident_at_boot_bytes": boot_bytes, "resident_when_used_bytes": open_bytes });
+    let bytes = toe_firmware::Firmware::connection_bytes();
+    text += &format!(
+        "Of it: block {} bytes, timers {}, queues {}, table {}; the rest is records, page tables and listing of pages\n\n",
+        bytes.block, bytes.timers, bytes.links, bytes.tuple
+    );
+    let memory = json!({ "block_bytes": bytes.block, "timer_bytes": bytes.timers, "link_bytes": bytes.links,
+        "tuple_bytes": bytes.tuple, "resident_at_boot_bytes": boot_bytes, "resident_when_used_bytes": open_bytes });
     (text, json!({ "rates": values, "memory": memory }))
 }
 

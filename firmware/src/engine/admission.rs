@@ -104,9 +104,19 @@ impl Firmware {
         }
     }
 
+    /// Whether faults let one be taken.
+    fn admits(&mut self, what: Metered) -> bool {
+        match what {
+            Metered::Connections => self.connections.admits(),
+            Metered::Listeners => self.listeners.admits(),
+            Metered::HalfOpen => self.half_open.admits(),
+        }
+    }
+
     /// Why a context may not have one more, if it may not. It is not counted yet; but a claim is made.
     fn bar(&mut self, context: Slot, what: Metered, now: Instant) -> Option<Reason> {
-        let (free, capacity) = (self.gauge_of(what).free(), self.gauge_of(what).capacity());
+        let free = if self.admits(what) { self.gauge_of(what).free() } else { 0 };
+        let capacity = self.gauge_of(what).capacity();
         let competition = &mut self.competition[what as usize];
         let own = self.contexts[context].holds.of(what);
         let share = capacity / (competition.holders + u64::from(own.in_use() == 0)).max(1);
@@ -207,7 +217,8 @@ impl Firmware {
 
     /// The pool that has no place for what a SYN for this listener begins, if there is one, and why.
     pub(super) fn full_for_syn(&mut self, listener: &Listener, now: Instant) -> Option<(Pool, Reason)> {
-        if listener.waiting() + u64::from(listener.half_open) >= listener.backlog.into() {
+        if listener.waiting() + u64::from(listener.half_open) >= listener.backlog.into() || !self.backlog_gauge.admits()
+        {
             return Some((Pool::Backlog, Reason::Backlog));
         }
         let barred = |firmware: &mut Self, what: Metered| {

@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use toe_abi::{Endpoint, Reason};
 
 use crate::counters::Counter;
+use crate::engine::perception::USUAL_STEPS_PER_US;
 use crate::engine::{Checksum, Firmware, Owner, Verdict};
 use crate::store::gauge::Gauge;
 use crate::tcp::tcb::Tuple;
@@ -61,6 +62,10 @@ const TURNS: u32 = 4;
 pub struct Processor {
     /// Steps in a microsecond; zero if there is no limit.
     steps_per_us: u64,
+    /// The same as the profile has it.
+    usual_steps_per_us: u64,
+    /// Everything takes so many times its steps.
+    slower: u64,
     /// When all of its work is done, in steps since time began.
     free_at: u64,
     /// Frames that wait for it, in each lane.
@@ -72,7 +77,18 @@ pub struct Processor {
 impl Processor {
     /// One of that speed, for which as many frames may wait as the gauges say.
     pub fn new(steps_per_us: u32, waiting: [Gauge; Lane::COUNT]) -> Self {
-        Self { steps_per_us: steps_per_us.into(), free_at: 0, waiting, turn: 0 }
+        let steps_per_us = steps_per_us.into();
+        Self { steps_per_us, usual_steps_per_us: steps_per_us, slower: 1, free_at: 0, waiting, turn: 0 }
+    }
+
+    /// It is so many times slower from here on; one is as usual.
+    pub fn slow_down(&mut self, times: u32) {
+        self.slower = times.max(1).into();
+        let usual = self.usual_steps_per_us;
+        let speed = if usual == 0 && times > 1 { USUAL_STEPS_PER_US } else { usual };
+        if speed != self.steps_per_us {
+            (self.steps_per_us, self.free_at) = (speed, 0);
+        }
     }
 
     /// Whether it is done before this microsecond ends.
@@ -84,7 +100,7 @@ impl Processor {
     pub fn work(&mut self, now: Instant, steps: u64) {
         let now = now.as_us().saturating_mul(self.steps_per_us);
         let most = now.saturating_add(DEBT_US_MAX * self.steps_per_us);
-        self.free_at = self.free_at.max(now).saturating_add(steps).min(most);
+        self.free_at = self.free_at.max(now).saturating_add(steps.saturating_mul(self.slower)).min(most);
     }
 
     /// When the next frame that waits can be taken; `None` if none waits.
@@ -97,7 +113,8 @@ impl Processor {
     }
 
     fn has_waiting(&self, lane: Lane) -> bool {
-        self.waiting[lane as usize].in_use() > 0
+        let waiting = &self.waiting[lane as usize];
+        waiting.in_use() > waiting.lost()
     }
 
     /// Whose turn it is, if anybody waits.
@@ -112,7 +129,7 @@ impl Processor {
 
     /// One that waited there is taken.
     fn take(&mut self, lane: Lane) {
-        self.waiting[lane as usize].give(1);
+        self.waiting[lane as usize].give_back(1);
         self.turn = if lane == Lane::Connections && self.has_waiting(Lane::Others) { self.turn + 1 } else { 0 };
     }
 }
@@ -125,7 +142,7 @@ impl Firmware {
         }
         let lane = self.lane_of(frame);
         let waiting = &mut self.processor.waiting[lane as usize];
-        if waiting.take(1) {
+        if waiting.admits() && waiting.take(1) {
             return Err(Verdict::Wait(lane));
         }
         waiting.refuse(Reason::ProcessorBusy);
@@ -158,10 +175,10 @@ impl Firmware {
 
     /// Takes the oldest frame of a lane for which [`Firmware::handle_wire`] or this said [`Verdict::Wait`].
     pub fn handle_waiting(&mut self, now: Instant, lane: Lane, frame: &[u8], checksum: Checksum) -> Verdict {
-        if self.halted.is_some() {
+        let Some(now) = self.perceive(now) else {
             self.processor.take(lane);
             return self.halted_at_wire();
-        }
+        };
         if !self.processor.has_time(now) {
             return Verdict::Wait(lane);
         }

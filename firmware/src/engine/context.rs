@@ -167,7 +167,8 @@ impl Firmware {
 
     pub(super) fn arm_lease(&mut self, slot: Slot) {
         let context = &self.contexts[slot];
-        self.wheel.arm(self.timers.context(slot), context.heard_at + context.lease);
+        let at = context.heard_at + context.lease;
+        self.arm_timer(self.timers.context(slot), at);
     }
 
     /// The lease may have run out: only the last sign of life knows.
@@ -183,15 +184,18 @@ impl Firmware {
 
     /// Ends a context: its connections are aborted, its listeners closed, its memory comes back.
     pub(super) fn close_context(&mut self, slot: Slot, reason: Reason, now: Instant) {
-        self.wheel.disarm(self.timers.context(slot));
-        self.addresses_gauge.give(self.contexts[slot].address_count());
+        self.disarm_timer(self.timers.context(slot));
+        self.addresses_gauge.give_back(self.contexts[slot].address_count());
         // Listeners first, so that nothing new arrives.
         for listener in 0..self.listeners.capacity() {
             self.store.steps.one();
             if self.contexts[slot].listeners == 0 {
                 break;
             }
-            if self.listeners.in_use(listener) && self.listeners[listener].context == slot {
+            if self.listeners.in_use(listener)
+                && self.listeners[listener].context == slot
+                && self.listener_at(&self.listeners[listener].local) == Some(listener)
+            {
                 self.contexts[slot].listeners -= 1;
                 self.close_listener(listener, now);
             }

@@ -184,4 +184,57 @@ mod tests {
         b.received(10);
         assert_eq!(b.count(Finding::StateDamaged.name()), 0);
     }
+
+    fn tagged() -> Bench {
+        let mut b = Bench::with(|p| p.recovery.payload_tags = true);
+        b.connect(flags::NODELAY);
+        b.expect("S 0");
+        b.peer("SA 0 ack 1 win 60000 <mss 1000>");
+        b.expect("A 1:1 ack 1");
+        b
+    }
+
+    /// The checksum was right when it came. What lies on the card until the guest takes it is guarded by its tag.
+    #[test]
+    fn a_received_byte_that_is_damaged_on_the_card_is_not_handed_on() {
+        let mut b = tagged();
+        b.reading = false;
+        b.peer("PA 101:1101 ack 1");
+        let slot = b.connection as u32;
+        let t = &b.firmware.connections[slot];
+        b.firmware.store.receive.flip(&t.receive.stream, t.receive.irs + 601);
+        b.reading = true;
+        b.peer("PA 1:101 ack 1");
+        assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::DataDamaged as u32));
+        assert!(b.received.len() <= 100, "{} octets", b.received.len());
+        assert_eq!(b.count(Finding::DataDamaged.name()), 1);
+        b.release();
+        assert_eq!((b.in_use("connections"), b.in_use("receive-pages")), (0, 0));
+    }
+
+    /// The checksum of a segment is computed when it is sent, also the second time: it would make damage look right.
+    #[test]
+    fn a_byte_that_is_damaged_before_it_is_sent_again_is_not_sent() {
+        let mut b = tagged();
+        b.send(1000);
+        b.expect("PA 1:1001");
+        let slot = b.connection as u32;
+        let t = &b.firmware.connections[slot];
+        b.firmware.store.send.flip(&t.send.stream, t.send.iss + 700);
+        b.wait_ms(10_000);
+        assert_eq!(b.next(), None);
+        assert_eq!((b.bits & state::ABORTED, b.reason), (state::ABORTED, Reason::DataDamaged as u32));
+        assert_eq!(b.count(Finding::DataDamaged.name()), 1);
+    }
+
+    #[test]
+    fn tags_see_nothing_where_nothing_is_damaged() {
+        let mut b = tagged();
+        for n in 0..40u32 {
+            b.send(1300);
+            b.peer(&format!("PA {}:{} ack {}", 1 + 700 * n, 701 + 700 * n, 1 + 1300 * n));
+            b.drain();
+        }
+        assert_eq!((b.received.len(), b.count(Finding::DataDamaged.name()), b.bits & state::ABORTED), (28_000, 0, 0));
+    }
 }

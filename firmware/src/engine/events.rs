@@ -5,13 +5,13 @@
 //! in each its connections.
 
 use toe_abi::{
-    Accepted, CARD_MAC, EntryWriter, InfoResult, LimitsResult, Mac, Message, Received, SendCredit, StatResult, Writer,
-    state,
+    Accepted, CARD_MAC, EntryWriter, InfoResult, LimitsResult, Mac, Message, Reason, Received, SendCredit, StatResult,
+    Writer, state,
 };
 
 use crate::counters::{Counter, Counters};
 use crate::engine::admission::OWN_ENTRIES;
-use crate::engine::{Call, Firmware};
+use crate::engine::{Call, Finding, Firmware};
 use crate::pool::Pool;
 use crate::store::slab::Slot;
 use crate::tcp::recovery::Phase;
@@ -53,9 +53,7 @@ impl Firmware {
     /// The next channel frame for the guest into `buffer` (65,549 bytes); its length. To be called until `None`, or
     /// as long as the guest has receive buffers.
     pub fn poll_guest(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
-        if self.halted.is_some() {
-            return None;
-        }
+        let now = self.perceive(now)?;
         self.answer_bell();
         let length = self.say_announcement(now, buffer);
         let length = length.or_else(|| self.answers(now, buffer)).or_else(|| self.news(now, buffer));
@@ -80,13 +78,13 @@ impl Firmware {
                 break;
             }
             self.replies.pop();
-            self.replies_gauge.give(1);
+            self.replies_gauge.give_back(1);
         }
         if w.is_empty() {
             // It would not fit into any frame: every message does, by the least frame size.
             debug_assert!(false, "an answer larger than the least frame");
             self.replies.pop();
-            self.replies_gauge.give(1);
+            self.replies_gauge.give_back(1);
         }
         Some(w.finish())
     }
@@ -235,6 +233,10 @@ impl Firmware {
         let message = Message::Received(Received { connection, offset: t.receive_offset(t.guest.delivered) }, &[]);
         let wanted = t.deliverable().min(credit);
         let bytes = wanted.min(w.room(&message) as u64);
+        if bytes > 0 && !t.receive.stream.is_whole(&self.store.receive, t.guest.delivered, bytes) {
+            self.condemn(slot, Finding::DataDamaged, Reason::DataDamaged, now);
+            return true;
+        }
         if bytes > 0 {
             let at = t.guest.delivered;
             let written = w.push_with(&message, bytes as usize, |room| {

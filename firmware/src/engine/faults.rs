@@ -25,6 +25,20 @@ impl Firmware {
         self.arm_with(Some(Box::new(Injector::new(rules, seed, now.as_us()))));
     }
 
+    /// Timers that are held run until they are due, as all others. Those of connections follow from their blocks.
+    fn let_timers_go(&mut self) {
+        for timer in self.held.timers() {
+            // Whoever it belongs to looks what is due.
+            self.wheel.arm(timer, Instant::default());
+        }
+        self.held.clear();
+        for slot in 0..self.connections.capacity() {
+            if self.connections.in_use(slot) {
+                self.arm_oddly(slot);
+            }
+        }
+    }
+
     /// Disarms what is armed; what was counted.
     pub fn disarm(&mut self) -> Option<Box<Injector>> {
         self.arm_with(None)
@@ -36,6 +50,15 @@ impl Firmware {
     }
 
     fn arm_with(&mut self, injector: Option<Box<Injector>>) -> Option<Box<Injector>> {
+        if injector.is_some() {
+            self.perception.armed();
+        } else {
+            self.perception.disarmed();
+            self.processor.slow_down(1);
+            self.let_timers_go();
+        }
+        // The short way has no sites.
+        self.store.predicts = injector.is_none();
         let before = self.store.faults.arm(injector);
         for &pool in Pool::ALL {
             let (gauge, faults) = self.gauge_and_faults(pool);
@@ -80,12 +103,12 @@ impl Firmware {
             Way::In => (destination, source),
             Way::Out => (source, destination),
         };
-        let asks = self.faults().is_some_and(|injector| injector.asks_for_state());
+        let asks = self.store.faults.asks_for_state();
         let (state, context) = if asks { self.state_of(&Tuple { local, remote }) } else { (None, None) };
         Look { ends: Some((local, remote)), flags, state, context, ..plain }
     }
 
-    fn state_of(&self, tuple: &Tuple) -> (Option<u8>, Option<u32>) {
+    pub(super) fn state_of(&self, tuple: &Tuple) -> (Option<u8>, Option<u32>) {
         match self.owner(tuple) {
             Some(Owner::Connection(slot)) => {
                 let t = &self.connections[slot];

@@ -11,6 +11,8 @@ use crate::engine::{Event, Firmware};
 pub enum Finding {
     /// A connection whose block does not pass its check: it is broken off.
     StateDamaged,
+    /// Payload that is not as it was stored: its connection is broken off.
+    DataDamaged,
     /// A page that stands nowhere: it is given back.
     PageLost,
     /// A record of a segment in flight that stands in no list: it is given back.
@@ -38,6 +40,7 @@ impl Finding {
     fn counter(self) -> Counter {
         match self {
             Self::StateDamaged => Counter::FoundStateDamaged,
+            Self::DataDamaged => Counter::FoundDataDamaged,
             Self::PageLost => Counter::FoundPageLost,
             Self::RecordLost => Counter::FoundRecordLost,
             Self::PlaceLost => Counter::FoundPlaceLost,
@@ -54,6 +57,6 @@ impl Firmware {
     /// Counts it, and tells the card's host.
     pub(super) fn found(&mut self, finding: Finding, place: u32) {
         self.store.counters.add(finding.counter());
-        self.pressure.push(Event::Finding { finding, place });
+        self.tell_host(Event::Finding { finding, place });
     }
 }

@@ -49,6 +49,7 @@ impl Firmware {
     /// It stops here. From now on nothing but [`Firmware::reset`] and [`Firmware::restart`] has any effect.
     pub fn halt(&mut self, how: Halt) {
         self.halted.get_or_insert(how);
+        self.perception.armed();
     }
 
     /// How it has stopped, if it has.
@@ -82,7 +83,11 @@ impl Firmware {
         }
         std::mem::swap(&mut fresh.store.counters, &mut self.store.counters);
         fresh.beats = self.beats;
+        let injector = self.disarm();
         *self = fresh;
+        if let Some(injector) = injector {
+            self.arm_again(injector);
+        }
         self.store.counters.add(Counter::FirmwareResets);
         self.announce(now);
         Ok(())
@@ -91,6 +96,10 @@ impl Firmware {
     /// Starts it over its tables.
     pub fn restart(&mut self, now: Instant) {
         self.halted = None;
+        self.held.clear();
+        if !self.store.faults.is_armed() {
+            self.perception.disarmed();
+        }
         self.store.counters.add(Counter::FirmwareRestarts);
         self.forget_what_is_not_in_the_tables();
         for slot in 0..self.contexts.capacity() {

@@ -129,7 +129,7 @@ impl Firmware {
             self.store.steps.one();
             self.forget_half_open(entry, now);
         }
-        self.backlog_gauge.give(self.listeners[slot].waiting());
+        self.backlog_gauge.give_back(self.listeners[slot].waiting());
         self.discharge(self.listeners[slot].context, Metered::Listeners);
         self.listeners.give(slot);
     }
@@ -287,7 +287,7 @@ impl Firmware {
         if let Some(before) = entry.time_wait() {
             iss = self.time_wait[before].next_iss(iss);
         }
-        let cookie = if entry.tells_cookie() { fast_open::cookie(&self.keys.cookie, &tuple, now) } else { None };
+        let cookie = if entry.tells_cookie() { fast_open::cookie(&self.keys().cookie, &tuple, now) } else { None };
         let derived = Derived {
             iss,
             timestamp_offset: self.timestamp_offset(&tuple),
@@ -309,16 +309,16 @@ impl Firmware {
         let (Some(pending_max), Some(asked)) = (self.store.config.fast_open, segment.options.fast_open) else {
             return (None, false);
         };
+        let key = self.keys().cookie;
         let listener = &mut self.listeners[slot];
         if !listener.fast_open {
             return (None, false);
         }
-        let key = &self.keys.cookie;
-        let cookie = fast_open::cookie(key, tuple, now);
+        let cookie = fast_open::cookie(&key, tuple, now);
         if asked.is_request() {
             return (cookie, false);
         }
-        if !fast_open::is_valid(key, tuple, &asked, now) {
+        if !fast_open::is_valid(&key, tuple, &asked, now) {
             self.store.counters.add(Counter::TcpFastOpenCookieWrong);
             return (cookie, false);
         }
@@ -327,7 +327,10 @@ impl Firmware {
         }
         let news = cookie.filter(|c| *c != asked);
         // Those of a listener that is closed live on, and its successor's count with them.
-        if listener.fast_open_pending + listener.fast_open_reset >= pending_max || self.fast_open_gauge.free() == 0 {
+        if listener.fast_open_pending + listener.fast_open_reset >= pending_max
+            || self.fast_open_gauge.free() == 0
+            || !self.fast_open_gauge.admits()
+        {
             self.store.counters.add(Counter::TcpFastOpenPendingFull);
             self.fast_open_gauge.refuse(Reason::FastOpenPending);
             return (news, false);
@@ -339,7 +342,7 @@ impl Firmware {
     pub(super) fn fast_open_is_over(&mut self, slot: Slot, now: Instant) {
         let t = &mut self.connections[slot];
         t.fast_open.counted = false;
-        self.fast_open_gauge.give(1);
+        self.fast_open_gauge.give_back(1);
         // Reset by the peer, or by whoever pretends to be it.
         let reset = t.state == State::Closed && t.guest.reason == Reason::Refused;
         if let Some(listener) = self.listeners.find(t.guest.listener) {
@@ -388,8 +391,7 @@ impl Firmware {
         let listener_id = self.listeners.id(listener_slot);
         let listener = &mut self.listeners[listener_slot];
         listener.accepted += 1;
-        let taken = self.backlog_gauge.take(1);
-        debug_assert!(taken, "each listener's part is its own");
+        self.backlog_gauge.claim(1);
         let t = &mut self.connections[id.slot];
         t.guest = Guest::new(Some(listener.context), 0, listener_id);
         let limit = Position::initial(opening.irs) + 1 + listener.receive_limit.min(u64::MAX / 2);
@@ -399,8 +401,7 @@ impl Firmware {
                 opening.open(t, &mut self.store, listener.nodelay, now);
                 t.fast_open_begins(&mut self.store, syn, opening.cookie);
                 listener.fast_open_pending += 1;
-                let taken = self.fast_open_gauge.take(1);
-                debug_assert!(taken, "asked for before");
+                self.fast_open_gauge.claim(1);
             }
         }
         t.guest.bits |= toe_abi::state::ACCEPTED;

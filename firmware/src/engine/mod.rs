@@ -9,17 +9,22 @@ mod admission;
 mod announce;
 mod audit;
 mod budget;
+mod bytes;
 mod context;
 mod damage;
 mod events;
 mod evict;
+#[cfg(test)]
+mod fault_tests;
 mod faults;
 mod finding;
 mod halt;
+mod held;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
 mod listener;
+mod perception;
 mod predicted;
 mod pressure;
 mod requests;
@@ -28,6 +33,7 @@ mod self_test;
 #[cfg(test)]
 mod sharing;
 mod sockets;
+mod struck;
 mod syn_cookie;
 mod timers;
 #[cfg(test)]
@@ -69,13 +75,16 @@ use announce::Announcement;
 pub use audit::Contradiction;
 pub use budget::Lane;
 use budget::Processor;
+pub use bytes::ConnectionBytes;
 use context::Context;
 use events::Reply;
 use evict::Orders;
 pub use faults::Way;
 pub use finding::Finding;
 pub use halt::Halt;
+use held::Held;
 use listener::Listener;
+use perception::Perception;
 pub use pressure::Event;
 use pressure::Pressure;
 use scrub::Scrubber;
@@ -195,6 +204,8 @@ pub struct Firmware {
     data_links: Links,
     work: Work,
     processor: Processor,
+    perception: Perception,
+    held: Held,
     /// What it was booted with.
     profile: Box<Profile>,
     announcement: Announcement,
@@ -230,7 +241,13 @@ impl Firmware {
             Config::new(&profile.tcp, whole(limits.connection_send_pages), whole(limits.connection_receive_pages));
         let quota = &profile.quota;
         let connections = if quota.connections == 0 { limits.connections } else { quota.connections };
-        let account = |name, pages| AccountPlan { count: limits.contexts, name, pages, connections };
+        let account = |name, pages| AccountPlan {
+            count: limits.contexts,
+            name,
+            pages,
+            connections,
+            tags: profile.recovery.payload_tags,
+        };
         let send = Pages::new(
             (gauge(Pool::SendPages), Pool::SendPages.reason()),
             limits.send_pages,
@@ -313,6 +330,8 @@ impl Firmware {
             data_links: Links::new(limits.connections),
             work: Work::default(),
             processor: Processor::new(limits.work_units_per_us, [gauge(Pool::ConnectionFifo), gauge(Pool::WireFifo)]),
+            perception: Perception::PLAIN,
+            held: Held::new(),
             profile: Box::new(profile.clone()),
             announcement: Announcement::default(),
             halted: None,
@@ -431,8 +450,8 @@ impl Firmware {
     }
 
     /// Whether the table has a place for a 4-tuple that nobody has: always, unless somebody knows the card's key.
-    fn has_place(&self, tuple: &Tuple) -> bool {
-        self.tuples.has_place(self.tuple_place(tuple))
+    fn has_place(&mut self, tuple: &Tuple) -> bool {
+        self.tuples.gauge.admits() && self.tuples.has_place(self.tuple_place(tuple))
     }
 
     fn disown(&mut self, tuple: &Tuple, owner: Owner) {
@@ -468,16 +487,21 @@ impl Firmware {
             self.discharge_connection(slot);
             self.forget_progress(slot);
             for kind in Kind::ALL {
-                self.wheel.disarm(self.timers.connection(slot, kind));
+                self.disarm_timer(self.timers.connection(slot, kind));
             }
             self.connections.give(slot);
             return;
         }
-        for kind in Kind::ALL {
-            let timer = self.timers.connection(slot, kind);
-            match timeout::deadline(t, kind) {
-                Some(at) => self.wheel.arm(timer, at),
-                None => self.wheel.disarm(timer),
+        if self.perceives_oddly() {
+            self.arm_oddly(slot);
+        } else {
+            let t = &self.connections[slot];
+            for kind in Kind::ALL {
+                let timer = self.timers.connection(slot, kind);
+                match timeout::deadline(t, kind) {
+                    Some(at) => self.wheel.arm(timer, at),
+                    None => self.wheel.disarm(timer),
+                }
             }
         }
         if output::wants_a_turn(&mut self.connections[slot]) {
@@ -500,7 +524,7 @@ impl Firmware {
         if acknowledge {
             self.send_segment(entry.acknowledgement(now));
         }
-        if self.time_wait.gauge.free() == 0 {
+        if !self.time_wait.admits() || self.time_wait.gauge.free() == 0 {
             self.time_wait.gauge.refuse(Reason::TimeWait);
             let Some(oldest) = self.time_wait_order.first() else { return };
             self.store.counters.add(Counter::TcpTimeWaitEvicted);
@@ -513,7 +537,7 @@ impl Firmware {
             //= docs/specs/rfc9293.txt#section-3.6.1
             //# When a connection is closed actively, it MUST linger in the TIME-WAIT state for a time 2xMSL
             //# (Maximum Segment Lifetime) (MUST-13).
-            self.wheel.arm(self.timers.time_wait(id.slot), now + self.store.config.time_wait);
+            self.arm_timer(self.timers.time_wait(id.slot), now + self.store.config.time_wait);
         }
     }
 
@@ -523,7 +547,7 @@ impl Firmware {
             self.disown(&tuple, Owner::TimeWait(slot));
         }
         self.time_wait_order.remove(&mut self.time_wait_links, slot);
-        self.wheel.disarm(self.timers.time_wait(slot));
+        self.disarm_timer(self.timers.time_wait(slot));
         self.time_wait.give(slot);
     }
 
@@ -535,7 +559,7 @@ impl Firmware {
         self.disown(&tuple, Owner::TimeWait(slot));
         // It neither runs out nor gives way meanwhile: the half-open entry knows its place.
         self.time_wait_order.remove(&mut self.time_wait_links, slot);
-        self.wheel.disarm(self.timers.time_wait(slot));
+        self.disarm_timer(self.timers.time_wait(slot));
     }
 
     /// The SYN was an old duplicate: back to TIME-WAIT, whose time begins anew (RFC 9293, 3.6.1, MAY-2, condition 2).
@@ -545,7 +569,7 @@ impl Firmware {
         let tuple = entry.tuple;
         self.own(&tuple, Owner::TimeWait(slot));
         self.time_wait_order.push(&mut self.time_wait_links, slot);
-        self.wheel.arm(self.timers.time_wait(slot), now + self.store.config.time_wait);
+        self.arm_timer(self.timers.time_wait(slot), now + self.store.config.time_wait);
     }
 
     /// Frees an entry; gives the TIME-WAIT entry that it would have taken over, still parked.
@@ -558,7 +582,7 @@ impl Firmware {
         listener.entries.remove(&mut self.entry_links, slot);
         self.discharge(self.listeners[entry.listener()].context, Metered::HalfOpen);
         self.orders.half_open_ended(slot);
-        self.wheel.disarm(self.timers.half_open(slot));
+        self.disarm_timer(self.timers.half_open(slot));
         self.half_open.give(slot);
         entry.time_wait()
     }
@@ -572,7 +596,7 @@ impl Firmware {
 
     /// Queues a segment that no block sends.
     fn send_segment(&mut self, headers: Headers) {
-        if self.segments.push(headers) {
+        if self.segments_gauge.admits() && self.segments.push(headers) {
             let taken = self.segments_gauge.take(1);
             debug_assert!(taken);
         } else {

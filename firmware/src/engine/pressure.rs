@@ -53,7 +53,7 @@ impl Pressure {
 
     /// Appends an event, or counts that there was no place for it.
     pub(super) fn push(&mut self, event: Event) {
-        if self.events.push(event) {
+        if self.gauge.admits() && self.events.push(event) {
             let taken = self.gauge.take(1);
             debug_assert!(taken);
         } else {
@@ -69,7 +69,7 @@ impl Pressure {
     /// Takes the first.
     pub(super) fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop()?;
-        self.gauge.give(1);
+        self.gauge.give_back(1);
         Some(event)
     }
 }
@@ -90,7 +90,7 @@ impl Firmware {
         for pool in Pool::ALL.iter().filter(|pool| changed & 1 << **pool as u32 != 0) {
             let gauge = self.gauge(*pool);
             let (level, in_use, capacity) = (gauge.level(), gauge.in_use(), gauge.capacity());
-            self.pressure.push(Event::Pool { pool: *pool, level, in_use, capacity });
+            self.tell_host(Event::Pool { pool: *pool, level, in_use, capacity });
         }
         for slot in 0..self.contexts.capacity() {
             if self.contexts.in_use(slot) {

@@ -45,9 +45,7 @@ struct From {
 impl Firmware {
     /// Takes a frame from the guest, Ethernet header first.
     pub fn handle_guest(&mut self, now: Instant, frame: &[u8]) -> Verdict {
-        if self.halted.is_some() {
-            return self.halted_at_guest();
-        }
+        let Some(now) = self.perceive(now) else { return self.halted_at_guest() };
         let verdict = self.guest_frame(now, frame);
         self.worked(Call::HandleGuest, true, now);
         verdict
@@ -168,7 +166,7 @@ impl Firmware {
             Message::Taken(Taken { listener, taken }) => match self.listener_of(context, listener) {
                 Some(slot) if taken <= self.listeners[slot].accepted => {
                     let listener = &mut self.listeners[slot];
-                    self.backlog_gauge.give(taken.saturating_sub(listener.taken));
+                    self.backlog_gauge.give_back(taken.saturating_sub(listener.taken));
                     listener.taken = listener.taken.max(taken);
                 }
                 Some(_) => {
@@ -274,7 +272,7 @@ impl Firmware {
         }
         let slot = match self.context_of(from.key) {
             Some(slot) => slot,
-            None => match self.contexts.take() {
+            None => match self.take_context() {
                 Some(id) => {
                     self.contexts[id.slot].open(from.key);
                     self.store.send.begin_account(id.slot);
@@ -324,10 +322,10 @@ impl Firmware {
             IpAddr::from(octets).to_canonical()
         });
         let before = self.contexts[context].address_count();
-        if self.contexts[context].set_addresses(addresses) {
-            self.addresses_gauge.give(before);
-            let taken = self.addresses_gauge.take(self.contexts[context].address_count());
-            debug_assert!(taken, "each context's part is its own");
+        let fewer = addresses.len() as u64 <= before;
+        if (fewer || self.addresses_gauge.admits()) && self.contexts[context].set_addresses(addresses) {
+            self.addresses_gauge.give_back(before);
+            self.addresses_gauge.claim(self.contexts[context].address_count());
         } else {
             self.addresses_gauge.refuse(Reason::Addresses);
             self.error(from, kind, m.cookie, 0, Reason::Addresses);
@@ -569,7 +567,7 @@ impl Firmware {
     }
 
     pub(super) fn queue_reply(&mut self, reply: Reply) {
-        if self.replies.push(reply) {
+        if self.replies_gauge.admits() && self.replies.push(reply) {
             let taken = self.replies_gauge.take(1);
             debug_assert!(taken);
         } else {

@@ -156,6 +156,10 @@ impl Firmware {
             };
         if Kind::ALL.into_iter().any(is_wrong) {
             self.found(Finding::TimerLost, slot);
+            // Whatever keeps them: they are stopped, and begin anew.
+            for kind in Kind::ALL {
+                self.disarm_timer(self.timers.connection(slot, kind));
+            }
             self.settle(slot, now);
         }
     }
@@ -172,7 +176,8 @@ impl Firmware {
             (false, true) => {
                 self.found(Finding::TimerLost, slot);
                 let wait = SYN_ACK_TIMEOUT.backed_off(self.half_open[slot].retries(), self.store.config.rto_max);
-                self.wheel.arm(timer, now + wait);
+                self.disarm_timer(timer);
+                self.arm_timer(timer, now + wait);
             }
             // Under its 4-tuple nobody would find it: it ends by its own timer.
             (true, false) => {}
@@ -194,7 +199,8 @@ impl Firmware {
             (true, _) => {}
             (false, true) => {
                 self.found(Finding::TimerLost, slot);
-                self.wheel.arm(timer, now + self.store.config.time_wait);
+                self.disarm_timer(timer);
+                self.arm_timer(timer, now + self.store.config.time_wait);
             }
             (false, false) => {
                 self.found(Finding::PlaceLost, slot);
@@ -210,6 +216,7 @@ impl Firmware {
         let context = &self.contexts[slot];
         if context.heard_at + context.lease > now || context.connections > 0 || context.listeners > 0 {
             self.found(Finding::TimerLost, slot);
+            self.disarm_timer(self.timers.context(slot));
             self.arm_lease(slot);
         } else {
             self.found(Finding::PlaceLost, slot);

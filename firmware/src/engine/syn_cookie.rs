@@ -41,7 +41,7 @@ impl Firmware {
     ) -> Verdict {
         let mut opening = self.opening_of(slot, ethernet, tuple, segment);
         let mss = opening.peer_mss.unwrap_or(default_mss(tuple.local.ip));
-        opening.iss = syn_cookie::iss(&self.keys, &tuple, opening.irs, mss, now);
+        opening.iss = syn_cookie::iss(self.keys(), &tuple, opening.irs, mss, now);
         if let Some(before) = before
             && self.time_wait[before].next_iss(opening.iss) != opening.iss
         {
@@ -115,7 +115,7 @@ impl Firmware {
     ) -> Option<Opening> {
         let mut opening = self.opening_of(slot, ethernet, *tuple, segment);
         (opening.iss, opening.irs) = (segment.ack + u32::MAX, segment.seq + u32::MAX);
-        opening.peer_mss = Some(syn_cookie::read(&self.keys, tuple, opening.irs, opening.iss, now)?);
+        opening.peer_mss = Some(syn_cookie::read(self.keys(), tuple, opening.irs, opening.iss, now)?);
         (opening.agreed, opening.peer_shift) = match segment.options.timestamps {
             Some(t) => syn_cookie::read_stamp(t.echo, opening.timestamp_value(now))?,
             None => (Agreed::default(), 0),

@@ -2,6 +2,7 @@
 
 use crate::counters::Counter;
 use crate::engine::{Call, Firmware};
+use crate::fault::Site;
 use crate::profile::Limits;
 use crate::store::slab::Slot;
 use crate::store::wheel::{Timer, Turn};
@@ -61,6 +62,16 @@ impl Timers {
         self.contexts + slot
     }
 
+    /// The site of a timer.
+    pub fn site(&self, timer: Timer) -> Site {
+        match self.whose(timer) {
+            Whose::Connection(_, kind) => Site::timer(kind),
+            Whose::HalfOpen(_) => Site::TimerHalfOpen,
+            Whose::TimeWait(_) => Site::TimerTimeWait,
+            Whose::Context(_) => Site::TimerLease,
+        }
+    }
+
     fn whose(&self, timer: Timer) -> Whose {
         if timer < self.half_open {
             Whose::Connection(timer / KINDS, Kind::ALL[(timer % KINDS) as usize])
@@ -81,17 +92,13 @@ pub const TIMER_STEPS: u64 = 64;
 impl Firmware {
     /// When `handle_timeout` wants to be called next. May change with every other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.halted.is_some() {
-            return None;
-        }
-        [self.wheel.next(), self.processor.next(), self.announcement.due()].into_iter().flatten().min()
+        let next = [self.wheel.next(), self.processor.next(), self.announcement.due()].into_iter().flatten().min();
+        next.and_then(|at| self.by_the_hosts_clock(at))
     }
 
     /// Does what is due at `now`, as much of it as [`TIMER_STEPS`] allow; the rest is due at once ([`Self::poll_timeout`]).
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.halted.is_some() {
-            return;
-        }
+        let Some(now) = self.perceive(now) else { return };
         self.run_timers(now);
         self.scrub(now);
         self.worked(Call::HandleTimeout, false, now);
@@ -110,12 +117,37 @@ impl Firmware {
                     if !self.is_sound(slot, now) {
                         continue;
                     }
-                    timeout::fired(&mut self.connections[slot], &mut self.store, kind, now);
+                    let (mut times, mut seen) = (1, now);
+                    if self.perceives_oddly() {
+                        self.about_connection(slot);
+                        let deadline = timeout::deadline(&self.connections[slot], kind);
+                        (times, seen) = self.run_held(timer, deadline, now);
+                    }
+                    for _ in 0..times {
+                        timeout::fired(&mut self.connections[slot], &mut self.store, kind, seen);
+                    }
                     self.settle(slot, now);
                 }
-                Whose::HalfOpen(slot) => self.half_open_timeout(slot, now),
-                Whose::TimeWait(slot) => self.forget_time_wait(slot),
-                Whose::Context(slot) => self.lease_timeout(slot, now),
+                Whose::HalfOpen(slot) => {
+                    let (times, _) = self.run_held(timer, None, now);
+                    for _ in 0..times {
+                        if self.half_open.in_use(slot) {
+                            self.half_open_timeout(slot, now);
+                        }
+                    }
+                }
+                Whose::TimeWait(slot) => {
+                    self.run_held(timer, None, now);
+                    self.forget_time_wait(slot);
+                }
+                Whose::Context(slot) => {
+                    let (times, _) = self.run_held(timer, None, now);
+                    for _ in 0..times {
+                        if self.contexts.in_use(slot) {
+                            self.lease_timeout(slot, now);
+                        }
+                    }
+                }
             }
         }
     }
@@ -135,7 +167,7 @@ impl Firmware {
     pub(super) fn send_syn_ack(&mut self, slot: Slot, now: Instant) {
         let wait = SYN_ACK_TIMEOUT.backed_off(self.half_open[slot].retries(), self.store.config.rto_max);
         let headers = self.opening(slot, now).syn_ack(&self.store.config, now);
-        self.wheel.arm(self.timers.half_open(slot), now + wait);
+        self.arm_timer(self.timers.half_open(slot), now + wait);
         self.send_segment(headers);
     }
 }

@@ -9,6 +9,7 @@ use toe_abi::{
 };
 
 use crate::engine::events::{Body, Reply};
+use crate::engine::fault_tests::{STRIKE, struck};
 use crate::engine::{Checksum, Event, Lane, Verdict};
 use crate::pool::{Kind, Pool};
 use crate::profile::{Profile, Refusal, SynCookies};
@@ -30,13 +31,17 @@ fn small(pool: Pool, policy: Refusal, change: impl FnOnce(&mut Profile)) -> Benc
         (l.transmit_records, l.out_of_order_ranges) = (64, 3);
         (l.segments, l.replies, l.events) = (16, 16, 16);
         p.tcp.syn_cookies = SynCookies::Off;
+        if STRIKE.get().is_some() {
+            // It would find what is lost.
+            p.recovery.scrub_steps = 0;
+        }
         *p.policy.of_mut(pool) = policy;
         change(p);
     })
 }
 
 /// How many of a pool there are, are in use, and were refused for its own reason.
-fn of(b: &Bench, pool: Pool) -> (u64, u64, u64) {
+pub(super) fn of(b: &Bench, pool: Pool) -> (u64, u64, u64) {
     let entry = b.firmware.limits().nth(pool as usize).unwrap();
     assert_eq!(entry.name, pool.name());
     let own = entry.refusals.iter().filter(|(reason, _)| *reason == pool.reason() as u32);
@@ -48,7 +53,7 @@ fn of(b: &Bench, pool: Pool) -> (u64, u64, u64) {
 
 /// What came of asking for one more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Got {
+pub(super) enum Got {
     It,
     Denied,
     PassedOn,
@@ -70,6 +75,9 @@ fn shown(
     mut take: impl FnMut(&mut Bench) -> Got,
     mut give: impl FnMut(&mut Bench),
 ) {
+    if let Some(strike) = STRIKE.get() {
+        struck(b, pool, strike, take, give);
+    }
     let (capacity, before, refused) = of(b, pool);
     assert!(before < capacity && refused == 0);
     for n in before..capacity {
@@ -94,7 +102,7 @@ fn every_pool_and_every_policy_is_as_it_says() {
     }
 }
 
-fn case(pool: Pool, policy: Refusal) {
+pub(super) fn case(pool: Pool, policy: Refusal) {
     match pool {
         Pool::Contexts => contexts(policy),
         Pool::ContextAddresses => addresses(policy),

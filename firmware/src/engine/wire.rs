@@ -1,9 +1,11 @@
 //! Frames from and to the wire.
 
-use toe_abi::ETHERTYPE;
+use toe_abi::{ETHERTYPE, Reason};
 
 use crate::counters::Counter;
-use crate::engine::{Call, Checksum, Firmware, Owner, Verdict};
+use crate::engine::struck::BEFORE_WRITING;
+use crate::engine::{Call, Checksum, Finding, Firmware, Owner, Verdict};
+use crate::fault::Site;
 use crate::seq::Seq;
 use crate::store::slab::Slot;
 use crate::tcp::arrives::{self, Reply};
@@ -25,9 +27,7 @@ use toe_abi::Endpoint;
 impl Firmware {
     /// Takes a frame from the wire, Ethernet header first. It may be longer than an MTU (merged segments).
     pub fn handle_wire(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
-        if self.halted.is_some() {
-            return self.halted_at_wire();
-        }
+        let Some(now) = self.perceive(now) else { return self.halted_at_wire() };
         match self.admit_frame(now, frame) {
             Ok(()) => self.take_frame(now, frame, checksum),
             Err(verdict) => verdict,
@@ -71,6 +71,9 @@ impl Firmware {
             local: Endpoint::new(located.destination, destination_port),
             remote: Endpoint::new(located.source, source_port),
         };
+        if self.perceives_oddly() {
+            self.about_segment(&tuple, located.tcp);
+        }
         match self.owner(&tuple) {
             Some(owner) => match self.parse(&located, checksum) {
                 Ok(segment) => self.owned(owner, &ethernet, &tuple, &segment, now),
@@ -99,10 +102,14 @@ impl Firmware {
             Malformed::Truncated => Counter::WireDropMalformed,
             Malformed::DataOffset => Counter::WireDropDataOffset,
         })?;
-        if checksum == Checksum::Unverified
-            && !segment::checksum_is_right(located.source, located.destination, located.tcp)
-        {
-            return Err(Counter::WireDropChecksum);
+        if checksum == Checksum::Unverified {
+            let mut is_right = segment::checksum_is_right(located.source, located.destination, located.tcp);
+            if self.store.faults.has_any(Site::RxChecksum.bit()) {
+                is_right = self.checksum_seems_right(is_right);
+            }
+            if !is_right {
+                return Err(Counter::WireDropChecksum);
+            }
         }
         self.note_oddities(&segment);
         Ok(Segment { marked: located.ecn == Ecn::MARKED, ..segment })
@@ -157,6 +164,12 @@ impl Firmware {
         now: Instant,
     ) -> Verdict {
         self.store.counters.add(Counter::TcpSegmentsIn);
+        if self.store.faults.has_any(Site::BLOCK)
+            && let Owner::Connection(slot) = owner
+            && !self.survives_damage(slot, now)
+        {
+            return self.pass_from_wire();
+        }
         match owner {
             // Nobody is there any more: the guest's kernel says so.
             Owner::Connection(slot) if !self.is_sound(slot, now) => return self.pass_from_wire(),
@@ -238,7 +251,7 @@ impl Firmware {
             }
             time_wait::Outcome::Restart => {
                 let headers = self.time_wait[slot].acknowledgement(now);
-                self.wheel.arm(self.timers.time_wait(slot), now + self.store.config.time_wait);
+                self.arm_timer(self.timers.time_wait(slot), now + self.store.config.time_wait);
                 self.send_segment(headers);
             }
             time_wait::Outcome::Forget => self.forget_time_wait(slot),
@@ -284,7 +297,12 @@ impl Firmware {
     //# F() MUST NOT be computable from the outside (MUST-9), or an attacker could still guess at sequence numbers
     //# from the ISN used for some other connection.
     pub(super) fn initial_sequence_number(&self, tuple: &Tuple, clock: u32) -> Seq {
-        Seq(clock.wrapping_add(self.keys.sequence.hash(&tuple.words()) as u32))
+        if self.store.faults.has_any(Site::Isn.bit())
+            && let Some(struck) = self.struck_sequence_number(clock)
+        {
+            return struck;
+        }
+        Seq(clock.wrapping_add(self.keys().sequence.hash(&tuple.words()) as u32))
     }
 
     pub(super) fn pass_from_wire(&mut self) -> Verdict {
@@ -310,9 +328,7 @@ impl Firmware {
 
     /// The same for a wire that does some of the work itself.
     pub fn poll_wire_for(&mut self, now: Instant, buffer: &mut [u8], offload: Offload) -> Option<Made> {
-        if self.halted.is_some() {
-            return None;
-        }
+        let now = self.perceive(now)?;
         let made = self.next_wire_frame(now, buffer, offload);
         self.worked(Call::PollWire, made.is_some(), now);
         made
@@ -320,7 +336,7 @@ impl Firmware {
 
     fn next_wire_frame(&mut self, now: Instant, buffer: &mut [u8], offload: Offload) -> Option<Made> {
         if let Some(headers) = self.segments.pop() {
-            self.segments_gauge.give(1);
+            self.segments_gauge.give_back(1);
             self.store.counters.add(Counter::TcpSegmentsOut);
             self.store.counters.add(Counter::WireOut);
             return Some(Made::complete(headers.write(buffer, 0, |_| ())));
@@ -329,6 +345,9 @@ impl Firmware {
             let more = self.feed(now);
             while let Some(slot) = self.wire_queue.pop(&mut self.wire_links) {
                 self.store.steps.one();
+                if self.perceives_oddly() {
+                    self.about_connection(slot);
+                }
                 if !self.is_sound(slot, now) {
                     continue;
                 }
@@ -343,6 +362,14 @@ impl Firmware {
                     }
                     _ => None,
                 };
+                if self.store.faults.has_any(BEFORE_WRITING) {
+                    self.struck_before_writing(slot, &segment);
+                }
+                let t = &mut self.connections[slot];
+                if !t.send.stream.is_whole(&self.store.send, segment.text_at, segment.text_bytes as u64) {
+                    self.condemn(slot, Finding::DataDamaged, Reason::DataDamaged, now);
+                    continue;
+                }
                 let tcp = segment::Header {
                     source_port: t.tuple.local.port,
                     destination_port: t.tuple.remote.port,
@@ -369,6 +396,9 @@ impl Firmware {
                     v6: headers.ip.source.is_ipv6(),
                     segment_bytes: cut.map(|text| text as u16),
                 });
+                if self.store.faults.has_any(Site::TxChecksum.bit()) {
+                    self.struck_after_writing(&headers, buffer);
+                }
                 self.store.counters.add(Counter::WireOut);
                 // Back to the end of the queue: each in turn.
                 self.settle(slot, now);

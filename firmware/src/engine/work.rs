@@ -1,6 +1,7 @@
 //! What each call on the firmware has cost, in steps ([`crate::work`]).
 
 use crate::engine::Firmware;
+use crate::fault::{Action, Site};
 use crate::time::Instant;
 
 /// The calls whose work is counted.
@@ -80,6 +81,9 @@ impl Firmware {
         let most = &mut self.work.most[call as usize];
         *most = (*most).max(self.work.last);
         self.processor.work(now, self.work.last);
+        if let Some(Action::Corrupt(Some(value))) = self.store.faults.strike(Site::Counters) {
+            self.store.counters.corrupt(value);
+        }
     }
 }
 

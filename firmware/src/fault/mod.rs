@@ -56,6 +56,7 @@ fn ask(shared: &Shared, site: Site) -> Option<Action> {
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     armed: u128,
+    asks_for_state: bool,
     shared: Shared,
 }
 
@@ -70,6 +71,11 @@ impl Faults {
     #[inline]
     pub fn has_any(&self, sites: u128) -> bool {
         self.armed & sites != 0
+    }
+
+    /// Whether a rule asks for what only the firmware knows of a connection.
+    pub fn asks_for_state(&self) -> bool {
+        self.asks_for_state
     }
 
     /// Something passes a site; what is to be done to it, if anything.
@@ -101,6 +107,7 @@ impl Faults {
     /// Arms what the injector asks for; `None` disarms.
     pub fn arm(&mut self, injector: Option<Box<Injector>>) -> Option<Box<Injector>> {
         self.armed = injector.as_ref().map_or(0, |i| i.asked());
+        self.asks_for_state = injector.as_ref().is_some_and(|i| i.asks_for_state());
         std::mem::replace(&mut lock(&self.shared).injector, injector)
     }
 

@@ -245,23 +245,23 @@ sites! {
     TcbTsRecent = "tcb.ts_recent", Firmware, Segment, [Corrupt];
     /// Of a connection's block, when a segment arrives: Last.ACK.sent.
     TcbLastAckSent = "tcb.last_ack_sent", Firmware, Segment, [Corrupt];
-    /// A timer that runs out: retransmission, reordering, tail probe and window probe.
+    /// A timer that begins to run: retransmission, reordering, tail probe and window probe.
     TimerRetransmit = "timer.retransmit", Firmware, Connection, [Drop, Duplicate, Delay, Early, Hang];
-    /// A timer that runs out: a delayed acknowledgement.
+    /// A timer that begins to run: a delayed acknowledgement.
     TimerDelayedAck = "timer.delayed_ack", Firmware, Connection, [Drop, Duplicate, Delay, Early, Hang];
-    /// A timer that runs out: an abandoned FIN-WAIT-2.
+    /// A timer that begins to run: an abandoned FIN-WAIT-2.
     TimerLinger = "timer.linger", Firmware, Connection, [Drop, Duplicate, Delay, Early, Hang];
-    /// A timer that runs out: telling the guest again.
+    /// A timer that begins to run: telling the guest again.
     TimerGuest = "timer.guest", Firmware, Connection, [Drop, Duplicate, Delay, Early, Hang];
-    /// A timer that runs out: a keep-alive.
+    /// A timer that begins to run: a keep-alive.
     TimerKeepAlive = "timer.keep_alive", Firmware, Connection, [Drop, Duplicate, Delay, Early, Hang];
-    /// A timer that runs out: a paced segment.
+    /// A timer that begins to run: a paced segment.
     TimerPace = "timer.pace", Firmware, Connection, [Drop, Duplicate, Delay, Early, Hang];
-    /// A timer that runs out: sending a SYN-ACK again.
+    /// A timer that begins to run: sending a SYN-ACK again.
     TimerHalfOpen = "timer.half_open", Firmware, Connection, [Drop, Duplicate, Delay, Early, Hang];
-    /// A timer that runs out: the end of TIME-WAIT.
+    /// A timer that begins to run: the end of TIME-WAIT.
     TimerTimeWait = "timer.time_wait", Firmware, Connection, [Drop, Duplicate, Delay, Early, Hang];
-    /// A timer that runs out: the lease of a context.
+    /// A timer that begins to run: the lease of a context.
     TimerLease = "timer.lease", Firmware, Nothing, [Drop, Duplicate, Delay, Early, Hang];
     /// A bug: the window field is written in the wrong byte order.
     BugByteOrder = "bug.byte_order", Firmware, Connection, [Error];
@@ -322,6 +322,16 @@ impl Site {
         Self::ALL[Self::TimerRetransmit as usize + kind as usize]
     }
 
+    /// The sites of timers.
+    pub(crate) const TIMERS: u128 = (Self::TimerLease.bit() << 1) - Self::TimerRetransmit.bit();
+
+    /// The sites of bugs in what is said of a segment, when everything else of it is known.
+    pub(crate) const SAYING: u128 = Self::BugByteOrder.bit()
+        | Self::BugUrgent.bit()
+        | Self::BugAckOffByOne.bit()
+        | Self::BugTimestampEcho.bit()
+        | Self::BugLostPush.bit();
+
     /// The sites of a connection's block, a bit for each.
     pub(crate) const BLOCK: u128 = (Self::TcbLastAckSent.bit() << 1) - Self::TcbState.bit();
 
@@ -365,6 +375,17 @@ mod tests {
         assert_eq!(timers, names.map(|name| format!("timer.{name}")));
         for site in Site::ALL {
             assert_eq!(Site::BLOCK & site.bit() != 0, site.name().starts_with("tcb."), "{}", site.name());
+            let is_timer = site.name().starts_with("timer.") && site != Site::TimerWake;
+            assert_eq!(Site::TIMERS & site.bit() != 0, is_timer, "{}", site.name());
         }
+    }
+
+    /// `docs/fault-sites.md` has the table as it is here.
+    #[test]
+    fn the_documented_table_is_this_list() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fault-sites.md");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let table = Site::table();
+        assert!(text.contains(&table), "docs/fault-sites.md must have this table:\n\n{table}");
     }
 }

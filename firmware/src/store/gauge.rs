@@ -71,6 +71,8 @@ pub struct Gauge {
     /// Whether a fault is armed where one is taken or given back.
     is_tapped: bool,
     tap: Option<Tap>,
+    /// Of those in use, so many are nobody's: a fault has lost them.
+    lost: u64,
     refusals: [(Reason, u64); LIMIT_REASONS_MAX],
 }
 
@@ -88,6 +90,7 @@ impl Gauge {
             bell: None,
             is_tapped: false,
             tap: None,
+            lost: 0,
             refusals: [(Reason::None, 0); LIMIT_REASONS_MAX],
         }
     }
@@ -107,16 +110,77 @@ impl Gauge {
         self.is_tapped = self.tap.as_mut().is_some_and(|tap| tap.arm(faults));
     }
 
-    /// One is about to be taken; what a fault does to that.
+    /// One is about to be taken; what a fault does to that: refuse it, or lose one more.
     #[inline]
     pub fn fault_of_taking(&self) -> Option<Action> {
         if self.is_tapped { self.tap.as_ref()?.taken() } else { None }
     }
 
-    /// One is about to be given back; what a fault does to that.
+    /// Whether a fault lets one that is about to be given back be lost.
     #[inline]
-    pub fn fault_of_giving(&self) -> Option<Action> {
-        if self.is_tapped { self.tap.as_ref()?.given() } else { None }
+    pub fn loses(&self) -> bool {
+        self.is_tapped && self.tap.as_ref().is_some_and(|tap| tap.given().is_some())
+    }
+
+    /// Whether one may be taken, as far as faults have a say in it: they may refuse it, or have lost what was left.
+    /// Whether there is one otherwise, whoever takes it knows.
+    #[inline]
+    #[must_use]
+    pub fn admits(&mut self) -> bool {
+        (!self.is_tapped && self.lost == 0) || self.admits_by_fault()
+    }
+
+    #[cold]
+    fn admits_by_fault(&mut self) -> bool {
+        match self.fault_of_taking() {
+            Some(Action::Error) => return false,
+            Some(_) => self.lose(),
+            None => {}
+        }
+        self.lost == 0 || self.free() > 0
+    }
+
+    /// One that is free is lost, if there is one.
+    pub fn lose(&mut self) {
+        let taken = self.take(1);
+        self.lost += u64::from(taken);
+    }
+
+    /// One that is in use is nobody's from here on.
+    pub fn abandon(&mut self) {
+        self.lost += 1;
+    }
+
+    /// One that was lost is found again.
+    pub fn find(&mut self) {
+        if self.lost > 0 {
+            self.lost -= 1;
+            self.give(1);
+        }
+    }
+
+    /// How many are lost.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Takes `n` that are the taker's own part; what a fault has lost of it gives way.
+    pub fn claim(&mut self, n: u64) {
+        while n > self.free() && self.lost > 0 {
+            self.find();
+        }
+        let taken = self.take(n);
+        debug_assert!(taken, "{}: each has a part of its own", self.name);
+    }
+
+    /// Gives `n` back, of which a fault may lose one. Of pools that are nothing but a count.
+    pub fn give_back(&mut self, n: u64) {
+        if n > 0 && self.loses() {
+            self.abandon();
+            self.give(n - 1);
+        } else {
+            self.give(n);
+        }
     }
 
     /// Takes `n`; `false`, with nothing taken, if that is more than are free.
@@ -157,6 +221,8 @@ impl Gauge {
 
     /// Says from now on that so many are in use: somebody has counted.
     pub fn correct(&mut self, in_use: u64) {
+        // What a fault had lost is found, or was not lost.
+        self.lost = 0;
         let in_use = in_use.min(self.capacity);
         let more = in_use.saturating_sub(self.in_use);
         self.give(self.in_use.saturating_sub(in_use));

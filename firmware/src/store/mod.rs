@@ -5,4 +5,5 @@ pub mod pages;
 pub mod queue;
 pub mod slab;
 pub mod table;
+pub mod tags;
 pub mod wheel;

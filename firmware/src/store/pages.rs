@@ -29,6 +29,8 @@ use toe_abi::{LimitEntry, Reason};
 
 use super::gauge::Gauge;
 use super::queue::{Links, Queue};
+use super::tags::Tags;
+use crate::fault::Action;
 use crate::profile::PAGES_RESERVED;
 use crate::seq::Position;
 use crate::work::Steps;
@@ -52,6 +54,7 @@ const FREE: u64 = 1 << 63;
 #[derive(Debug)]
 pub struct Pages {
     bytes: Box<[u8]>,
+    tags: Tags,
     free: Box<[Page]>,
     free_count: usize,
     /// `tables[stream * table_len + (page number & (table_len - 1))]`.
@@ -130,6 +133,8 @@ pub struct AccountPlan {
     pub pages: u32,
     /// So many connections of one have their reserve.
     pub connections: u32,
+    /// What lies in the pages has tags.
+    pub tags: bool,
 }
 
 /// One direction's window over the pool. Which one of the pool's tables is its own is fixed at boot.
@@ -172,6 +177,7 @@ impl Pages {
         let table_len = stream_pages as usize * 2;
         Self {
             bytes: vec![0; count as usize * page_bytes as usize].into(),
+            tags: Tags::new(count as usize * page_bytes as usize, plan.tags),
             free: (1..=count).rev().collect(),
             free_count: count as usize,
             tables: vec![NONE; streams as usize * table_len].into(),
@@ -251,6 +257,15 @@ impl Pages {
         self.free_count
     }
 
+    /// A bit of what is stored at a position flips.
+    #[cfg(test)]
+    pub fn flip(&mut self, stream: &Stream, position: Position) {
+        let page = self.tables[self.index(stream, stream.number(self, position))];
+        assert_ne!(page, NONE, "nothing is stored there");
+        let offset = stream.offset(self, position);
+        self.bytes[(page as usize - 1) * self.page_bytes() as usize + offset] ^= 4;
+    }
+
     /// A page is nobody's any more.
     #[cfg(test)]
     pub fn lose_page(&mut self) {
@@ -299,9 +314,20 @@ impl Pages {
         let most = if stream.account == nobody { self.shared } else { self.account_max };
         let own = most - account.shared;
         let fair = if self.poor.is_empty() { u64::MAX } else { share.saturating_sub(account.shared) };
+        let left = match self.gauge.fault_of_taking() {
+            None => self.shared_free,
+            Some(Action::Error) => 0,
+            Some(_) => {
+                // One of those that are left is lost.
+                let lost = self.shared_free.min(1);
+                self.shared_free -= lost;
+                (0..lost).for_each(|_| self.gauge.lose());
+                self.shared_free
+            }
+        };
         let use_bound = most_of_use.saturating_sub(before.max(reserved) - reserved);
         let (bound, reason, waits) = [
-            (self.shared_free, self.full, if poor { Waits::Poor } else { Waits::Rich }),
+            (left, self.full, if poor { Waits::Poor } else { Waits::Rich }),
             (own, Reason::Quota, Waits::Account),
             (fair, Reason::FairShare, Waits::Rich),
         ]
@@ -336,8 +362,10 @@ impl Pages {
         }
         self.held[table as usize].shared -= pages;
         self.shared_held -= pages;
-        self.shared_free += pages;
-        self.gauge.give(pages);
+        let lost = u64::from(self.gauge.loses());
+        (0..lost).for_each(|_| self.gauge.abandon());
+        self.shared_free += pages - lost;
+        self.gauge.give(pages - lost);
         let account = &mut self.accounts[account as usize];
         account.shared -= pages;
         account.gauge.give(pages);
@@ -561,6 +589,11 @@ impl Stream {
         self.open
     }
 
+    /// Where its pages are cut: a position's place in its page is the position's and this.
+    pub fn skew(&self) -> u64 {
+        self.skew
+    }
+
     /// Which of the pool's tables is its own.
     pub fn table(&self) -> u32 {
         self.table
@@ -592,6 +625,27 @@ impl Stream {
         self.limit
     }
 
+    /// Turns one bit over of what is stored at `position` and the `bytes` behind it; which, `drawn` says. What is not there
+    /// stays as it is.
+    pub fn flip_bit(&self, pages: &mut Pages, position: Position, bytes: u64, drawn: u64) {
+        let Some(bit) = drawn.checked_rem(bytes.saturating_mul(8)) else { return };
+        let position = position + bit / 8;
+        if position < self.start || position >= self.limit {
+            return;
+        }
+        let number = self.number(pages, position);
+        let page = *pages.entry(self, number);
+        if page != NONE {
+            let at = ((page as usize - 1) << pages.page_bits) + self.offset(pages, position);
+            pages.bytes[at] ^= 1 << (bit % 8);
+        }
+    }
+
+    /// Whether something was stored in the page of the octet before `position`.
+    pub fn reaches(&self, pages: &Pages, position: Position) -> bool {
+        position <= self.start || pages.tables[pages.index(self, self.number(pages, position.back(1)))] != NONE
+    }
+
     /// Stores bytes at a position; all of it must lie between start and limit.
     pub fn write(&mut self, pages: &mut Pages, mut position: Position, mut bytes: &[u8]) {
         debug_assert!(position >= self.start && position + bytes.len() as u64 <= self.limit);
@@ -612,14 +666,42 @@ impl Stream {
                 let index = pages.index(self, number);
                 pages.tables[index] = page;
                 pages.home[page as usize - 1] = index as u64;
+                let Pages { tags, bytes, .. } = pages;
+                let at = (page as usize - 1) * page_bytes;
+                tags.clear(bytes, at..at + page_bytes);
             }
             let offset = self.offset(pages, position);
             let (now, later) = bytes.split_at(bytes.len().min(page_bytes - offset));
             let at = (page as usize - 1) * page_bytes + offset;
-            pages.bytes[at..at + now.len()].copy_from_slice(now);
+            let Pages { tags, bytes: stored, .. } = pages;
+            tags.store(stored, at, now);
             position = position + now.len() as u64;
             bytes = later;
         }
+    }
+
+    /// Whether these bytes are as they were written, as far as tags tell; all of it must have been written.
+    pub fn is_whole(&self, pages: &Pages, mut position: Position, bytes: u64) -> bool {
+        if !pages.tags.are_kept() {
+            return true;
+        }
+        let end = position + bytes;
+        while position < end {
+            let page = pages.tables[pages.index(self, self.number(pages, position))];
+            if page == NONE {
+                return false;
+            }
+            pages.steps.one();
+            let page_bytes = pages.page_bytes() as usize;
+            let offset = self.offset(pages, position);
+            let length = end.since(position).min((page_bytes - offset) as u64);
+            let at = (page as usize - 1) * page_bytes + offset;
+            if !pages.tags.are_right(&pages.bytes, at..at + length as usize) {
+                return false;
+            }
+            position = position + length;
+        }
+        true
     }
 
     /// Copies bytes out; all of it must have been written.
@@ -673,7 +755,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pool(count: u32, streams: u32) -> Pages {
-        let plan = AccountPlan { count: 2, name: "own", pages: 0, connections: streams };
+        let plan = AccountPlan { count: 2, name: "own", pages: 0, connections: streams, tags: false };
         Pages::new((Gauge::new("pages", "deny", count.into()), Reason::SendMemory), count, 512, streams, 8, plan)
     }
 
@@ -772,7 +854,7 @@ mod tests {
     /// A quota leaves pages to others that nobody else wants; who waits for it waits for its own account.
     #[test]
     fn an_account_has_no_more_than_its_quota() {
-        let plan = AccountPlan { count: 1, name: "own", pages: 6, connections: 2 };
+        let plan = AccountPlan { count: 1, name: "own", pages: 6, connections: 2, tags: false };
         let gauge = Gauge::new("pages", "deny", 12);
         let mut pages = Pages::new((gauge, Reason::SendMemory), 12, 512, 2, 8, plan);
         let start = Position::initial(Seq(0));

@@ -14,6 +14,9 @@ pub struct Links {
 }
 
 impl Links {
+    /// Bytes of one object's links.
+    pub const ENTRY_BYTES: usize = 2 * size_of::<Slot>();
+
     /// For slots below `capacity`.
     pub fn new(capacity: u32) -> Self {
         Self { next: vec![NONE; capacity as usize].into(), previous: vec![NONE; capacity as usize].into() }

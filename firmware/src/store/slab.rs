@@ -3,6 +3,7 @@
 use std::ops::{Index, IndexMut};
 
 use super::gauge::Gauge;
+use crate::fault::Action;
 
 /// An object's place in its slab.
 pub type Slot = u32;
@@ -75,11 +76,33 @@ impl<T> Slab<T> {
     pub fn give(&mut self, slot: Slot) {
         let place = &mut self.places[slot as usize];
         debug_assert!(place.generation % 2 == 1);
+        if self.gauge.loses() {
+            // It stays in use, and nobody has it.
+            self.gauge.abandon();
+            return;
+        }
         place.generation = place.generation.wrapping_add(1);
         place.next_free = self.free;
         self.free = slot;
         self.used -= 1;
         self.gauge.give(1);
+    }
+
+    /// A fault loses a free place: it is in use, and nobody has it.
+    fn lose(&mut self) {
+        if self.take().is_some() {
+            self.gauge.abandon();
+        }
+    }
+
+    /// Whether one may be taken, as far as faults have a say in it: they may refuse it, or lose one more.
+    pub fn admits(&mut self) -> bool {
+        match self.gauge.fault_of_taking() {
+            Some(Action::Error) => return false,
+            Some(_) => self.lose(),
+            None => {}
+        }
+        true
     }
 
     /// The place of an id from outside; `None` if it is not in use under that id.

@@ -38,6 +38,9 @@ const BUCKET: usize = 8;
 struct Bucket([Place; BUCKET]);
 
 impl Table {
+    /// Bytes of one place.
+    pub const PLACE_BYTES: usize = size_of::<Place>();
+
     /// A table for as many values as the gauge's capacity.
     pub fn new(gauge: Gauge) -> Self {
         let places = (gauge.capacity() as usize * 2).next_power_of_two().max(2 * BUCKET);
@@ -77,9 +80,7 @@ impl Table {
     pub fn insert(&mut self, hash: u64, value: u32) -> bool {
         debug_assert!(value != EMPTY);
         let Some((bucket, at)) = self.place_for(hash) else { return false };
-        if !self.gauge.take(1) {
-            return false;
-        }
+        self.gauge.claim(1);
         self.buckets[bucket].0[at] = Place { hash: hash as u32, value };
         self.used += 1;
         true
@@ -124,7 +125,7 @@ impl Table {
         places[at] = places[last];
         places[last].value = EMPTY;
         self.used -= 1;
-        self.gauge.give(1);
+        self.gauge.give_back(1);
     }
 
     /// How many places there are, in use or not.

@@ -72,6 +72,9 @@ fn tick_of(deadline: Instant) -> u64 {
 }
 
 impl Wheel {
+    /// Bytes of one timer's entry.
+    pub const ENTRY_BYTES: usize = size_of::<Entry>();
+
     /// For timers below the gauge's capacity, from `now` on.
     pub fn new(gauge: Gauge, now: Instant) -> Self {
         let entry = Entry { deadline: Instant::default(), next: NONE, previous: NONE, list: UNARMED, is_off: false };
@@ -90,9 +93,11 @@ impl Wheel {
     pub fn arm(&mut self, timer: Timer, deadline: Instant) {
         let entry = &mut self.entries[timer as usize];
         if entry.list == UNARMED || entry.is_off {
+            if !self.gauge.admits() {
+                return;
+            }
             self.armed += 1;
-            let taken = self.gauge.take(1);
-            debug_assert!(taken, "each timer is armed once at most");
+            self.gauge.claim(1);
         }
         entry.is_off = false;
         if entry.list != UNARMED {
@@ -119,7 +124,7 @@ impl Wheel {
             return;
         }
         self.armed -= 1;
-        self.gauge.give(1);
+        self.gauge.give_back(1);
         if self.entries[timer as usize].list == DUE {
             self.unlink(timer);
         } else {
@@ -146,7 +151,7 @@ impl Wheel {
             self.steps.one();
             self.unlink(due);
             self.armed -= 1;
-            self.gauge.give(1);
+            self.gauge.give_back(1);
             return Turn::Due(due);
         }
         let Some((tick, level, slot)) = self.next_slot() else { return Turn::Rest };

@@ -4,8 +4,10 @@
 use toe_abi::{Reason, state};
 
 use crate::counters::Counter;
+use crate::fault::{Action, Site};
 use crate::profile::CongestionControl;
 use crate::seq::Position;
+use crate::tcp::bugs;
 use crate::tcp::ecn;
 use crate::tcp::prediction;
 use crate::tcp::receive::{AckNeed, Arrival};
@@ -127,7 +129,7 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     // RFC 7323, 2.3: a shift above 14 counts as 14. The window of the SYN itself is not scaled.
     t.send.window = u32::from(segment.window);
     t.send.window_max = t.send.window;
-    t.agree_mss(options.mss);
+    t.agree_mss(bugs::mss(&store.faults, options.mss));
     let (irs, mss) = (Position::initial(segment.seq), t.send.mss);
     t.receive.open(&mut store.receive, irs, shift, mss, store.config.receive_bytes_max, now);
     t.receive.segment_bytes = 0;
@@ -139,6 +141,7 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
     t.guest.limit = t.receive.nxt + t.guest.limit.since(Position::default());
     t.send.wl1 = t.receive.irs;
     t.send.shift = if t.agreed.window_scale { options.window_scale.unwrap_or(0).min(14) } else { 0 };
+    bugs::window_scale(&store.faults, t);
     t.send.wl2 = t.send.una;
 }
 
@@ -290,7 +293,7 @@ fn second_reset(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     //# If the RST bit is set and the sequence number does not exactly match the next expected sequence value, yet is
     //# within the current receive window (RCV.NXT < SEG.SEQ < RCV.NXT+RCV.WND), TCP MUST send an acknowledgment
     //# (challenge ACK):
-    if seq != t.receive.nxt {
+    if seq != t.receive.nxt && store.faults.strike(Site::BugResetInWindow).is_none() {
         store.counters.add(Counter::TcpResetChallenged);
         challenge(t, store, now);
         return Check::Drop;
@@ -396,7 +399,9 @@ fn fifth_ack(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Positio
 /// The ACK of a synchronized state: what it acknowledges, and the window it offers.
 fn acknowledge(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, ack: Position, now: Instant) {
     let window_before = t.send.window;
-    if ack >= t.send.una {
+    if store.faults.strike(Site::BugWindowUpdate).is_some() {
+        bugs::believe_any_window(t, segment.window);
+    } else if ack >= t.send.una {
         t.send.update_window(seq, ack, segment.window);
     }
     // RFC 5681, section 2.
@@ -527,7 +532,16 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     t.receive.segment_bytes = t.receive.segment_bytes.max(full);
     let marked_now = t.agreed.ecn && ecn_arrived(t, store, segment);
     let had_gap = t.receive.has_gap();
-    match t.receive.text(&mut store.receive, seq, segment.text) {
+    // Beyond a gap a range is taken, if there is one.
+    let arrival = if seq > t.receive.nxt && !store.ranges.admits() {
+        Arrival::NoRange
+    } else {
+        t.receive.text(&mut store.receive, seq, segment.text)
+    };
+    if let Some(Action::FlipBit(drawn)) = store.faults.strike(Site::PayloadRx) {
+        t.receive.stream.flip_bit(&mut store.receive, seq, segment.text.len() as u64, drawn);
+    }
+    match arrival {
         Arrival::InOrder => {
             // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.
             // RFC 2883, section 4: what came twice is reported with the segment that brought it.

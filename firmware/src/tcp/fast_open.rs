@@ -124,12 +124,18 @@ impl Cookies {
         let new = Known { local: tuple.local.ip, remote: tuple.remote, cookie, mss, paused_until };
         if let Some(known) = self.find(tuple) {
             *known = new;
+        } else if !self.gauge.admits() {
+            self.gauge.refuse(Reason::FastOpenServers);
         } else if let Some(place) = self.known.get_mut(self.next) {
-            if place.replace(new).is_some() {
-                self.gauge.refuse(Reason::FastOpenServers);
+            if place.is_none() {
+                self.gauge.claim(1);
+                *place = Some(new);
             } else {
-                let taken = self.gauge.take(1);
-                debug_assert!(taken);
+                self.gauge.refuse(Reason::FastOpenServers);
+                // A place that a fault does not let go keeps what it has.
+                if !self.gauge.loses() {
+                    *place = Some(new);
+                }
             }
             self.next = (self.next + 1) % self.known.len();
         }

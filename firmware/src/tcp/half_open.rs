@@ -14,6 +14,7 @@ use toe_abi::{Endpoint, Mac};
 
 use crate::seq::{Position, Seq};
 use crate::store::slab::Slot;
+use crate::tcp::bugs;
 use crate::tcp::receive::Receiver;
 use crate::tcp::tcb::{Agreed, CHALLENGES, Config, Link, State, Store, Tcb, Tuple, mss_of};
 use crate::time::{Duration, Instant};
@@ -396,12 +397,13 @@ impl Opening {
         t.agreed = self.agreed;
         t.timestamp_offset = self.timestamp_offset;
         let iss = Position::initial(self.iss);
-        t.agree_mss(self.peer_mss);
+        t.agree_mss(bugs::mss(&store.faults, self.peer_mss));
         let mss = t.send.mss;
         t.send.open(&mut store.send, iss, mss, store.config.send_bytes_max, nodelay);
         t.send.records.open(&mut store.records);
         (t.send.una, t.send.nxt, t.send.max) = (iss + 1, iss + 1, iss + 1);
         t.send.shift = if self.agreed.window_scale { self.peer_shift.min(14) } else { 0 };
+        bugs::window_scale(&store.faults, t);
         let shift = self.shift(&store.config).unwrap_or(0);
         let irs = Position::initial(self.irs);
         t.receive.open(&mut store.receive, irs, shift, mss, store.config.receive_bytes_max, now);

@@ -7,9 +7,11 @@
 
 pub mod arrives;
 pub mod bbr;
+pub mod bugs;
 pub mod calls;
 pub mod congestion;
 pub mod cubic;
+pub mod damage;
 pub mod dctcp;
 pub mod delivery;
 pub mod ecn;

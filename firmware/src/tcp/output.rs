@@ -5,7 +5,9 @@
 //! synchronized connection acknowledges what there is to acknowledge.
 
 use crate::counters::Counter;
+use crate::fault::Site;
 use crate::seq::{Position, Seq};
+use crate::tcp::bugs;
 use crate::tcp::receive::{AckNeed, Receiver};
 use crate::tcp::records::RecordSlot;
 use crate::tcp::tcb::{Due, State, Store, Tcb, initial_window};
@@ -46,6 +48,9 @@ pub fn next_segment(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outg
         if t.agreed.ecn && t.receive.echo.is_on {
             segment.flags = segment.flags | Flags::ECE;
         }
+    }
+    if store.faults.has_any(Site::SAYING) {
+        bugs::say_wrongly(&mut segment, &store.faults);
     }
     t.figures.segments_out += 1;
     t.figures.bytes_sent += segment.text_bytes as u64;
@@ -510,6 +515,9 @@ fn window_probe(t: &mut Tcb, store: &mut Store, now: Instant) -> Option<Outgoing
     }
     t.due = Due::None;
     let queued = t.send.last().since(t.send.nxt);
+    if store.faults.strike(Site::BugZeroWindow).is_some() {
+        return None;
+    }
     if queued == 0 || t.send.in_flight() > 0 {
         return None;
     }

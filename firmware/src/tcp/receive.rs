@@ -272,9 +272,8 @@ impl Receiver {
     pub fn count_ranges(&mut self, gauge: &mut Gauge) {
         let now = self.ranges.len();
         if self.ranges_counted != now {
-            gauge.give(self.ranges_counted);
-            let taken = gauge.take(now);
-            debug_assert!(taken, "each connection's part is its own");
+            gauge.give_back(self.ranges_counted);
+            gauge.claim(now);
             self.ranges_counted = now;
         }
     }
@@ -459,7 +458,7 @@ mod tests {
 
     /// Pages for two connections.
     fn pool(count: u32) -> Pages {
-        let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 2 };
+        let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 2, tags: false };
         Pages::new((Gauge::new("p", "deny", count.into()), toe_abi::Reason::ReceiveMemory), count, 512, 2, 64, plan)
     }
 

@@ -15,6 +15,7 @@
 //! With every transmission a record pays for what becomes of it once: that it is judged, that the judgement is taken back,
 //! and that it is released. So an acknowledgement of a thousand records costs no more steps than one of one.
 
+use crate::fault::Action;
 use crate::profile::RECORDS_RESERVED;
 use crate::seq::Position;
 use crate::store::gauge::Gauge;
@@ -147,6 +148,17 @@ impl Records {
     }
 
     fn take(&mut self, count: u32) -> Option<RecordSlot> {
+        match self.gauge.fault_of_taking() {
+            Some(Action::Error) => return None,
+            Some(_) if self.shared_free > 0 => {
+                self.shared_free -= 1;
+                let lost = &mut self.places[self.free as usize];
+                lost.standing = Standing::Between;
+                self.free = lost.next;
+                self.gauge.lose();
+            }
+            _ => {}
+        }
         if count >= RECORDS_RESERVED {
             if self.shared_free == 0 {
                 return None;
@@ -204,6 +216,17 @@ impl Records {
     }
 
     fn give(&mut self, slot: RecordSlot, count: u32) {
+        if self.gauge.loses() && (count > RECORDS_RESERVED || self.shared_free > 0) {
+            self.places[slot as usize].standing = Standing::Between;
+            // Of what is reserved none can be lost: one that is shared takes its place.
+            if count <= RECORDS_RESERVED {
+                self.shared_free -= 1;
+                self.gauge.lose();
+            } else {
+                self.gauge.abandon();
+            }
+            return;
+        }
         self.put_back(slot);
         if count > RECORDS_RESERVED {
             self.shared_free += 1;

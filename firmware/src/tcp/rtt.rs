@@ -100,9 +100,24 @@ impl RttEstimator {
         self.backoff
     }
 
+    /// How often the timeout is doubled.
+    pub fn doubled(&self) -> u32 {
+        self.doubled
+    }
+
     /// The smoothed round trip, if one was measured.
     pub fn smoothed(&self) -> Option<Duration> {
         self.smoothed
+    }
+
+    /// A fault sets the smoothed round trip.
+    pub fn corrupt_smoothed(&mut self, smoothed: Duration) {
+        self.smoothed = self.smoothed.map(|_| smoothed);
+    }
+
+    /// A fault sets how often the timeout has been doubled.
+    pub fn corrupt_doubled(&mut self, doubled: u32) {
+        self.doubled = doubled % 32;
     }
 
     /// Its variation.

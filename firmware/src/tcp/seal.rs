@@ -12,7 +12,9 @@
 //! Sealed is what numbers, bounds and destinations follow from. What only costs time when it is wrong is not: the figures for
 //! INFO, and what congestion control remembers beside its two windows.
 
-use crate::tcp::tcb::Tcb;
+use std::net::IpAddr;
+
+use crate::tcp::tcb::{Tcb, Tuple};
 
 impl Tcb {
     /// The seal that the block has as it is.
@@ -28,8 +30,8 @@ impl Tcb {
             | u32::from(self.in_table) << 5
             | u32::from(s.shift) << 8
             | u32::from(r.shift) << 16
-            | u32::from(self.state.linux()) << 24;
-        let [l0, l1, r0, r1, ports] = self.tuple.words();
+            | (self.state as u32) << 24;
+        let Tuple { local, remote } = self.tuple;
         let words = [
             s.iss.raw(),
             s.una.raw(),
@@ -41,28 +43,38 @@ impl Tcb {
             s.wl2.raw(),
             s.stream.start().raw(),
             s.stream.limit().raw(),
+            s.stream.skew(),
             r.irs.raw(),
             r.nxt.raw(),
             r.edge.raw(),
             r.last_ack_sent.raw(),
             r.stream.start().raw(),
             r.stream.limit().raw(),
+            r.stream.skew(),
             g.delivered.raw(),
             g.furthest.raw(),
             g.limit.raw(),
             pair(self.recovery.window.congestion, self.recovery.window.threshold),
             pair(r.timestamp, self.timestamp_offset),
             pair(bits, self.mtu),
-            pair(self.rtt.backoff(), g.context.map_or(u32::MAX, |slot| slot)),
+            pair(self.rtt.backoff() << 8 | self.rtt.doubled(), g.context.map_or(u32::MAX, |slot| slot)),
             self.rtt.smoothed().map_or(u64::MAX, |rtt| rtt.as_us()),
             pair(s.stream.table(), r.stream.table()),
-            l0,
-            l1,
-            r0,
-            r1,
-            ports,
+            address(local.ip),
+            address(remote.ip),
+            pair(local.port.into(), remote.port.into()),
         ];
         // Turns by a number that has no factor in common with 64: no two fields are turned alike.
         words.iter().enumerate().fold(0, |seal, (i, word)| seal ^ word.rotate_left(i as u32 * 13 % 64))
+    }
+}
+
+fn address(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => ip.to_bits().into(),
+        IpAddr::V6(ip) => {
+            let bits = ip.to_bits();
+            bits as u64 ^ ((bits >> 64) as u64).rotate_left(1)
+        }
     }
 }

@@ -167,7 +167,7 @@ mod tests {
     use crate::store::pages::AccountPlan;
 
     fn pool(count: u32) -> Pages {
-        let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 1 };
+        let plan = AccountPlan { count: 1, name: "own", pages: 0, connections: 1, tags: false };
         let gauge = Gauge::new("p", "deny", count.into());
         Pages::new((gauge, toe_abi::Reason::SendMemory), count, 512, 1, count, plan)
     }

@@ -5,6 +5,7 @@ mod addresses;
 mod arrives;
 mod bad_input;
 mod blind;
+mod bugs;
 mod channel;
 mod closing;
 mod crossing;

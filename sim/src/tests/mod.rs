@@ -5,6 +5,7 @@
 //! * `TOE_SEED=17` runs this seed alone and prints every frame with its time.
 
 mod allocations;
+mod corpus;
 mod harness_tests;
 mod hostile;
 mod oracle_tests;

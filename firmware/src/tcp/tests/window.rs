@@ -158,3 +158,27 @@ fn what_is_lost_beyond_a_window_that_shrank_waits_for_the_window() {
     b.peer("A 1 ack 3001 win 9000 <sack 4001:8001>");
     b.expect("A 3001:4001");
 }
+
+/// RFC 9293, 3.10.7.4, fifth check: what SND.WL1 and SND.WL2 are for.
+#[test]
+fn a_window_of_an_older_segment_is_not_believed() {
+    let mut b = Bench::established();
+    // The later segment says that there is little room; the earlier one, that comes after it, said that there was more.
+    b.peer("PA 101:201 ack 1 win 1000");
+    b.peer("PA 1:101 ack 1 win 50000");
+    while b.next().is_some() {}
+    b.send(3000);
+    b.expect("A 1:1001 ack 201");
+    b.nothing();
+}
+
+/// The field is in network byte order, and what it says is the room that is left.
+#[test]
+fn the_window_is_said_as_it_is() {
+    let mut b = Bench::established();
+    b.reading = false;
+    b.peer("PA 1:1001 ack 1");
+    b.peer("PA 1001:2001 ack 1");
+    // The first buffer is a whole number of segments, and 66,000.
+    b.expect("A 1:1 ack 2001 win 64000");
+}

@@ -1,0 +1,84 @@
+//! What a fault may break, and nothing else: an expectation of each site, so that no rule has to be switched off for all.
+//!
+//! A card that is struck inside may send what no card sends, or refuse what it would have taken; its neighbour, who is
+//! not struck, must keep every rule all the same, and everything must come to its end. So an excuse is for the card that is struck, in
+//! the run in which it is struck; until the fault strikes, that run is the one without faults, which has been judged.
+
+use toe_faults::{Action, Rules, Site};
+
+/// What need not hold of a struck card.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Excuse {
+    /// Connections may break: both ends are told, or find out.
+    pub breaks: bool,
+    /// What it sends need not keep the rules of a segment.
+    pub sends_anything: bool,
+    /// A byte may be wrong: it was turned over where no checksum covers it.
+    pub wrong_bytes: bool,
+    /// What it counts need not add up.
+    pub miscounts: bool,
+    /// Of these pools one may be missing in the end.
+    pub leaks: Vec<String>,
+}
+
+impl Excuse {
+    /// What rules excuse of a card.
+    pub fn of(rules: &Rules, card: &str) -> Self {
+        let mut all = Self::default();
+        for rule in rules.clone().of_card(card).as_slice() {
+            let Self { breaks, sends_anything, wrong_bytes, miscounts, leaks } = excused(rule.site, rule.action);
+            all.breaks |= breaks;
+            all.sends_anything |= sends_anything;
+            all.wrong_bytes |= wrong_bytes;
+            all.miscounts |= miscounts;
+            all.leaks.extend(leaks);
+        }
+        all
+    }
+}
+
+/// The expectation of a site.
+fn excused(site: Site, action: Action) -> Excuse {
+    let nothing = Excuse::default();
+    let mut parts = site.name().split('.');
+    match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+        ("wire", "rx") if site == Site::RxChecksum => match action {
+            // Damage is taken for what the peer said.
+            Action::Corrupt(_) => Excuse { breaks: true, sends_anything: true, wrong_bytes: true, ..nothing },
+            _ => nothing,
+        },
+        // The segment is one that every peer drops.
+        ("wire", "tx") if site == Site::TxChecksum => Excuse { sends_anything: true, ..nothing },
+        ("wire" | "channel", _) => nothing,
+        ("timer", "wake") => nothing,
+        ("payload", _) => Excuse { breaks: true, sends_anything: true, wrong_bytes: true, ..nothing },
+        ("counters", _) => Excuse { miscounts: true, ..nothing },
+        ("events", _) => nothing,
+        ("pool", pool) if action == Action::Leak => {
+            Excuse { breaks: true, leaks: vec![pool.replace('_', "-")], ..nothing }
+        }
+        ("pool" | "timer" | "processor" | "clock" | "isn" | "key", _) => Excuse { breaks: true, ..nothing },
+        // A block, a known bug, the next hop.
+        _ => Excuse { breaks: true, sends_anything: true, ..nothing },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excuse_is_for_the_card_and_the_site() {
+        let single = |site, action| Rules::single(site, 1, "a", action);
+        let none = Excuse::default();
+        for site in [Site::WireRx, Site::ChannelTx, Site::TimerWake] {
+            assert_eq!(Excuse::of(&single(site, Action::Drop), "a"), none, "{}", site.name());
+        }
+        let leak = single(Site::AllocSendPages, Action::Leak);
+        let leaked = Excuse { breaks: true, leaks: vec!["send-pages".into()], ..Excuse::default() };
+        assert_eq!((Excuse::of(&leak, "a"), Excuse::of(&leak, "b")), (leaked, none.clone()));
+        let flip = Excuse::of(&single(Site::PayloadRx, Action::FlipBit(0)), "a");
+        assert!(flip.wrong_bytes && flip.leaks.is_empty());
+        assert!(!Excuse::of(&single(Site::TcbSndNxt, Action::Corrupt(None)), "a").wrong_bytes);
+    }
+}
