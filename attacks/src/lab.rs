@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use toe_abi::FRAME_BYTES_MAX;
-use toe_firmware::{Checksum, Firmware, Instant, Limits, Policy, Profile, Refusal, Verdict};
+use toe_firmware::{Checksum, Firmware, Instant, Lane, Limits, Policy, Profile, Refusal, Verdict};
 use toe_impair::{Link, Random, Rate, Spec};
 
 use crate::frames::{Tcp, destination};
@@ -186,8 +186,8 @@ pub struct Lab {
     to_world: [Link; 2],
     /// What the card sent to the attacker's addresses and nobody has read yet.
     pub inbox: Vec<Vec<u8>>,
-    /// Frames that wait for the card's processor, the oldest first.
-    busy: VecDeque<(Vec<u8>, Whose)>,
+    /// Frames that wait for the card's processor in each lane, the oldest first.
+    busy: [VecDeque<(Vec<u8>, Whose)>; Lane::COUNT],
     /// What the card said to processes of the guest that are not the honest one.
     pub to_other_guests: Vec<Vec<u8>>,
     /// Frames that the attacker sent.
@@ -216,7 +216,7 @@ impl Lab {
         let mut card =
             Stack::new(profile, random.bits(), Program::new(1 << 64 | 1, vec![GUEST], world_addresses.clone()));
         let mut kernel =
-            Stack::new(&roomy(4096), random.bits(), Program::new(1 << 64 | 2, vec![GUEST], world_addresses.clone()));
+            Stack::new(&roomy(32_768), random.bits(), Program::new(1 << 64 | 2, vec![GUEST], world_addresses.clone()));
         let mut world =
             Stack::new(&roomy(16_384), random.bits(), Program::new(1 << 64 | 3, world_addresses, vec![GUEST]));
         for stack in [&mut card, &mut kernel, &mut world] {
@@ -236,7 +236,7 @@ impl Lab {
             to_card: [link(rate), link(None)],
             to_world: [link(rate), link(None)],
             inbox: Vec::new(),
-            busy: VecDeque::new(),
+            busy: Default::default(),
             to_other_guests: Vec::new(),
             sent: 0,
             sent_bytes: 0,
@@ -257,8 +257,8 @@ impl Lab {
     /// A frame reaches the card from the wire.
     fn at_card(&mut self, frame: &[u8], whose: Whose) {
         let verdict = self.card.firmware.handle_wire(self.now(), frame, Checksum::Unverified);
-        if verdict == Verdict::Wait {
-            self.busy.push_back((frame.to_vec(), whose));
+        if let Verdict::Wait(lane) = verdict {
+            self.busy[lane as usize].push_back((frame.to_vec(), whose));
         } else {
             self.dealt_with(frame, whose, verdict);
         }
@@ -277,12 +277,9 @@ impl Lab {
     /// Frames that waited for the card's processor, as many as it has time for.
     fn hand_in_busy(&mut self) -> bool {
         let mut moved = false;
-        while let Some((frame, whose)) = self.busy.pop_front() {
-            let verdict = self.card.firmware.handle_waiting(self.now(), &frame, Checksum::Unverified);
-            if verdict == Verdict::Wait {
-                self.busy.push_front((frame, whose));
-                break;
-            }
+        while let Some(lane) = self.card.firmware.next_waiting(self.now()) {
+            let Some((lane, (frame, whose))) = lane.oldest(&mut self.busy) else { break };
+            let verdict = self.card.firmware.handle_waiting(self.now(), lane, &frame, Checksum::Unverified);
             self.dealt_with(&frame, whose, verdict);
             moved = true;
         }

@@ -117,9 +117,12 @@ fn attack(options: &Options) -> Result<bool> {
 
 /// Runs a fuzzer.
 fn fuzzed<T: std::fmt::Display + Send>(options: &Options, work: impl Fn(u64, u64) -> Result<T> + Sync) -> Result<bool> {
+    let begun = std::time::Instant::now();
     for (n, found) in fuzz::sharded(options.threads, options.count, options.seed, work)?.into_iter().enumerate() {
         println!("seed {}: {found}", options.seed + n as u64);
     }
+    let took = begun.elapsed();
+    println!("{:.0} a second, for {:.0} s", options.count as f64 / took.as_secs_f64(), took.as_secs_f64());
     Ok(true)
 }
 

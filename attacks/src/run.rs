@@ -20,6 +20,8 @@ use crate::steps::Steps;
 
 /// A segment may cost no more steps than this, and no more than four times what 99 of 100 cost without the attack.
 pub const STEPS_MAX: u64 = 64;
+/// A call of the timers may take as much before it begins with its last timer, and as much for that.
+pub const TIMER_STEPS_MAX: u64 = 2 * STEPS_MAX;
 /// A handshake may take a round trip and this, in microseconds, in 99 of 100 cases.
 pub const HANDSHAKE_SLACK_US: u64 = 5_000;
 /// Established connections keep this share of their throughput, in percent.
@@ -338,6 +340,12 @@ pub fn judge(scale: Scale, table: Table, attack: &Attack, benign: &Run) -> Repor
         steps.2 <= limit,
         format!("a segment takes {} steps at most, allowed {limit} (64, or 4 times {})", steps.2, steps.3),
     );
+    // The end of a context is no timer's work, and one that runs out has such an end.
+    if lab.card.counter("channel-lease-expired") == 0 {
+        let most = run.timer_steps.max();
+        let text = format!("a call of the timers takes {most} steps at most, allowed {TIMER_STEPS_MAX}");
+        v.rule(most <= TIMER_STEPS_MAX, text);
+    }
     let mut pools = BTreeMap::new();
     for (name, after) in &run.pools[1] {
         let before = run.pools[0].get(name).map_or(0, |p| p.in_use);

@@ -23,7 +23,7 @@ mod faulty;
 use std::collections::VecDeque;
 
 use toe_abi::{ETHERNET_HEADER_BYTES, StatEntry};
-use toe_firmware::{Cure, Duration, Firmware, Instant, Offload, Verdict};
+use toe_firmware::{Cure, Duration, Firmware, Instant, Lane, Offload, Verdict};
 use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
@@ -91,7 +91,7 @@ pub struct DataPath {
     guest: Option<Guest>,
     fifo: Fifo,
     /// Frames from the wire that wait for the firmware's processor; it says how many may.
-    busy: VecDeque<Packet>,
+    busy: [VecDeque<Packet>; Lane::COUNT],
     /// The firmware's processor has time, but the frame that it would look at may need a place in the receive FIFO.
     look_again: Instant,
     flow: FlowHash,
@@ -137,7 +137,7 @@ impl DataPath {
             wire,
             guest: None,
             fifo: Fifo::new(fifo.receive, fifo.wire, pairs),
-            busy: VecDeque::new(),
+            busy: Default::default(),
             look_again: Instant::from_us(0),
             flow: FlowHash::default(),
             active: 0,
@@ -436,7 +436,7 @@ impl DataPath {
         let verdict = self.firmware.handle_guest(now, frame);
         self.taps.end_with(&self.firmware, &mut self.counters, None);
         match verdict {
-            Verdict::Taken | Verdict::Wait => {
+            Verdict::Taken | Verdict::Wait(_) => {
                 self.counters.frames_from_guest_taken += 1;
                 true
             }
@@ -470,17 +470,18 @@ impl DataPath {
     /// Hands in again what waits for the firmware's processor.
     fn waiting_to_firmware(&mut self, now: Instant) {
         self.look_again = Instant::from_us(0);
-        while let Some(packet) = self.busy.pop_front() {
+        while let Some(lane) = self.firmware.next_waiting(now) {
             if self.fifo.is_full() {
                 self.look_again = now + LOOK_AGAIN;
-                return self.busy.push_front(packet);
+                return;
             }
+            let Some((lane, packet)) = lane.oldest(&mut self.busy) else { return };
             self.taps.begin(Point::Wire, Direction::In, packet.frame());
             self.taps.before(&self.firmware);
-            match self.firmware.handle_waiting(now, packet.frame(), packet.header().checksum()) {
-                Verdict::Wait => {
+            match self.firmware.handle_waiting(now, lane, packet.frame(), packet.header().checksum()) {
+                Verdict::Wait(lane) => {
                     self.taps.forget();
-                    return self.busy.push_front(packet);
+                    return self.busy[lane as usize].push_front(packet);
                 }
                 verdict => self.sorted(verdict, packet),
             }
@@ -511,9 +512,9 @@ impl DataPath {
 
     /// What the firmware says of a packet is done.
     fn sorted(&mut self, verdict: Verdict, mut packet: Packet) {
-        if verdict == Verdict::Wait {
+        if let Verdict::Wait(lane) = verdict {
             self.taps.forget();
-            return self.busy.push_back(packet);
+            return self.busy[lane as usize].push_back(packet);
         }
         let mut dropped = None;
         if verdict == Verdict::Taken {

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use toe_firmware::fault::Rules;
-use toe_firmware::{Duration, Firmware, Instant, Profile, ProfileError, SelfTestError};
+use toe_firmware::{Duration, Firmware, Instant, Lane, Profile, ProfileError, SelfTestError};
 use toe_impair::Spec;
 
 use crate::capture::Request;
@@ -179,7 +179,10 @@ impl Device {
         firmware.announce(Instant::from_us(0));
         let features = Features::offered(queue_pairs, wire.carries_offloads());
         let limits = &profile.limits;
-        let fifo = FifoFrames { receive: limits.receive_fifo_frames as usize, wire: limits.wire_fifo_frames as usize };
+        let fifo = FifoFrames {
+            receive: limits.receive_fifo_frames as usize,
+            wire: Lane::COUNT * limits.wire_fifo_frames as usize,
+        };
         let mut path = DataPath::new(firmware, wire, fifo, usize::from(queue_pairs));
         if profile.recovery.watchdog_ms > 0 {
             let every = Duration::from_ms(profile.recovery.watchdog_ms.into());

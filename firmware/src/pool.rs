@@ -159,8 +159,10 @@ pools! {
     /// Connections of listeners that are open by Fast Open alone.
     FastOpenPending = "fast-open-pending", fast_open_pending, Divided, [Deny], FastOpenPending,
         "listeners × tcp.fast_open_pending, if tcp.fast_open";
-    /// Frames from the wire that wait while the card's processor is busy.
+    /// Frames from the wire that wait while the card's processor is busy, those of connections apart.
     WireFifo = "wire-fifo", wire_fifo, Shared, [Deny], ProcessorBusy, "wire_fifo_frames";
+    /// Segments of the card's connections that wait while its processor is busy.
+    ConnectionFifo = "connection-fifo", connection_fifo, Shared, [Deny], ProcessorBusy, "wire_fifo_frames";
 }
 
 impl Pool {
@@ -189,7 +191,7 @@ impl Pool {
             Self::FastOpenServers if profile.tcp.fast_open => n(profile.tcp.fast_open_servers),
             Self::FastOpenPending if profile.tcp.fast_open => n(l.listeners) * n(profile.tcp.fast_open_pending),
             Self::FastOpenServers | Self::FastOpenPending => 0,
-            Self::WireFifo => n(l.wire_fifo_frames),
+            Self::WireFifo | Self::ConnectionFifo => n(l.wire_fifo_frames),
         }
     }
 
@@ -216,7 +218,8 @@ impl Pool {
             | Self::Events
             | Self::FastOpenServers
             | Self::FastOpenPending
-            | Self::WireFifo => 0,
+            | Self::WireFifo
+            | Self::ConnectionFifo => 0,
         }
     }
 

@@ -331,11 +331,14 @@ fn a_slow_processor_lets_frames_wait_for_a_millisecond_at_most() {
     arm(&mut b, first(Site::Processor, Action::Slow { times: 50, lasting_us: 1_000_000 }));
     let [one, two] = ["PA 1:101 ack 1", "PA 101:201 ack 1"].map(|text| b.frame(text));
     let _ = b.deliver(&one);
-    assert_eq!(b.deliver(&two), crate::engine::Verdict::Wait);
+    assert_eq!(b.deliver(&two), crate::engine::Verdict::Wait(crate::engine::Lane::Connections));
     let at = b.firmware.poll_timeout().unwrap();
     assert!(at.since(b.now) <= Duration::from_ms(1));
     b.now = at;
-    assert_eq!(b.firmware.handle_waiting(at, &two, crate::engine::Checksum::Unverified), crate::engine::Verdict::Taken);
+    assert_eq!(
+        b.firmware.handle_waiting(at, crate::engine::Lane::Connections, &two, crate::engine::Checksum::Unverified),
+        crate::engine::Verdict::Taken
+    );
     b.now = b.now + Duration::from_s(2);
     b.drain();
     b.received(200);

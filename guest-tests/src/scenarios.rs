@@ -267,6 +267,34 @@ pub fn fall_back(lab: &mut Lab) -> Result<Held> {
     Ok(held)
 }
 
+/// More connections than a card has that gives none to the kernel (`w5500`): the rest are told why at once, and those that are
+/// there carry their bytes all the same.
+///
+/// # Errors
+/// As above.
+pub fn deny(lab: &mut Lab) -> Result<()> {
+    let (connections, there, bytes) = (20, 8, 65_536);
+    let server = peers::echo(&lab.namespace, PEER_V4, there)?;
+    let (ip, port) = (PEER_V4, server.address.port());
+    let command = format!("toe hold {ip} {port} -n {connections} --bytes {bytes} --json");
+    let output = lab.guest()?.run_for(&command, TRANSFER)?;
+    let text = &output.text;
+    ensure!(output.status != 0, "nobody was denied: {text}");
+    let json = text.lines().find(|line| line.starts_with('{')).with_context(|| format!("no JSON in {text}"))?;
+    let held: serde_json::Value = serde_json::from_str(json)?;
+    let number = |name: &str| held[name].as_u64().unwrap_or(u64::MAX);
+    let found = (number("held_at_once"), number("card"), number("kernel"), number("failed"));
+    ensure!(found == (8, 8, 0, 12), "at once, on the card, by the kernel, failed: {found:?}: {text}");
+    // Whoever was left in the dark would have waited until its time was up.
+    let failures = held["failures"].to_string();
+    ensure!(failures.contains("connections-full"), "no reason why: {text}");
+    let sums = server.join()?;
+    let all = sums.len() == there && sums.iter().all(|sum| sum.bytes == bytes);
+    ensure!(all, "not every connection carried {bytes} bytes: {sums:?}");
+    lab.step(&format!("a full card that denies: {} connections on it, {} told why ({failures})", found.1, found.3));
+    Ok(())
+}
+
 /// The card's management socket and the channel answer the same questions alike.
 ///
 /// # Errors

@@ -103,6 +103,11 @@ fn tiny_card_falls_back() -> Result<()> {
 }
 
 #[test]
+fn full_card_that_denies_tells_at_once() -> Result<()> {
+    Lab::run(guest("deny").profile("w5500"), |lab| scenarios::deny(lab))
+}
+
+#[test]
 fn management_answers_like_the_channel() -> Result<()> {
     Lab::run(guest("management"), scenarios::management)
 }

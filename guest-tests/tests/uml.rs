@@ -67,6 +67,11 @@ fn tiny_card_falls_back() -> Result<()> {
 }
 
 #[test]
+fn full_card_that_denies_tells_at_once() -> Result<()> {
+    run("deny", "w5500", |lab| scenarios::deny(lab))
+}
+
+#[test]
 fn hostile_guest_harms_nobody_else() -> Result<()> {
     run("hostile", "default", |lab| scenarios::hostile(lab, 20_000, 2))
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use toe_abi::{FRAME_BYTES_MAX, Message, Parsed, Reason, state};
 use toe_faults::{Action, Injector, Rules, Site};
-use toe_firmware::{Call, Checksum, Contradiction, Firmware, Instant, Profile, Verdict, Way};
+use toe_firmware::{Call, Checksum, Contradiction, Firmware, Instant, Lane, Profile, Verdict, Way};
 use toe_impair::{Link, Random, Spec};
 
 use crate::costs::Costs;
@@ -56,7 +56,7 @@ struct Handed {
 
 impl Handed {
     fn count(&mut self, verdict: Verdict) {
-        if verdict == Verdict::Wait {
+        if matches!(verdict, Verdict::Wait(_)) {
             // It is counted when it is taken.
             return;
         }
@@ -114,18 +114,24 @@ impl Boxed {
     pub fn handle_wire(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
         let verdict = self.inside(|f, _| f.handle_wire(Instant::from_us(now_us), frame, Checksum::Unverified));
         self.from_wire.count(verdict);
-        if verdict != Verdict::Wait {
+        if !matches!(verdict, Verdict::Wait(_)) {
             // Else nothing was done yet, and the last work was another call's.
             self.costs[0].add(self.firmware.work().last);
         }
         verdict
     }
 
-    /// Hands in the oldest frame that waits for the processor.
-    pub fn handle_waiting(&mut self, now_us: u64, frame: &[u8]) -> Verdict {
-        let verdict = self.inside(|f, _| f.handle_waiting(Instant::from_us(now_us), frame, Checksum::Unverified));
+    /// The lane whose oldest frame is to be handed in.
+    pub fn next_waiting(&self, now_us: u64) -> Option<Lane> {
+        self.firmware.next_waiting(Instant::from_us(now_us))
+    }
+
+    /// Hands in the oldest frame of a lane that waits for the processor.
+    pub fn handle_waiting(&mut self, now_us: u64, lane: Lane, frame: &[u8]) -> Verdict {
+        let now = Instant::from_us(now_us);
+        let verdict = self.inside(|f, _| f.handle_waiting(now, lane, frame, Checksum::Unverified));
         self.from_wire.count(verdict);
-        if verdict != Verdict::Wait {
+        if !matches!(verdict, Verdict::Wait(_)) {
             // Else nothing was done yet, and the last work was another call's.
             self.costs[0].add(self.firmware.work().last);
         }
@@ -348,7 +354,7 @@ pub struct CardEnd {
     /// Frames from the wire that the next may be merged with, if there are any.
     unmerged: Merger,
     /// Frames that wait for the card's processor.
-    busy: VecDeque<Vec<u8>>,
+    busy: [VecDeque<Vec<u8>>; Lane::COUNT],
     guest: Guest,
     /// The channel's two directions; none where it is perfect, and frames pass without a copy.
     channel: Option<[Link; 2]>,
@@ -396,7 +402,7 @@ impl CardEnd {
             host: Host::IDEAL,
             slots: Slots::default(),
             unmerged: Merger::default(),
-            busy: VecDeque::new(),
+            busy: Default::default(),
             guest: Guest::new(settings, random.bits()),
             channel: (!is_perfect).then_some(links),
             guest_buffers: channel.guest_buffers,
@@ -512,17 +518,18 @@ impl CardEnd {
     fn hand_in(&mut self, now_us: u64, frame: &[u8]) {
         match self.card.handle_wire(now_us, frame) {
             Verdict::Taken => {}
-            Verdict::Wait => self.busy.push_back(frame.to_vec()),
+            Verdict::Wait(lane) => self.busy[lane as usize].push_back(frame.to_vec()),
             Verdict::PassOn => self.passed_on(now_us, frame),
         }
     }
 
     /// Hands in again what waits for the card's processor.
     fn hand_in_waiting(&mut self, now_us: u64) {
-        while let Some(frame) = self.busy.pop_front() {
-            match self.card.handle_waiting(now_us, &frame) {
+        while let Some(lane) = self.card.next_waiting(now_us) {
+            let Some((lane, frame)) = lane.oldest(&mut self.busy) else { return };
+            match self.card.handle_waiting(now_us, lane, &frame) {
                 Verdict::Taken => {}
-                Verdict::Wait => return self.busy.push_front(frame),
+                Verdict::Wait(lane) => return self.busy[lane as usize].push_front(frame),
                 Verdict::PassOn => self.passed_on(now_us, &frame),
             }
         }

@@ -136,7 +136,7 @@ fn fragment(random: &mut Random, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
         0 => (more, &segment[..8]),
         1 => (more, &segment[..32]),
         2 => (1 | more, &segment[8..]),
-        _ => (random.below(0x1fff) as u16, &segment[32..]),
+        _ => (random.between(1, 0x1fff) as u16, &segment[32..]),
     };
     ipv4(octets(from), octets(to), 6, offset, piece)
 }

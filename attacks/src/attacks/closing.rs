@@ -7,7 +7,7 @@ use crate::frames::{Tcp, flag};
 use crate::lab::{Attacker, GUEST, Lab};
 use crate::program::{REQUEST_BYTES, Role, port};
 use crate::puppets::{Puppets, SYN_OPTIONS, own_end};
-use crate::run::{Attack, Hostile, Plan, Run, Table, Verdict};
+use crate::run::{Attack, Hostile, Plan, Run, TIMER_STEPS_MAX, Table, Verdict};
 
 /// Longer than data goes unacknowledged (R2 of the standard card).
 const R2_REST_S: u64 = 1_100;
@@ -56,7 +56,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "timers-in-one-slot",
         sends: "one request on each of 900 connections within a millisecond, whose answers are never acknowledged",
-        rule: "a timer costs 64 steps at most, however many are due",
+        rule: "a call of the timers takes 128 steps at most, however many are due",
         rest_s: R2_REST_S,
         profile: standard,
         make: |plan, _| make(plan, Kind::OneSlot),
@@ -206,7 +206,7 @@ impl Hostile for Ends {
             }
             Kind::OneSlot => {
                 let (most, opened) = (self.timers.unwrap_or(0), strangers(lab).count() as u64);
-                verdict.rule(most <= 64 * opened.max(1), format!("{most} steps in one call for {opened} timers"));
+                verdict.rule(most <= TIMER_STEPS_MAX, format!("{most} steps in one call for {opened} timers"));
             }
         }
     }

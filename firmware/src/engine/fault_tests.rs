@@ -557,10 +557,16 @@ fn a_slow_processor_lets_frames_wait() {
     b.arm(first(Site::Processor, Action::Slow { times: 50, lasting_us: 10_000_000 }));
     let [one, two] = ["PA 1:101 ack 1", "PA 101:201 ack 1"].map(|text| b.frame(text));
     assert_eq!(b.firmware.handle_wire(b.now, &one, Checksum::Unverified), Verdict::Taken);
-    assert_eq!(b.firmware.handle_wire(b.now, &two, Checksum::Unverified), Verdict::Wait);
+    assert_eq!(
+        b.firmware.handle_wire(b.now, &two, Checksum::Unverified),
+        Verdict::Wait(crate::engine::Lane::Connections)
+    );
     let at = b.firmware.poll_timeout().unwrap();
     assert!(at > b.now && at.since(b.now) <= Duration::from_ms(1), "{at:?}");
-    assert_eq!(b.firmware.handle_waiting(at, &two, Checksum::Unverified), Verdict::Taken);
+    assert_eq!(
+        b.firmware.handle_waiting(at, crate::engine::Lane::Connections, &two, Checksum::Unverified),
+        Verdict::Taken
+    );
     // When it is over, nothing waits.
     b.now = b.now + Duration::from_s(11);
     for text in ["PA 201:301 ack 1", "PA 301:401 ack 1"] {

@@ -10,6 +10,7 @@ use crate::engine::{Firmware, Owner, Verdict};
 use crate::pool::Pool;
 use crate::profile::Refusal;
 use crate::seq::{Position, Seq};
+use crate::store::queue::Queue;
 use crate::store::slab::Slot;
 use crate::tcp::ecn::{self, EcnPolicy};
 use crate::tcp::fast_open;
@@ -46,6 +47,8 @@ pub struct Listener {
     pub taken: u64,
     /// Half-open entries that it has now.
     pub half_open: u32,
+    /// These.
+    pub entries: Queue,
     /// Its connections may begin with Fast Open.
     pub fast_open: bool,
     /// Those of them whose handshakes are not complete.
@@ -73,6 +76,7 @@ impl Listener {
             accepted: 0,
             taken: 0,
             half_open: 0,
+            entries: Queue::EMPTY,
             fast_open: false,
             fast_open_pending: 0,
             fast_open_reset: 0,
@@ -121,16 +125,9 @@ impl Firmware {
     pub(super) fn close_listener(&mut self, slot: Slot, now: Instant) {
         let hash = self.local_hash(&self.listeners[slot].local);
         self.local_ends.remove(hash, slot);
-        if self.listeners[slot].half_open > 0 {
-            for entry in 0..self.half_open.capacity() {
-                self.store.steps.one();
-                if self.half_open.in_use(entry)
-                    && self.half_open[entry].listener() == slot
-                    && self.owner(&self.half_open_tuple(entry)) == Some(Owner::HalfOpen(entry))
-                {
-                    self.forget_half_open(entry, now);
-                }
-            }
+        while let Some(entry) = self.listeners[slot].entries.first() {
+            self.store.steps.one();
+            self.forget_half_open(entry, now);
         }
         self.backlog_gauge.give_back(self.listeners[slot].waiting());
         self.discharge(self.listeners[slot].context, Metered::Listeners);
@@ -229,7 +226,9 @@ impl Firmware {
             self.park_time_wait(before);
         }
         self.half_open[id.slot] = HalfOpen::new(&opening, slot, before, now);
-        self.listeners[slot].half_open += 1;
+        let entries = &mut self.listeners[slot];
+        entries.half_open += 1;
+        entries.entries.push(&mut self.entry_links, id.slot);
         self.charge(listener.context, Metered::HalfOpen);
         self.orders.half_open_began(id.slot);
         self.own(&tuple, Owner::HalfOpen(id.slot));

@@ -73,6 +73,7 @@ use crate::work::Steps;
 use admission::{Competition, Holdings, Metered};
 use announce::Announcement;
 pub use audit::Contradiction;
+pub use budget::Lane;
 use budget::Processor;
 pub use bytes::ConnectionBytes;
 use context::Context;
@@ -109,9 +110,10 @@ pub enum Verdict {
     PassOn,
     /// The firmware took it (or dropped and counted it).
     Taken,
-    /// From the wire only: the card's processor is busy. The caller keeps it, behind all others for which it was told so, and
-    /// hands the oldest in again with [`Firmware::handle_waiting`] when [`Firmware::poll_timeout`] says.
-    Wait,
+    /// From the wire only: the card's processor is busy. The caller keeps it, behind all others of its lane, and hands the oldest
+    /// of the lane that [`Firmware::next_waiting`] names in again with [`Firmware::handle_waiting`] when
+    /// [`Firmware::poll_timeout`] says.
+    Wait(Lane),
 }
 
 /// Who has a 4-tuple; as a number in the table.
@@ -175,6 +177,8 @@ pub struct Firmware {
     competition: [Competition; 3],
     /// Of each context, all connections that count for it.
     member_links: Links,
+    /// Of each listener, its half-open entries.
+    entry_links: Links,
     /// Who gives way when a pool is full.
     orders: Orders,
     /// Whether anybody gives way to those who want pages.
@@ -309,6 +313,7 @@ impl Firmware {
             fast_open_gauge: gauge(Pool::FastOpenPending),
             competition: [Competition::default(); 3],
             member_links: Links::new(limits.connections),
+            entry_links: Links::new(limits.half_open),
             orders: Orders::new(limits.connections, limits.half_open),
             evicts_send: policy.send_pages == Refusal::Evict,
             evicts_receive: policy.receive_pages == Refusal::Evict,
@@ -324,7 +329,7 @@ impl Firmware {
             news_links: Links::new(limits.connections),
             data_links: Links::new(limits.connections),
             work: Work::default(),
-            processor: Processor::new(limits.work_units_per_us, gauge(Pool::WireFifo)),
+            processor: Processor::new(limits.work_units_per_us, [gauge(Pool::ConnectionFifo), gauge(Pool::WireFifo)]),
             perception: Perception::PLAIN,
             held: Held::new(),
             profile: Box::new(profile.clone()),
@@ -366,7 +371,8 @@ impl Firmware {
             Pool::Events => &self.pressure.gauge,
             Pool::FastOpenServers => &self.cookies.gauge,
             Pool::FastOpenPending => &self.fast_open_gauge,
-            Pool::WireFifo => &self.processor.waiting,
+            Pool::WireFifo => &self.processor.waiting[Lane::Others as usize],
+            Pool::ConnectionFifo => &self.processor.waiting[Lane::Connections as usize],
         }
     }
 
@@ -390,7 +396,8 @@ impl Firmware {
             Pool::Events => &mut self.pressure.gauge,
             Pool::FastOpenServers => &mut self.cookies.gauge,
             Pool::FastOpenPending => &mut self.fast_open_gauge,
-            Pool::WireFifo => &mut self.processor.waiting,
+            Pool::WireFifo => &mut self.processor.waiting[Lane::Others as usize],
+            Pool::ConnectionFifo => &mut self.processor.waiting[Lane::Connections as usize],
         };
         (gauge, &self.store.faults)
     }
@@ -570,7 +577,9 @@ impl Firmware {
         let tuple = self.half_open_tuple(slot);
         let entry = self.half_open[slot];
         self.disown(&tuple, Owner::HalfOpen(slot));
-        self.listeners[entry.listener()].half_open -= 1;
+        let listener = &mut self.listeners[entry.listener()];
+        listener.half_open -= 1;
+        listener.entries.remove(&mut self.entry_links, slot);
         self.discharge(self.listeners[entry.listener()].context, Metered::HalfOpen);
         self.orders.half_open_ended(slot);
         self.disarm_timer(self.timers.half_open(slot));

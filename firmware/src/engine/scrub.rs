@@ -277,7 +277,11 @@ impl Firmware {
                 let used = (0..self.listeners.capacity()).filter(|slot| self.one_step(self.listeners.in_use(*slot)));
                 used.map(|slot| self.listeners[slot].waiting()).sum()
             }
-            Pool::OutOfOrderRanges | Pool::FastOpenServers | Pool::FastOpenPending | Pool::WireFifo => return None,
+            Pool::OutOfOrderRanges
+            | Pool::FastOpenServers
+            | Pool::FastOpenPending
+            | Pool::WireFifo
+            | Pool::ConnectionFifo => return None,
         })
     }
 

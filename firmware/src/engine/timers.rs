@@ -5,7 +5,7 @@ use crate::engine::{Call, Firmware};
 use crate::fault::Site;
 use crate::profile::Limits;
 use crate::store::slab::Slot;
-use crate::store::wheel::Timer;
+use crate::store::wheel::{Timer, Turn};
 use crate::tcp::half_open::SYN_ACK_TIMEOUT;
 use crate::tcp::timeout::{self, Kind};
 use crate::time::Instant;
@@ -85,6 +85,10 @@ impl Timers {
     }
 }
 
+/// A call begins with another timer while it has taken fewer steps than this: so it takes no more than this and what one timer
+/// takes.
+pub const TIMER_STEPS: u64 = 64;
+
 impl Firmware {
     /// When `handle_timeout` wants to be called next. May change with every other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -92,7 +96,7 @@ impl Firmware {
         next.and_then(|at| self.by_the_hosts_clock(at))
     }
 
-    /// Does what is due at `now`.
+    /// Does what is due at `now`, as much of it as [`TIMER_STEPS`] allow; the rest is due at once ([`Self::poll_timeout`]).
     pub fn handle_timeout(&mut self, now: Instant) {
         let Some(now) = self.perceive(now) else { return };
         self.run_timers(now);
@@ -101,7 +105,13 @@ impl Firmware {
     }
 
     fn run_timers(&mut self, now: Instant) {
-        while let Some(timer) = self.wheel.pop(now) {
+        let begun = self.steps();
+        while self.steps() - begun < TIMER_STEPS {
+            let timer = match self.wheel.turn(now) {
+                Turn::Due(timer) => timer,
+                Turn::Falls => continue,
+                Turn::Rest => return,
+            };
             match self.timers.whose(timer) {
                 Whose::Connection(slot, kind) => {
                     if !self.is_sound(slot, now) {

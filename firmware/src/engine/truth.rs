@@ -10,7 +10,7 @@ use toe_abi::{
 
 use crate::engine::events::{Body, Reply};
 use crate::engine::fault_tests::{STRIKE, struck};
-use crate::engine::{Checksum, Event, Verdict};
+use crate::engine::{Checksum, Event, Lane, Verdict};
 use crate::pool::{Kind, Pool};
 use crate::profile::{Profile, Refusal, SynCookies};
 use crate::seq::Position;
@@ -122,7 +122,8 @@ pub(super) fn case(pool: Pool, policy: Refusal) {
         Pool::Events => events(policy),
         Pool::FastOpenServers => fast_open_servers(policy),
         Pool::FastOpenPending => fast_open_pending(policy),
-        Pool::WireFifo => wire_fifo(policy),
+        Pool::WireFifo => wire_fifo(policy, Lane::Others),
+        Pool::ConnectionFifo => wire_fifo(policy, Lane::Connections),
     }
 }
 
@@ -263,7 +264,7 @@ fn syn(b: &mut Bench, rest: &str) -> Got {
         Verdict::PassOn => Got::PassedOn,
         Verdict::Taken if b.count("wire-drop-refused") > dropped => Got::Denied,
         Verdict::Taken => Got::It,
-        Verdict::Wait => panic!("the processor has no limit"),
+        Verdict::Wait(_) => panic!("the processor has no limit"),
     }
 }
 
@@ -665,21 +666,31 @@ fn fast_open_pending(policy: Refusal) {
 }
 
 /// Frames that wait for a slow processor.
-fn wire_fifo(policy: Refusal) {
-    let mut b = small(Pool::WireFifo, policy, |p| {
+fn wire_fifo(policy: Refusal, lane: Lane) {
+    let pool = if lane == Lane::Connections { Pool::ConnectionFifo } else { Pool::WireFifo };
+    let mut b = small(pool, policy, |p| {
         (p.limits.work_units_per_us, p.limits.wire_fifo_frames) = (1, 3);
     });
+    // A connection's own segment, or a SYN.
+    b.connect(0);
+    b.wait_ms(10);
+    let segment = b.frame("A 7 ack 1");
+    b.local.port = 80;
     b.listen();
-    let frame = b.frame("S 0");
+    let frame = if lane == Lane::Connections { segment } else { b.frame("S 0") };
     let take = |b: &mut Bench| match b.firmware.handle_wire(b.now, &frame, Checksum::Unverified) {
-        Verdict::Wait => Got::It,
+        Verdict::Wait(found) => {
+            assert_eq!(found, lane);
+            Got::It
+        }
         Verdict::Taken => Got::Denied,
         Verdict::PassOn => Got::PassedOn,
     };
     // The guest's LISTEN keeps the processor busy for microseconds; the bench's time stands.
-    shown(&mut b, Pool::WireFifo, policy, take, |b| {
+    shown(&mut b, pool, policy, take, |b| {
         b.now = b.firmware.poll_timeout().unwrap();
-        assert_eq!(b.firmware.handle_waiting(b.now, &frame, Checksum::Unverified), Verdict::Taken);
+        assert_eq!(b.firmware.next_waiting(b.now), Some(lane));
+        assert_ne!(b.firmware.handle_waiting(b.now, lane, &frame, Checksum::Unverified), Verdict::Wait(lane));
     });
     assert_eq!(b.count("wire-drop-fifo-full"), 1);
 }

@@ -28,7 +28,7 @@ impl Firmware {
     /// Takes a frame from the wire, Ethernet header first. It may be longer than an MTU (merged segments).
     pub fn handle_wire(&mut self, now: Instant, frame: &[u8], checksum: Checksum) -> Verdict {
         let Some(now) = self.perceive(now) else { return self.halted_at_wire() };
-        match self.admit_frame(now) {
+        match self.admit_frame(now, frame) {
             Ok(()) => self.take_frame(now, frame, checksum),
             Err(verdict) => verdict,
         }

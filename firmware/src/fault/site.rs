@@ -159,6 +159,9 @@ sites! {
     /// A frame that waits for the processor is taken. `error`: as if there was none; `leak`: one more is taken and
     /// lost.
     AllocWireFifo = "pool.wire_fifo.alloc", Firmware, Nothing, [Error, Leak];
+    /// A segment of a connection that waits for the processor is taken. `error`: as if there was none; `leak`: one more
+    /// is taken and lost.
+    AllocConnectionFifo = "pool.connection_fifo.alloc", Firmware, Nothing, [Error, Leak];
     /// A context is given back: it never comes back.
     FreeContexts = "pool.contexts.free", Firmware, Nothing, [Leak];
     /// A guest's address is given back: it never comes back.
@@ -197,6 +200,8 @@ sites! {
     FreeFastOpenPending = "pool.fast_open_pending.free", Firmware, Connection, [Leak];
     /// A frame that waits for the processor is given back: it never comes back.
     FreeWireFifo = "pool.wire_fifo.free", Firmware, Nothing, [Leak];
+    /// A segment of a connection that waits for the processor is given back: it never comes back.
+    FreeConnectionFifo = "pool.connection_fifo.free", Firmware, Nothing, [Leak];
     /// Of a connection's block, when a segment arrives: the state, by Linux's number (1 is ESTABLISHED); a number of
     /// none leaves it.
     TcbState = "tcb.state", Firmware, Segment, [Corrupt];

@@ -37,6 +37,20 @@ struct Entry {
     is_off: bool,
 }
 
+/// How many timers fall in one turn at most.
+const FALLS: u32 = 16;
+
+/// What a turn of the wheel came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// A timer is due.
+    Due(Timer),
+    /// Timers fell to a lower level; there may be more to do.
+    Falls,
+    /// Nothing is due.
+    Rest,
+}
+
 /// The wheel.
 #[derive(Debug)]
 pub struct Wheel {
@@ -128,39 +142,54 @@ impl Wheel {
         self.armed
     }
 
-    /// The next timer whose deadline is not after `now`, disarmed; call again until `None`.
-    pub fn pop(&mut self, now: Instant) -> Option<Timer> {
+    /// Goes on by a few steps: a timer whose deadline is not after `now`, disarmed, or some that fall to a lower level. To be
+    /// called until [`Turn::Rest`]; who stops before that has the rest left, and [`Self::next`] says so.
+    pub fn turn(&mut self, now: Instant) -> Turn {
         let now = now.as_us() >> TICK_BITS;
+        let due = self.heads[DUE as usize];
+        if due != NONE {
+            self.steps.one();
+            self.unlink(due);
+            self.armed -= 1;
+            self.gauge.give_back(1);
+            return Turn::Due(due);
+        }
+        let Some((tick, level, slot)) = self.next_slot() else { return Turn::Rest };
+        if tick > now {
+            // Nothing is between here and there.
+            self.tick = self.tick.max(now);
+            return Turn::Rest;
+        }
+        self.tick = tick;
+        let list = level * SLOTS + slot;
+        for _ in 0..FALLS {
+            let timer = self.heads[list];
+            if timer == NONE {
+                break;
+            }
+            self.steps.one();
+            let is_off = std::mem::take(&mut self.entries[timer as usize].is_off);
+            self.unlink(timer);
+            if !is_off {
+                self.place(timer);
+            }
+        }
+        Turn::Falls
+    }
+
+    /// The next timer whose deadline is not after `now`, disarmed; call again until `None`.
+    #[cfg(test)]
+    pub fn pop(&mut self, now: Instant) -> Option<Timer> {
         loop {
-            let due = self.heads[DUE as usize];
-            if due != NONE {
-                self.steps.one();
-                self.unlink(due);
-                self.armed -= 1;
-                self.gauge.give_back(1);
-                return Some(due);
-            }
-            let (tick, level, slot) = self.next_slot()?;
-            if tick > now {
-                // Nothing is between here and there.
-                self.tick = self.tick.max(now);
-                return None;
-            }
-            self.tick = tick;
-            let list = level * SLOTS + slot;
-            while self.heads[list] != NONE {
-                self.steps.one();
-                let timer = self.heads[list];
-                let is_off = std::mem::take(&mut self.entries[timer as usize].is_off);
-                self.unlink(timer);
-                if !is_off {
-                    self.place(timer);
-                }
+            match self.turn(now) {
+                Turn::Due(timer) => return Some(timer),
+                Turn::Falls => {}
+                Turn::Rest => return None,
             }
         }
     }
 
-    /// When to call [`Self::pop`] next: not after the first deadline's tick, perhaps before, and perhaps for nothing.
+    /// When to call [`Self::turn`] next: not after the first deadline's tick, perhaps before, and perhaps for nothing.
     pub fn next(&self) -> Option<Instant> {
         if self.heads[DUE as usize] != NONE {
             return Some(Instant::default() + Duration::from_us(self.tick << TICK_BITS));
@@ -290,6 +319,29 @@ mod tests {
         assert_eq!(w.pop(at(2000)), None);
         assert_eq!(w.pop(at(6000)), Some(2));
         assert_eq!(w.next(), None);
+    }
+
+    /// However many timers are due or fall, a turn takes no more than its few steps, and what is left is due at once.
+    #[test]
+    fn a_turn_is_bounded_and_leaves_the_rest_for_the_next() {
+        let mut w = wheel(1000, 0);
+        // In one slot of the second level, which time reaches at tick 64.
+        (0..1000).for_each(|timer| w.arm(timer, at((64 << 7) + u64::from(timer % 2) * 128)));
+        let now = at(66 << 7);
+        let (mut due, mut turns) = (0, 0);
+        loop {
+            let before = w.steps.count();
+            match w.turn(now) {
+                Turn::Due(_) => due += 1,
+                Turn::Falls => {}
+                Turn::Rest => break,
+            }
+            assert!(w.steps.count() - before <= u64::from(FALLS));
+            assert!(due == 1000 || w.next().is_some_and(|at| at <= now));
+            turns += 1;
+        }
+        assert_eq!((due, w.next()), (1000, None));
+        assert!(turns >= 1000 + 1000 / FALLS, "{turns}");
     }
 
     proptest! {

@@ -49,7 +49,7 @@ fn guesses_are_taken_no_more_often_than_the_cookies_strength_says() {
         match firmware.handle_wire(now, &buffer, Checksum::Trusted) {
             Verdict::PassOn => {}
             Verdict::Taken => taken += 1,
-            Verdict::Wait => unreachable!("the processor is unlimited"),
+            Verdict::Wait(_) => unreachable!("the processor is unlimited"),
         }
         if n % 1024 == 0 {
             guest.serve(&mut firmware, now);
