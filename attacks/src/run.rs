@@ -20,8 +20,9 @@ use crate::steps::Steps;
 
 /// A segment may cost no more steps than this, and no more than four times what 99 of 100 cost without the attack.
 pub const STEPS_MAX: u64 = 64;
-/// A call of the timers may take as much before it begins with its last timer, and as much for that.
-pub const TIMER_STEPS_MAX: u64 = 2 * STEPS_MAX;
+/// A call of the timers may take as much before it begins with its last timer, and what a timeout of a connection takes that looks
+/// at all of its segments in flight.
+pub const TIMER_STEPS_MAX: u64 = STEPS_MAX + 512;
 /// A handshake may take a round trip and this, in microseconds, in 99 of 100 cases.
 pub const HANDSHAKE_SLACK_US: u64 = 5_000;
 /// Established connections keep this share of their throughput, in percent.

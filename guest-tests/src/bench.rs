@@ -300,6 +300,11 @@ fn is_of_an_ordinary_life(counter: &str) -> bool {
         "no-guest",
         // The wire is not read for a while: back-pressure, no loss.
         "receive-fifo-full",
+        // The short way of ordinary segments.
+        "tcp-predicted",
+        // A look at the rings that came before the other side's word.
+        "kicks-missed",
+        "interrupts-repeated",
     ];
     // Timers of both ends fire early when the machine lets somebody wait: what they send again is no loss.
     const LATE: &[&str] = &[

@@ -151,7 +151,16 @@ impl Boxed {
     }
 
     pub fn handle_timeout(&mut self, now_us: u64) {
-        self.inside(|f, _| f.handle_timeout(Instant::from_us(now_us)));
+        let now = Instant::from_us(now_us);
+        self.inside(|f, _| {
+            // A call does a bounded part of what is due.
+            for _ in 0..TIMER_CALLS_MAX {
+                f.handle_timeout(now);
+                if f.poll_timeout().is_none_or(|at| at > now) {
+                    break;
+                }
+            }
+        });
     }
 
     pub fn next_us(&mut self) -> Option<u64> {
@@ -385,6 +394,9 @@ pub struct CardEnd {
 
 /// One in so many times that the card has nothing to send, everything on it is looked at.
 const AUDIT_EVERY: u64 = 16;
+
+/// So many calls are made for the timers of one moment at most.
+const TIMER_CALLS_MAX: usize = 1_000;
 
 /// When a host looks again whose wake was lost.
 const LOST_WAKE_US: u64 = 1_000_000;

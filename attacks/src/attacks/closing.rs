@@ -56,7 +56,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack {
         name: "timers-in-one-slot",
         sends: "one request on each of 900 connections within a millisecond, whose answers are never acknowledged",
-        rule: "a call of the timers takes 128 steps at most, however many are due",
+        rule: "a call of the timers takes 64 steps and those of one timer at most, however many are due",
         rest_s: R2_REST_S,
         profile: standard,
         make: |plan, _| make(plan, Kind::OneSlot),

@@ -69,7 +69,7 @@ impl Firmware {
             return;
         }
         self.scrub(now);
-        self.worked(Call::HandleTimeout, false, now);
+        self.worked(Call::Scrub, false, now);
     }
 
     /// Boots it anew, without state. `seed` and `epoch` are as in [`Firmware::new`], and must be others than before.

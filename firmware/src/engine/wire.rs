@@ -357,7 +357,9 @@ impl Firmware {
                     continue;
                 };
                 let cut = match offload {
-                    Offload { checksum: true, train_bytes } if train_bytes > segment.text_bytes => {
+                    Offload { checksum: true, train_bytes, plain_bytes }
+                        if train_bytes > segment.text_bytes && t.send.una.since(t.send.iss) >= plain_bytes =>
+                    {
                         train::couple(t, &mut self.store, now, &mut segment, train_bytes)
                     }
                     _ => None,
@@ -384,9 +386,8 @@ impl Firmware {
                 if segment.ecn_capable {
                     headers.ip.traffic_class |= Ecn::CAPABLE.0;
                 }
-                // A bare acknowledgement costs less to sum than to hand on.
-                let completes =
-                    if offload.checksum && segment.text_bytes > 0 { Completes::Wire } else { Completes::Card };
+                // A segment that goes alone is complete: who listens in on the wire sees no sum that is still to be made.
+                let completes = if cut.is_some() { Completes::Wire } else { Completes::Card };
                 let bytes = headers.write_for(buffer, segment.text_bytes, completes, |text| {
                     t.send.stream.read(&self.store.send, segment.text_at, text);
                 });

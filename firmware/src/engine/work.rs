@@ -18,10 +18,12 @@ pub enum Call {
     PollWire,
     /// [`Firmware::poll_guest`].
     PollGuest,
+    /// The scrubber's part of [`Firmware::handle_timeout`] and [`Firmware::beat`].
+    Scrub,
 }
 
 impl Call {
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 }
 
 /// The work of a card since boot, in steps.

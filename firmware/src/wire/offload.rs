@@ -9,11 +9,14 @@ pub struct Offload {
     /// The most text of a frame that it cuts into segments, in bytes; zero if it cuts none. Needs `checksum`: a train has
     /// none that the card could complete.
     pub train_bytes: usize,
+    /// How much of a connection the peer must have acknowledged before trains begin, in bytes. A short exchange gains nothing from
+    /// them, and who listens in on the wire sees segments as they are.
+    pub plain_bytes: u64,
 }
 
 impl Offload {
-    /// Both, as far as frames can be long.
-    pub const ALL: Self = Self { checksum: true, train_bytes: crate::tcp::train::TEXT_BYTES_MAX };
+    /// Both, as far as frames can be long, once 64 KiB have gone in segments.
+    pub const ALL: Self = Self { checksum: true, train_bytes: crate::tcp::train::TEXT_BYTES_MAX, plain_bytes: 65_536 };
 }
 
 /// A frame for a wire.

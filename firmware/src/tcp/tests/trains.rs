@@ -7,6 +7,9 @@ use crate::profile::CongestionControl;
 use crate::testing::Bench;
 use crate::wire::offload::Offload;
 
+/// Trains from the first segment on.
+const AT_ONCE: Offload = Offload { plain_bytes: 0, ..Offload::ALL };
+
 fn bench(congestion: CongestionControl, v6: bool, wire: Offload) -> Bench {
     let mut b = Bench::with(|p| p.tcp.congestion = congestion);
     if v6 {
@@ -25,7 +28,7 @@ fn bench(congestion: CongestionControl, v6: bool, wire: Offload) -> Bench {
 #[test]
 fn ten_segments_are_one_frame() {
     for (v6, count) in [(false, 10), (true, 10)] {
-        let mut b = bench(CongestionControl::Cubic, v6, Offload::ALL);
+        let mut b = bench(CongestionControl::Cubic, v6, AT_ONCE);
         let before = b.frames;
         b.send(12_500);
         assert_eq!(b.frames - before, 1, "the initial window, at once");
@@ -46,7 +49,7 @@ fn ten_segments_are_one_frame() {
 
 #[test]
 fn the_end_of_a_stream_goes_with_its_last_segment() {
-    let mut b = bench(CongestionControl::Cubic, false, Offload::ALL);
+    let mut b = bench(CongestionControl::Cubic, false, AT_ONCE);
     b.send(5_000);
     (0..5).for_each(|_| assert!(b.next().is_some()));
     // What is to come is held until there is room for all of it.
@@ -64,7 +67,7 @@ fn the_end_of_a_stream_goes_with_its_last_segment() {
 
 #[test]
 fn a_train_is_no_longer_than_the_wire_allows_and_a_loss_is_one_segment() {
-    let mut b = bench(CongestionControl::Cubic, false, Offload { checksum: true, train_bytes: 3_000 });
+    let mut b = bench(CongestionControl::Cubic, false, Offload { checksum: true, train_bytes: 3_000, plain_bytes: 0 });
     let before = b.frames;
     b.send(10_000);
     assert_eq!(b.frames - before, 4, "three, three, three and one");
@@ -79,7 +82,7 @@ fn a_train_is_no_longer_than_the_wire_allows_and_a_loss_is_one_segment() {
 
 #[test]
 fn a_checksum_alone_is_left_to_the_wire_and_nothing_is_coupled() {
-    let mut b = bench(CongestionControl::Cubic, false, Offload { checksum: true, train_bytes: 0 });
+    let mut b = bench(CongestionControl::Cubic, false, Offload { checksum: true, train_bytes: 0, plain_bytes: 0 });
     let before = b.frames;
     b.send(3_000);
     assert_eq!(b.frames - before, 3);
@@ -106,7 +109,7 @@ fn what_says_that_the_window_was_reduced_goes_alone() {
         let sent: Vec<_> = std::iter::from_fn(|| b.next()).collect();
         (b.frames - before, sent)
     };
-    let (frames, sent) = ecn(Offload::ALL);
+    let (frames, sent) = ecn(AT_ONCE);
     assert_eq!(sent, ecn(Offload::default()).1);
     assert!(sent[0].contains('W') && sent[1..].iter().all(|s| !s.contains('W')), "{sent:?}");
     assert_eq!(frames, 2, "{sent:?}");
@@ -194,7 +197,7 @@ proptest! {
         train_bytes in prop_oneof![Just(Offload::ALL.train_bytes), 1_000usize..20_000],
     ) {
         let mut plain = bench(congestion, v6, Offload::default());
-        let mut cut = bench(congestion, v6, Offload { checksum: true, train_bytes });
+        let mut cut = bench(congestion, v6, Offload { checksum: true, train_bytes, plain_bytes: 0 });
         let (mut peer, mut same) = (Peer::default(), Peer::default());
         for what in script {
             let expected = step(&mut plain, &mut peer, what);
@@ -207,4 +210,22 @@ proptest! {
         prop_assert!(cut.frames <= plain.frames);
         prop_assert_eq!(cut.count("tcp-segments-out"), plain.count("tcp-segments-out"));
     }
+}
+
+#[test]
+fn a_short_exchange_goes_in_segments() {
+    let mut b = bench(CongestionControl::Cubic, false, Offload::ALL);
+    let before = b.frames;
+    b.send(3_000);
+    assert_eq!(b.frames - before, 3);
+    for n in 0..66 {
+        while b.next().is_some() {}
+        b.peer(&format!("A 1 ack {}", 3001 + 1000 * n));
+        b.send(1_000);
+    }
+    while b.next().is_some() {}
+    b.peer("A 1 ack 69001");
+    let before = b.frames;
+    b.send(5_000);
+    assert_eq!(b.frames - before, 1, "after 64 KiB trains begin");
 }
