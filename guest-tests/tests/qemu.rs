@@ -104,7 +104,7 @@ fn tiny_card_falls_back() -> Result<()> {
 
 #[test]
 fn full_card_that_denies_tells_at_once() -> Result<()> {
-    Lab::run(guest("deny").profile("w5500"), |lab| scenarios::deny(lab))
+    Lab::run(guest("deny").profile("w5500"), scenarios::deny)
 }
 
 #[test]
