@@ -68,7 +68,7 @@ fn tiny_card_falls_back() -> Result<()> {
 
 #[test]
 fn full_card_that_denies_tells_at_once() -> Result<()> {
-    run("deny", "w5500", |lab| scenarios::deny(lab))
+    run("deny", "w5500", scenarios::deny)
 }
 
 #[test]
