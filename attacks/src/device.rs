@@ -1,9 +1,9 @@
 //! The first six attacks over the real device, beside Linux on the same machine in the same run.
 //!
-//! The card is `toe-nic` with the standard profile, its wire a TAP in a namespace of this program's own. This process is its
-//! guest (a [`toe_guest::Station`] with an echo service) and the attacker: a packet socket at the TAP's other side sends at a
-//! steady rate from 198.51.100.0/24, while clients of the namespace's kernel connect. Linux takes the same flood over a pair of
-//! virtual Ethernet devices, with SYN cookies and without.
+//! The card is `toe-nic` with the standard profile, its wire one end of a pair of virtual Ethernet devices in a namespace of this
+//! program's own, and for comparison a TAP. This process is its guest (a [`toe_guest::Station`] with an echo service) and the
+//! attacker: a packet socket at the wire's other side sends at a steady rate from 198.51.100.0/24, while clients of the namespace's kernel connect. Linux takes the same flood over another such
+//! pair, with SYN cookies and without.
 //!
 //! The sender is to cost as little as it can, because it shares a machine with the card: its frames are made before the flood
 //! begins and go out again and again ([`FRAMES`] of them, so that a 4-tuple comes back when nobody remembers it), past the
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use toe_guest_tests::net::{GUEST_MAC, GUEST_V4, PEER_MAC, PEER_V4, TAP};
-use toe_guest_tests::{Bench, BenchOptions, CardOptions, Namespace, host, rate};
+use toe_guest_tests::{Bench, BenchOptions, CardOptions, CardWire, Namespace, host, rate};
 use toe_impair::Random;
 
 use crate::attacks::syn_options;
@@ -36,7 +36,7 @@ pub const FLOOD_PER_S: u64 = 350_000;
 const BATCH: usize = 64;
 /// Frames that a flood consists of, again and again.
 const FRAMES: usize = 1 << 16;
-/// Frames that the TAP holds for the card, or the other end of the pair for Linux: what comes while it does not run.
+/// Frames that the TAP holds for the card: what comes while it does not run.
 const QUEUE: &str = "4096";
 /// Honest clients at a time.
 const CLIENTS: usize = 8;
@@ -376,7 +376,8 @@ fn echo(mut stream: impl Read + Write) {
 /// # Errors
 /// If the card, the namespaces or the sockets fail. A flood that does not hold is no error.
 pub fn run(plan: &Plan, mut tell: impl FnMut(&Flooded)) -> Result<Vec<Flooded>> {
-    let mut all = on_card(plan, &mut tell)?;
+    let mut all = on_card(plan, CardWire::Interface, &mut tell)?;
+    all.extend(on_card(plan, CardWire::Tap, &mut tell)?);
     for (cookies, name) in [("1", "syn-flood, Linux with cookies"), ("0", "syn-flood, Linux without cookies")] {
         let flooded = on_linux(plan, cookies, name)?;
         tell(&flooded);
@@ -385,14 +386,20 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(&Flooded)) -> Result<Vec<Flooded>> 
     Ok(all)
 }
 
-fn on_card(plan: &Plan, tell: &mut impl FnMut(&Flooded)) -> Result<Vec<Flooded>> {
+fn on_card(plan: &Plan, wire: CardWire, tell: &mut impl FnMut(&Flooded)) -> Result<Vec<Flooded>> {
     let directory = tempfile::Builder::new().prefix("toe-").tempdir()?;
     let profile = directory.path().join("standard.toml");
     std::fs::write(&profile, toml::to_string(&standard_card())?)?;
-    let card = CardOptions { profile: profile.display().to_string(), ..CardOptions::default() };
+    let card = CardOptions { profile: profile.display().to_string(), wire, ..CardOptions::default() };
     let limit = plan.time * 20 + Duration::from_secs(120);
     let bench = Bench::start(&BenchOptions { card, limit, ..BenchOptions::default() })?;
-    bench.namespace.ip(&["link", "set", TAP, "txqueuelen", QUEUE])?;
+    let named = match wire {
+        CardWire::Tap => {
+            bench.namespace.ip(&["link", "set", TAP, "txqueuelen", QUEUE])?;
+            "card on a TAP"
+        }
+        CardWire::Interface => "card",
+    };
     let listener = bench.listen(GUEST_V4)?;
     let service = SocketAddr::new(GUEST_V4, listener.local_addr()?.port());
     let accepting = listener.try_clone()?;
@@ -433,7 +440,7 @@ fn on_card(plan: &Plan, tell: &mut impl FnMut(&Flooded)) -> Result<Vec<Flooded>>
         let wire_in = || bench.counter("wire-in");
         let rate = (per_s, plan.time);
         let card = Some(bench.card_pid());
-        let mut flooded = one(&format!("{name}, card"), &bench.namespace, TAP, frames, rate, wire_in, card)?;
+        let mut flooded = one(&format!("{name}, {named}"), &bench.namespace, TAP, frames, rate, wire_in, card)?;
         let (asked, completed) = flooded.clients;
         let enough = kind != Kind::Syn || flooded.arrived_per_s >= FLOOD_PER_S * 98 / 100;
         flooded.held = Some(completed == asked && enough);

@@ -272,6 +272,7 @@ impl DataPath {
         }
         more |= self.wire_to_fifo(now);
         more |= self.firmware_to_wire(now);
+        self.wire.flush(now);
         more |= self.fifo_to_guest(now);
         // The wire was left alone for want of room; now there is some, and the wire will not say again what it has.
         more |= self.fifo_was_full && self.fifo.queued() < self.fifo.capacity();
@@ -279,7 +280,11 @@ impl DataPath {
             self.events.firmware(event);
         }
         // A wire that this very round made room in (a loop) tells nobody of it.
-        more | (self.waiting.is_some() && self.flush_outgoing(now))
+        if self.waiting.is_some() && self.flush_outgoing(now) {
+            self.wire.flush(now);
+            more = true;
+        }
+        more
     }
 
     /// Starts a firmware that has stopped.

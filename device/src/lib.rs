@@ -44,7 +44,7 @@ use crate::datapath::{DataPath, FifoFrames};
 use crate::net::Features;
 use crate::server::{Offer, SocketError, SocketFile, Source};
 use crate::watchdog::{Boots, Guard};
-use crate::wire::{Impaired, TapError, WireSpec};
+use crate::wire::{Impaired, WireError, WireSpec};
 
 /// How long the end of a card waits for what its capture still has to write.
 const CAPTURE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -96,7 +96,7 @@ pub enum Error {
     SelfTest(#[from] SelfTestError),
     /// The wire.
     #[error(transparent)]
-    Wire(#[from] TapError),
+    Wire(#[from] WireError),
     /// A socket.
     #[error(transparent)]
     Socket(#[from] SocketError),

@@ -47,7 +47,7 @@ pub struct Options {
     #[arg(long)]
     pub print_man_page: bool,
 
-    /// What the card is plugged into: `tap:NAME`, `loop` (what is sent comes back), `none`, or for measuring `source:BYTES` (the same frame for ever)
+    /// What the card is plugged into: `tap:NAME`, `interface:NAME` (one of the host's), `loop` (what is sent comes back), `none`, or for measuring `source:BYTES` (the same frame for ever)
     #[arg(long, value_name = "WIRE", required_unless_present_any = PRINT)]
     pub wire: Option<WireSpec>,
 

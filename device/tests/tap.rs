@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{Nic, Shape, card, eventually};
-use toe_device::wire::{TapError, WireSpec};
+use toe_device::wire::{TapError, WireError, WireSpec};
 use toe_firmware::Profile;
 
 /// Runs `work` in a thread with a network namespace of its own, in which nothing but `lo` is.
@@ -86,7 +86,7 @@ fn an_existing_tap_is_attached_to_and_one_in_use_is_told() {
         ip("tuntap add toe1 mode tap");
         let (device, _) = card(WireSpec::Tap("toe1".to_owned()), 1, Profile::default());
         let error = WireSpec::Tap("toe1".to_owned()).open().err().unwrap();
-        assert!(matches!(error, TapError::Busy(_)), "{error}");
+        assert!(matches!(error, WireError::Tap(TapError::Busy(_))), "{error}");
         drop(device);
         ip("link show toe1");
         // One that the card makes is gone with it.
@@ -95,10 +95,10 @@ fn an_existing_tap_is_attached_to_and_one_in_use_is_told() {
         assert!(!output.status.success());
         ip("tuntap add toe3 mode tun");
         let error = WireSpec::Tap("toe3".to_owned()).open().err().unwrap();
-        assert!(matches!(error, TapError::Unsuitable(_)), "{error}");
+        assert!(matches!(error, WireError::Tap(TapError::Unsuitable(_))), "{error}");
         ip("tuntap add toe4 mode tap multi_queue");
         let error = WireSpec::Tap("toe4".to_owned()).open().err().unwrap();
-        assert!(matches!(error, TapError::Unsuitable(_)), "{error}");
+        assert!(matches!(error, WireError::Tap(TapError::Unsuitable(_))), "{error}");
     });
 }
 

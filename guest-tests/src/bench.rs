@@ -26,7 +26,7 @@ use crate::bytes::{Pattern, Sum};
 use crate::guest::tail;
 use crate::host;
 use crate::net::{GUEST_V4, GUEST_V6};
-use crate::{Card, CardOptions, Namespace};
+use crate::{Card, CardOptions, CardWire, Namespace};
 
 /// How long a stream waits for the next byte.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,7 +72,10 @@ impl Bench {
     pub fn start(options: &BenchOptions) -> Result<Self> {
         host::check()?;
         let namespace = Namespace::new()?;
-        namespace.add_tap(options.mtu)?;
+        match options.card.wire {
+            CardWire::Tap => namespace.add_tap(options.mtu)?,
+            CardWire::Interface => namespace.add_pair(options.mtu)?,
+        }
         let directory = tempfile::Builder::new().prefix("toe-").tempdir()?;
         let card = Card::start(&namespace, &options.card, directory.path())?;
         let watchdog = Watchdog::start(namespace.name(), options.limit);

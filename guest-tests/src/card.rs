@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::guest::tail;
 use crate::host::{run, wait_for};
-use crate::net::TAP;
+use crate::net::{FAR_END, TAP};
 use crate::{Namespace, Programs};
 
 /// How to start a card.
@@ -27,11 +27,29 @@ pub struct CardOptions {
     pub impair_seed: u64,
     /// `--poll-us`.
     pub poll_us: u64,
+    /// The kind of `--wire`.
+    pub wire: CardWire,
+}
+
+/// What the card is plugged into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CardWire {
+    /// The namespace's TAP.
+    Tap,
+    /// The far end of a pair of virtual Ethernet devices ([`Namespace::add_pair`]).
+    Interface,
 }
 
 impl Default for CardOptions {
     fn default() -> Self {
-        Self { profile: "default".into(), queue_pairs: 2, impair: None, impair_seed: 1, poll_us: 0 }
+        Self {
+            profile: "default".into(),
+            queue_pairs: 2,
+            impair: None,
+            impair_seed: 1,
+            poll_us: 0,
+            wire: CardWire::Tap,
+        }
     }
 }
 
@@ -53,7 +71,11 @@ impl Card {
         let mut command = namespace.command(&programs.toe_nic);
         command.arg("--socket-path").arg(socket(directory));
         command.arg("--management-socket").arg(management(directory));
-        command.args(["--wire", &format!("tap:{TAP}"), "--profile", &options.profile]);
+        let wire = match options.wire {
+            CardWire::Tap => format!("tap:{TAP}"),
+            CardWire::Interface => format!("interface:{FAR_END}"),
+        };
+        command.args(["--wire", &wire, "--profile", &options.profile]);
         command.args(["--queue-pairs", &options.queue_pairs.to_string()]);
         command.args(["--poll-us", &options.poll_us.to_string()]);
         if let Some(impair) = &options.impair {

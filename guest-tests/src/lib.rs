@@ -40,7 +40,7 @@ pub mod scan;
 pub mod scenarios;
 
 pub use bench::{Bench, BenchOptions};
-pub use card::{Card, CardOptions};
+pub use card::{Card, CardOptions, CardWire};
 pub use guest::{Guest, Job};
 pub use host::Programs;
 pub use initramfs::Initramfs;
@@ -67,4 +67,6 @@ pub mod net {
     pub const PEER_MAC: &str = "52:54:00:00:00:01";
     /// The wire in the namespace.
     pub const TAP: &str = "tap0";
+    /// The card's end of the wire where that is a pair of virtual Ethernet devices, whose other end has the TAP's name.
+    pub const FAR_END: &str = "card0";
 }

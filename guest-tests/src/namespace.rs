@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::host::run;
-use crate::net::{PEER_MAC, PEER_V4, PEER_V6, TAP};
+use crate::net::{FAR_END, PEER_MAC, PEER_V4, PEER_V6, TAP};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -131,6 +131,21 @@ impl Namespace {
         self.ip(&["tuntap", "add", "dev", TAP, "mode", "tap"])?;
         self.ip(&["link", "set", TAP, "address", PEER_MAC])?;
         self.ip(&["link", "set", TAP, "mtu", &mtu.to_string(), "up"])?;
+        self.ip(&["address", "add", &format!("{PEER_V4}/24"), "dev", TAP])?;
+        self.ip(&["address", "add", &format!("{PEER_V6}/64"), "dev", TAP, "nodad"]).map(drop)
+    }
+
+    /// A pair of virtual Ethernet devices instead: the near end has the TAP's name and addresses, the far end is the card's.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn add_pair(&self, mtu: u32) -> Result<()> {
+        let mtu = mtu.to_string();
+        self.ip(&["link", "add", TAP, "mtu", &mtu, "type", "veth", "peer", "name", FAR_END, "mtu", &mtu])?;
+        // The far end's own stack is to keep quiet.
+        self.ip(&["link", "set", FAR_END, "arp", "off", "addrgenmode", "none"])?;
+        self.ip(&["link", "set", FAR_END, "up"])?;
+        self.ip(&["link", "set", TAP, "address", PEER_MAC, "up"])?;
         self.ip(&["address", "add", &format!("{PEER_V4}/24"), "dev", TAP])?;
         self.ip(&["address", "add", &format!("{PEER_V6}/64"), "dev", TAP, "nodad"]).map(drop)
     }

@@ -12,8 +12,9 @@ pub const LINE_BYTES: usize = 64;
 
 const ETHERNET_HEADER_BYTES: usize = toe_abi::ETHERNET_HEADER_BYTES;
 
-/// Whether the frame can be damaged as on a cable: it is complete now.
-fn complete(packet: &mut Packet) -> bool {
+/// Finishes the checksum that is left unfinished, and the frame's header asks for nothing any more. `false` if it cannot be done,
+/// and the frame is as it was.
+pub fn complete(packet: &mut Packet) -> bool {
     if packet.header().is_merged() {
         return false;
     }

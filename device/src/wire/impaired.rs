@@ -85,6 +85,10 @@ impl Wire for Impaired {
         }
     }
 
+    fn flush(&mut self, now: Instant) {
+        self.inner.flush(now);
+    }
+
     fn carries_offloads(&self) -> bool {
         false
     }

@@ -5,6 +5,7 @@
 //! ([`Wire::poll_timeout`]).
 
 mod impaired;
+mod interface;
 mod loopback;
 mod none;
 mod source;
@@ -14,6 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::str::FromStr;
 
 pub use impaired::Impaired;
+pub use interface::{Interface, InterfaceError};
 pub use loopback::Loopback;
 pub use none::NoWire;
 pub use source::Source;
@@ -64,6 +66,9 @@ pub trait Wire: Send {
         None
     }
 
+    /// Sends what [`send`](Self::send) has put together until now. Called at the end of every round.
+    fn flush(&mut self, _now: Instant) {}
+
     /// Does what is due at `now`. Called before everything else at that time.
     fn advance(&mut self, _now: Instant) {}
 
@@ -83,12 +88,30 @@ pub trait Wire: Send {
 pub enum WireSpec {
     /// `tap:NAME`.
     Tap(String),
+    /// `interface:NAME`: one that the host has.
+    Interface(String),
     /// `loop`: what is sent comes back.
     Loop,
     /// `none`: nothing is plugged in; what is sent is gone.
     None,
     /// `source:BYTES`: the same frame of that length comes for ever; what is sent is gone.
     Source(usize),
+}
+
+/// Why there is no wire.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The TAP.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The interface.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+}
+
+/// Whether an interface can have that name.
+fn is_name(name: &str) -> bool {
+    (1..=15).contains(&name.len()) && !name.contains(['/', ' ', '%', ':'])
 }
 
 impl FromStr for WireSpec {
@@ -98,15 +121,16 @@ impl FromStr for WireSpec {
         match text.split_once(':') {
             None if text == "loop" => Ok(Self::Loop),
             None if text == "none" => Ok(Self::None),
-            Some(("tap", name)) if (1..=15).contains(&name.len()) && !name.contains(['/', ' ', '%', ':']) => {
-                Ok(Self::Tap(name.to_owned()))
+            Some(("tap", name)) if is_name(name) => Ok(Self::Tap(name.to_owned())),
+            Some(("interface", name)) if is_name(name) => Ok(Self::Interface(name.to_owned())),
+            Some(("tap" | "interface", _)) => {
+                Err("an interface's name has 1 to 15 bytes, without `/`, `%`, `:` and spaces".to_owned())
             }
-            Some(("tap", _)) => Err("a TAP's name has 1 to 15 bytes, without `/`, `%`, `:` and spaces".to_owned()),
             Some(("source", bytes)) => match bytes.parse() {
                 Ok(bytes) if Source::SIZES.contains(&bytes) => Ok(Self::Source(bytes)),
                 _ => Err(format!("a frame of a source has {} to {} bytes", Source::SIZES.start(), Source::SIZES.end())),
             },
-            _ => Err("a wire is `tap:NAME`, `loop`, `none` or `source:BYTES`".to_owned()),
+            _ => Err("a wire is `tap:NAME`, `interface:NAME`, `loop`, `none` or `source:BYTES`".to_owned()),
         }
     }
 }
@@ -115,6 +139,7 @@ impl std::fmt::Display for WireSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tap(name) => write!(f, "tap:{name}"),
+            Self::Interface(name) => write!(f, "interface:{name}"),
             Self::Loop => f.write_str("loop"),
             Self::None => f.write_str("none"),
             Self::Source(bytes) => write!(f, "source:{bytes}"),
@@ -126,10 +151,11 @@ impl WireSpec {
     /// Plugs it in.
     ///
     /// # Errors
-    /// A TAP that cannot be had.
-    pub fn open(&self) -> Result<Box<dyn Wire>, TapError> {
+    /// A TAP or an interface that cannot be had.
+    pub fn open(&self) -> Result<Box<dyn Wire>, WireError> {
         Ok(match self {
             Self::Tap(name) => Box::new(Tap::open(name)?),
+            Self::Interface(name) => Box::new(Interface::open(name)?),
             Self::Loop => Box::new(Loopback::default()),
             Self::None => Box::new(NoWire),
             Self::Source(bytes) => Box::new(Source::new(*bytes)),
@@ -143,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_wire_is_read_as_it_is_written() {
-        for text in ["tap:toe0", "loop", "none", "source:60"] {
+        for text in ["tap:toe0", "interface:eth0", "loop", "none", "source:60"] {
             assert_eq!(text.parse::<WireSpec>().unwrap().to_string(), text);
         }
         for text in [
@@ -152,6 +178,9 @@ mod tests {
             "tap:",
             "tap:0123456789abcdef",
             "tap:a/b",
+            "interface",
+            "interface:",
+            "interface:0123456789abcdef",
             "eth0",
             "loop:1",
             "source",

@@ -1,0 +1,188 @@
+//! An interface of the host as the wire: one end of a pair of virtual Ethernet devices in a network namespace of its own. Needs root
+//! (or CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_RAW).
+
+mod common;
+
+use std::net::UdpSocket;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::Command;
+use std::time::Duration;
+
+use common::{Nic, Shape, card, eventually};
+use toe_device::wire::{InterfaceError, WireError, WireSpec};
+use toe_firmware::Profile;
+use virtio_bindings::bindings::virtio_net::VIRTIO_NET_F_GUEST_CSUM;
+
+/// Runs `work` in a thread with a network namespace of its own, with a pair whose near end has the host's addresses.
+fn with_a_pair(work: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        // SAFETY: it changes the namespace of this thread alone, which began a moment ago and has no socket.
+        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        assert_eq!(result, 0, "a network namespace: {}; this test needs root", std::io::Error::last_os_error());
+        ip("link add near type veth peer name far");
+        ip("link set far arp off addrgenmode none up");
+        ip("link set near address 02:00:00:00:00:01 up");
+        ip("addr add 192.0.2.1/24 dev near");
+        ip("neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev near");
+        both_up();
+        work();
+    });
+    thread.join().unwrap();
+}
+
+fn ip(args: &str) {
+    let output = Command::new("ip").args(args.split_whitespace()).output().expect("`ip` of the package iproute2");
+    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The kernel sends over an interface only a moment after it is up.
+fn both_up() {
+    for name in ["near", "far"] {
+        eventually("the pair", || {
+            let output = Command::new("ip").args(["-o", "link", "show", name]).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).contains("state UP").then_some(())
+        });
+    }
+}
+
+const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+fn far() -> WireSpec {
+    WireSpec::Interface("far".to_owned())
+}
+
+/// A UDP datagram from 192.0.2.2 to port 7 of 192.0.2.1, without UDP checksum.
+fn datagram(payload: &[u8]) -> Vec<u8> {
+    let total = (28 + payload.len()) as u16;
+    let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1];
+    ip[2..4].copy_from_slice(&total.to_be_bytes());
+    let sum: u32 = ip.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    let mut frame = [&HOST_MAC[..], &GUEST_MAC, &[8, 0], &ip].concat();
+    frame.extend([0, 9, 0, 7]);
+    frame.extend((8 + payload.len() as u16).to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(payload);
+    frame
+}
+
+/// RFC 1071's sum of 16-bit words; 0xffff over a datagram with its pseudo header if the checksum is right.
+fn sum_of(parts: &[&[u8]]) -> u16 {
+    let words =
+        parts.iter().flat_map(|p| p.chunks(2)).map(|w| u32::from(w[0]) << 8 | w.get(1).map_or(0, |b| (*b).into()));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ((folded & 0xffff) + (folded >> 16)) as u16
+}
+
+/// Sends a frame out of the near end as it is.
+fn send_near(frame: &[u8]) {
+    // SAFETY: creates a socket, and touches no memory of ours.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    assert!(fd >= 0, "a packet socket: {}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor is new and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all zeros is a value of this plain structure.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    // SAFETY: the name ends with a zero and lives as long as the call.
+    address.sll_ifindex = unsafe { libc::if_nametoindex(c"near".as_ptr()) } as i32;
+    let size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: reads frame and structure within the lengths given.
+    let sent = unsafe {
+        let to = (&raw const address).cast();
+        libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, to, size)
+    };
+    assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn frames_pass_between_a_driver_and_whoever_is_at_the_interfaces_other_end() {
+    passes(u64::MAX, false);
+}
+
+#[test]
+fn a_driver_that_takes_no_unfinished_checksum_gets_none() {
+    passes(!(1 << VIRTIO_NET_F_GUEST_CSUM), true);
+}
+
+/// Between a driver with those features and the other end. The kernel leaves checksums unfinished between the ends of a pair.
+fn passes(features: u64, finished: bool) {
+    with_a_pair(move || {
+        let (device, path) = card(far(), 1, Profile::default());
+        let mut nic = Nic::connect(&path, Shape { features, ..Shape::default() });
+        let socket = UdpSocket::bind("192.0.2.1:7").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // More than go with one call, too.
+        for bytes in [1, 999, 1400].into_iter().cycle().take(150) {
+            nic.send(0, [0; 12], &datagram(&vec![bytes as u8; bytes]), false);
+            let mut buffer = [0; 9000];
+            let (got, from) = socket.recv_from(&mut buffer).unwrap();
+            assert_eq!((got, from.to_string()), (bytes, "192.0.2.2:9".to_owned()));
+            socket.send_to(&buffer[..got], from).unwrap();
+            let (_, frame) = eventually("the echo", || {
+                nic.receive(0).filter(|(_, f)| f[..14] == [&GUEST_MAC[..], &HOST_MAC, &[8, 0]].concat() && f[23] == 17)
+            });
+            let length = (frame.len() - 34) as u16;
+            let sum = sum_of(&[&frame[26..34], &[0, 17], &length.to_be_bytes(), &frame[34..]]);
+            assert_eq!(sum == 0xffff, finished);
+        }
+        // Longer than the interface takes: refused by the kernel, counted, and the card goes on.
+        nic.send(0, [0; 12], &datagram(&[7; 2000]), false);
+        nic.send(0, [0; 12], &datagram(b"short"), false);
+        let mut data = [0; 100];
+        assert_eq!(socket.recv(&mut data).unwrap(), 5);
+        eventually("the count", || (device.card().stat()["interface-refused"] == 1).then_some(()));
+        assert_eq!(device.card().stat()["interface-dropped"], 0);
+    });
+}
+
+#[test]
+fn what_the_host_sends_there_itself_is_not_shown_and_a_tagged_frame_is_dropped_and_counted() {
+    with_a_pair(|| {
+        let (device, path) = card(far(), 1, Profile::default());
+        let mut nic = Nic::connect(&path, Shape::default());
+        ip("addr add 198.51.100.129/25 dev far");
+        ip("neigh add 198.51.100.130 lladdr 02:00:00:00:00:03 dev far");
+        let socket = UdpSocket::bind("0.0.0.0:7").unwrap();
+        send_near(&[&GUEST_MAC[..], &HOST_MAC, &[0x81, 0, 0, 7], &datagram(b"tagged")[12..]].concat());
+        eventually("the count", || (device.card().stat()["interface-tagged"] == 1).then_some(()));
+        socket.send_to(b"outgoing", "198.51.100.130:9").unwrap();
+        socket.send_to(b"ordinary", "192.0.2.2:9").unwrap();
+        let text = |frame: &[u8]| frame.get(42..).map(<[u8]>::to_vec).unwrap_or_default();
+        eventually("the ordinary one", || {
+            let (_, frame) = nic.receive(0)?;
+            let text = text(&frame);
+            assert!(text != b"tagged" && text != b"outgoing", "{}", String::from_utf8_lossy(&text));
+            (text == b"ordinary").then_some(())
+        });
+    });
+}
+
+#[test]
+fn an_interface_that_is_down_drops_and_one_that_goes_up_again_is_read() {
+    with_a_pair(|| {
+        let (device, path) = card(far(), 1, Profile::default());
+        let mut nic = Nic::connect(&path, Shape::default());
+        ip("link set far down");
+        nic.send(0, [0; 12], &datagram(b"too early"), false);
+        eventually("the drop", || (device.card().stat()["interface-down"] == 1).then_some(()));
+        ip("link set far up");
+        both_up();
+        let socket = UdpSocket::bind("192.0.2.1:7").unwrap();
+        socket.send_to(b"again", "192.0.2.2:9").unwrap();
+        eventually("the datagram", || nic.receive(0).filter(|(_, f)| f.ends_with(b"again")));
+    });
+}
+
+#[test]
+fn an_interface_that_cannot_be_a_wire_is_told() {
+    with_a_pair(|| {
+        let error = WireSpec::Interface("nobody".to_owned()).open().err().unwrap();
+        assert!(matches!(error, WireError::Interface(InterfaceError::Missing(_))), "{error}");
+        let error = WireSpec::Interface("lo".to_owned()).open().err().unwrap();
+        assert!(matches!(error, WireError::Interface(InterfaceError::NoEthernet(_))), "{error}");
+    });
+}
