@@ -72,6 +72,7 @@ impl Firmware {
             return;
         }
         self.scrub(now);
+        // Whether there was anything to look at or not: this is its heartbeat.
         self.worked(Call::Scrub, false, now);
     }
 
@@ -86,11 +87,7 @@ impl Firmware {
         }
         std::mem::swap(&mut fresh.store.counters, &mut self.store.counters);
         fresh.beats = self.beats;
-        let injector = self.disarm();
         *self = fresh;
-        if let Some(injector) = injector {
-            self.arm_again(injector);
-        }
         self.store.counters.add(Counter::FirmwareResets);
         self.announce(now);
         Ok(())
