@@ -47,6 +47,12 @@ fn ten_segments_are_one_frame() {
     }
 }
 
+/// The length in an IPv4 header has 16 bits; whatever options there are, a train is within that.
+#[test]
+fn a_train_is_within_the_longest_packet() {
+    assert_eq!(crate::tcp::train::TEXT_BYTES_MAX, 65_535 - 40 - 20 - 40);
+}
+
 #[test]
 fn the_end_of_a_stream_goes_with_its_last_segment() {
     let mut b = bench(CongestionControl::Cubic, false, AT_ONCE);
