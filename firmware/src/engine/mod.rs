@@ -27,6 +27,7 @@ mod listener;
 mod perception;
 mod predicted;
 mod pressure;
+mod recent;
 mod requests;
 mod scrub;
 mod self_test;
@@ -162,6 +163,8 @@ pub struct Firmware {
     tuples: Table,
     /// Local ends to listeners.
     local_ends: Table,
+    /// The connection that the last segment from the wire was for.
+    recent: Slot,
     wheel: Wheel,
     timers: Timers,
     /// Fast Open cookies of servers.
@@ -304,6 +307,7 @@ impl Firmware {
             time_wait_links: Links::new(limits.time_wait),
             tuples: Table::new(gauge(Pool::Tuples)),
             local_ends: Table::new(Gauge::new("local-ends", "deny", limits.listeners.into())),
+            recent: 0,
             wheel: Wheel::new(gauge(Pool::Timers), now),
             timers,
             cookies: Cookies::new(gauge(Pool::FastOpenServers)),

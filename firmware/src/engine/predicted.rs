@@ -1,9 +1,10 @@
 //! What a connection wants after a segment that was predicted ([`crate::tcp::prediction`]): the part of [`Firmware::settle`]
 //! that can find something.
 //!
-//! Nothing is in flight, nothing waits to be sent, and the state is as it was. So of its timers only two can have changed, and it
-//! needs a turn on the wire only for an acknowledgement that is due now: whatever else it may want to say, it has had or
-//! still has its turn for.
+//! Nothing is in flight, nothing waits to be sent, nothing lies beyond a gap, and the state is as it was. So of its timers only two
+//! can have changed, and it needs a turn on the wire only for an acknowledgement that is due now: whatever else it may want
+//! to say, it has had or still has its turn for. What is on its way to the guest is what it was; and who stands among those with
+//! data for their contexts need not be put there again. The seal was made with what changed.
 
 use crate::engine::Firmware;
 use crate::store::slab::Slot;
@@ -13,10 +14,9 @@ use crate::time::Instant;
 
 impl Firmware {
     pub(super) fn settle_predicted(&mut self, slot: Slot, now: Instant) {
-        self.account(slot);
-        self.connections[slot].receive.count_ranges(&mut self.store.ranges);
         self.note_progress(slot, now);
         let t = &self.connections[slot];
+        debug_assert!(!self.seals || t.seal == t.seal_now());
         for kind in [Kind::DelayedAck, Kind::KeepAlive] {
             let timer = self.timers.connection(slot, kind);
             match timeout::deadline(t, kind) {
@@ -27,8 +27,9 @@ impl Firmware {
         if t.receive.ack == AckNeed::Now {
             self.wire_queue.push(&mut self.wire_links, slot);
         }
-        self.queue_news(slot);
-        self.seal(slot);
+        if !self.data_links.is_queued(slot) {
+            self.queue_news(slot);
+        }
     }
 }
 
