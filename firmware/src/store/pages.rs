@@ -147,6 +147,8 @@ pub struct Stream {
     start: Position,
     /// First position behind what is granted.
     limit: Position,
+    /// Behind the furthest octet ever stored: no page beyond it is in the table.
+    written: Position,
     /// What is added to a position for its place in a page.
     skew: u64,
     account: AccountNumber,
@@ -480,7 +482,7 @@ impl Stream {
     /// The stream of that number.
     pub fn new(table: u32) -> Self {
         let zero = Position::default();
-        Self { table, begin: zero, start: zero, limit: zero, skew: 0, account: 0, open: false }
+        Self { table, begin: zero, start: zero, limit: zero, written: zero, skew: 0, account: 0, open: false }
     }
 
     /// Begins a new life at `start`, with nothing granted. The pool's gauge counts the reserved pages from here on, and
@@ -492,8 +494,7 @@ impl Stream {
         pages.charge(self.account, u64::from(PAGES_RESERVED));
         pages.held[self.table as usize] = Held { account: self.account, shared: 0, open: true };
         pages.streams_open += 1;
-        *self =
-            Self { table: self.table, begin: start, start, limit: start, skew: 0, account: self.account, open: true };
+        *self = Self { begin: start, start, limit: start, account: self.account, open: true, ..Self::new(self.table) };
     }
 
     /// Its pages are on another account from here on.
@@ -650,6 +651,7 @@ impl Stream {
     pub fn write(&mut self, pages: &mut Pages, mut position: Position, mut bytes: &[u8]) {
         debug_assert!(position >= self.start && position + bytes.len() as u64 <= self.limit);
         let page_bytes = pages.page_bytes() as usize;
+        self.written = self.written.max(position + bytes.len() as u64);
         while !bytes.is_empty() {
             let number = self.number(pages, position);
             let mut page = *pages.entry(self, number);
@@ -737,7 +739,9 @@ impl Stream {
         } else {
             self.number(pages, position)
         };
-        for number in self.number(pages, self.start)..keep_from {
+        // Behind what was ever stored there is nothing to forget, however far the grant goes.
+        let stored = self.number(pages, self.written.back(1)) + 1;
+        for number in self.number(pages, self.start)..keep_from.min(stored) {
             pages.forget(self, number);
         }
         self.start = position;

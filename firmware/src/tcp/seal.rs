@@ -30,7 +30,11 @@ impl Tcb {
             | u32::from(s.shift) << 8
             | u32::from(r.shift) << 16
             | (self.state as u32) << 24;
-        let Tuple { local, remote } = self.tuple;
+        let Tuple { local, remote } = &self.tuple;
+        // What needs a decision stands before the rest, which is one straight line then.
+        let ends = [address(&local.ip), address(&remote.ip)];
+        let context = g.context.map_or(u32::MAX, |slot| slot);
+        let smoothed = self.rtt.smoothed().map_or(u64::MAX, |rtt| rtt.as_us());
         let first = Fold::default()
             .and(s.iss.raw())
             .and(s.una.raw())
@@ -57,11 +61,11 @@ impl Tcb {
             .and(pair(self.recovery.window.congestion, self.recovery.window.threshold))
             .and(pair(r.timestamp, self.timestamp_offset))
             .and(pair(bits, self.mtu))
-            .and(pair(self.rtt.backoff() << 8 | self.rtt.doubled(), g.context.map_or(u32::MAX, |slot| slot)))
-            .and(self.rtt.smoothed().map_or(u64::MAX, |rtt| rtt.as_us()))
+            .and(pair(self.rtt.backoff() << 8 | self.rtt.doubled(), context))
+            .and(smoothed)
             .and(pair(s.stream.table(), r.stream.table()))
-            .and(address(local.ip))
-            .and(address(remote.ip))
+            .and(ends[0])
+            .and(ends[1])
             .and(pair(local.port.into(), remote.port.into()));
         // No two fields are turned alike: those of the first half by 0 to 14 times the turn, the others by 15 to 29 times.
         first.0 ^ second.0.rotate_left(15 * TURN % 64)
@@ -118,7 +122,7 @@ impl Fold {
 }
 
 #[inline]
-fn address(ip: IpAddr) -> u64 {
+fn address(ip: &IpAddr) -> u64 {
     match ip {
         IpAddr::V4(ip) => ip.to_bits().into(),
         IpAddr::V6(ip) => {
