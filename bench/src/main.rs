@@ -7,6 +7,8 @@ mod measure;
 #[cfg(feature = "lab")]
 mod native;
 mod report;
+#[cfg(feature = "lab")]
+mod turns;
 
 use std::process::ExitCode;
 

@@ -138,17 +138,13 @@ impl Header {
         (taken && (self.0[1] & GSO_ECN == 0 || offloads.ecn)).then_some(self)
     }
 
-    /// What tells a wire to do the rest of a frame of the firmware.
+    /// What tells a wire to cut a frame of the firmware, and to complete its checksums.
     pub fn for_wire(rest: Rest) -> Self {
         let Rest { tcp_at, text_at, v6, segment_bytes } = rest;
         let mut header = [0; HEADER_BYTES];
         header[0] = NEEDS_CSUM;
-        header[1] = match segment_bytes {
-            None => GSO_NONE,
-            Some(_) if v6 => GSO_TCPV6,
-            Some(_) => GSO_TCPV4,
-        };
-        for (at, field) in [(2, text_at), (4, segment_bytes.unwrap_or(0)), (6, tcp_at), (8, CHECKSUM_AT)] {
+        header[1] = if v6 { GSO_TCPV6 } else { GSO_TCPV4 };
+        for (at, field) in [(2, text_at), (4, segment_bytes), (6, tcp_at), (8, CHECKSUM_AT)] {
             header[at..at + 2].copy_from_slice(&field.to_le_bytes());
         }
         Self(header)
@@ -214,11 +210,9 @@ mod tests {
     #[test]
     fn a_wire_is_told_where_the_checksum_stands_and_how_to_cut() {
         // struct virtio_net_hdr_v1 (virtio 1.2, 5.1.6): flags, gso_type, hdr_len, gso_size, csum_start, csum_offset.
-        let rest = Rest { tcp_at: 34, text_at: 66, v6: false, segment_bytes: Some(1448) };
+        let rest = Rest { tcp_at: 34, text_at: 66, v6: false, segment_bytes: 1448 };
         let whole = Header::for_wire(rest);
         assert_eq!(whole.0, [NEEDS_CSUM, GSO_TCPV4, 66, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0]);
-        let alone = Header::for_wire(Rest { v6: true, segment_bytes: None, ..rest });
-        assert_eq!(alone.0, [NEEDS_CSUM, GSO_NONE, 66, 0, 0, 0, 34, 0, 16, 0, 0, 0]);
         assert_eq!(Header::for_wire(Rest { v6: true, ..rest }).0[1], GSO_TCPV6);
         assert_eq!(whole.for_receiver(ALL), Some(whole));
     }

@@ -19,6 +19,7 @@ use testpmd::{Port, Shape, Testpmd};
 
 use crate::measure::Figure;
 use crate::report;
+use crate::turns::Turns;
 
 /// The longest frame that a buffer of DPDK's holds with what it puts in front.
 const LONGEST: usize = 65_280;
@@ -30,21 +31,8 @@ const BACKEND: usize = 0;
 /// How to measure.
 #[derive(clap::Args, Debug)]
 pub struct Options {
-    /// Rounds; in each, every way is measured with the card and with DPDK
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-
-    /// How long a measurement takes, in seconds
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
-
-    /// One round of half a second, to see that it works
-    #[arg(long)]
-    quick: bool,
-
-    /// Only what has this in its name, as `echo` or `64 B`
-    #[arg(long, default_value = "")]
-    only: String,
+    #[command(flatten)]
+    turns: Turns,
 
     /// What the card is told besides, as `--poll-us 50`
     #[arg(long, default_value = "", allow_hyphen_values = true)]
@@ -143,7 +131,7 @@ impl Drop for Backend {
 /// DPDK or the card do not start, or a frame does not go through.
 pub fn run(options: &Options) -> Result<String> {
     ensure!(std::thread::available_parallelism()?.get() >= 2, "two processors are needed: one for each side");
-    let (rounds, time) = if options.quick { (1, 0.5) } else { (options.rounds.max(1), options.seconds) };
+    let (rounds, time) = options.turns.rounds_and_seconds();
     let time = Duration::from_secs_f64(time);
     let mut rows = vec![report::row([
         "frames",
@@ -159,7 +147,7 @@ pub fn run(options: &Options) -> Result<String> {
     for frame_bytes in [64, 1514, LONGEST] {
         for way in Way::ALL {
             let name = format!("{} {frame_bytes} B", way.name());
-            if !name.contains(&options.only) {
+            if !options.turns.wants(&name) {
                 continue;
             }
             let (mut card, mut dpdk, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

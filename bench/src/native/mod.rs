@@ -26,6 +26,7 @@ use wire::Cable;
 
 use crate::measure::Figure;
 use crate::report;
+use crate::turns::Turns;
 
 /// Of the wire, in bytes.
 const MTU: u32 = 1500;
@@ -33,21 +34,8 @@ const MTU: u32 = 1500;
 /// How to measure.
 #[derive(clap::Args, Debug)]
 pub struct Options {
-    /// Rounds; in each, every load is measured on the card and on the kernel
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-
-    /// How long a measurement takes, in seconds
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
-
-    /// One round of half a second, to see that it works
-    #[arg(long)]
-    quick: bool,
-
-    /// Only loads with this in their names, as `bulk` or `ask 32`
-    #[arg(long, default_value = "")]
-    only: String,
+    #[command(flatten)]
+    turns: Turns,
 
     /// How long the card polls after the last frame, in microseconds
     #[arg(long, default_value_t = 0)]
@@ -197,7 +185,7 @@ fn on_kernel(load: Load, time: Duration) -> Result<Measured> {
 /// # Errors
 /// The lab cannot be made, or a stream breaks.
 pub fn run(options: &Options) -> Result<String> {
-    let (rounds, time) = if options.quick { (1, 0.5) } else { (options.rounds.max(1), options.seconds) };
+    let (rounds, time) = options.turns.rounds_and_seconds();
     let time = Duration::from_secs_f64(time);
     let mut rates = vec![report::row(["load", "card", "kernel", "card / kernel"])];
     let mut costs = vec![report::row([
@@ -215,7 +203,7 @@ pub fn run(options: &Options) -> Result<String> {
     let begun = Instant::now();
     for load in Load::ALL {
         let name = load.name();
-        if !name.contains(&options.only) {
+        if !options.turns.wants(&name) {
             continue;
         }
         let (mut card, mut kernel) = (Vec::new(), Vec::new());

@@ -85,8 +85,6 @@ impl Wire for Impaired {
         }
     }
 
-    fn set_offloads(&mut self, _offloads: Offloads) {}
-
     fn carries_offloads(&self) -> bool {
         false
     }

@@ -3,12 +3,10 @@
 //! It holds [`FRAMES`] frames at most and is full then. Frames are swapped, not copied.
 
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
 
 use toe_firmware::Instant;
 
 use super::{Sent, Wire};
-use crate::net::Offloads;
 use crate::packet::Packet;
 
 /// The most frames in the plug.
@@ -38,16 +36,6 @@ impl Wire for Loopback {
         std::mem::swap(packet, &mut first);
         self.spare.push(first);
         true
-    }
-
-    fn set_offloads(&mut self, _offloads: Offloads) {}
-
-    fn carries_offloads(&self) -> bool {
-        true
-    }
-
-    fn events(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }
 

@@ -46,10 +46,12 @@ pub trait Wire: Send {
     fn receive(&mut self, now: Instant, packet: &mut Packet) -> bool;
 
     /// Says what the receiver of [`receive`](Self::receive)'s packets takes besides plain frames.
-    fn set_offloads(&mut self, offloads: Offloads);
+    fn set_offloads(&mut self, _offloads: Offloads) {}
 
     /// Whether virtio-net headers that ask for something can pass at all.
-    fn carries_offloads(&self) -> bool;
+    fn carries_offloads(&self) -> bool {
+        true
+    }
 
     /// What it does to the firmware's frames itself.
     fn offload(&self) -> Offload {
@@ -58,7 +60,9 @@ pub trait Wire: Send {
 
     /// What becomes readable when there may be packets, and writable when there may be room; none if the wire
     /// changes only by what the card does to it, or with time.
-    fn events(&self) -> Option<BorrowedFd<'_>>;
+    fn events(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Does what is due at `now`. Called before everything else at that time.
     fn advance(&mut self, _now: Instant) {}

@@ -1,11 +1,8 @@
 //! No wire: nothing comes in, and what goes out is gone. For cards that are only measured or asked.
 
-use std::os::fd::BorrowedFd;
-
 use toe_firmware::{Instant, Offload};
 
 use super::{Sent, Wire};
-use crate::net::Offloads;
 use crate::packet::Packet;
 
 /// Nothing is plugged in.
@@ -21,17 +18,7 @@ impl Wire for NoWire {
         false
     }
 
-    fn set_offloads(&mut self, _offloads: Offloads) {}
-
-    fn carries_offloads(&self) -> bool {
-        true
-    }
-
     fn offload(&self) -> Offload {
         Offload::ALL
-    }
-
-    fn events(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }

@@ -4,13 +4,11 @@
 //! nothing else.
 
 use std::ops::RangeInclusive;
-use std::os::fd::BorrowedFd;
 
 use toe_abi::{ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX};
 use toe_firmware::Instant;
 
 use super::{Sent, Wire};
-use crate::net::Offloads;
 use crate::packet::Packet;
 
 /// The same frame for ever.
@@ -41,16 +39,6 @@ impl Wire for Source {
         packet.frame_room()[..self.frame.len()].copy_from_slice(&self.frame);
         packet.set_frame_bytes(self.frame.len());
         true
-    }
-
-    fn set_offloads(&mut self, _offloads: Offloads) {}
-
-    fn carries_offloads(&self) -> bool {
-        true
-    }
-
-    fn events(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }
 

@@ -156,10 +156,6 @@ impl Wire for Tap {
         }
     }
 
-    fn carries_offloads(&self) -> bool {
-        true
-    }
-
     fn offload(&self) -> Offload {
         Offload::ALL
     }

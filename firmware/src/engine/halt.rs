@@ -32,15 +32,18 @@ pub enum Halt {
     Crash,
     /// It has crashed between two calls: its tables are as the last call left them.
     CrashKept,
+    /// It failed its self-test while it ran ([`Firmware::self_test`]): what it says by its keys is worth nothing.
+    SelfTest,
 }
 
 impl Halt {
-    /// `hang`, `crash` or `crash-kept`.
+    /// `hang`, `crash`, `crash-kept` or `self-test`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hang => "hang",
             Self::Crash => "crash",
             Self::CrashKept => "crash-kept",
+            Self::SelfTest => "self-test",
         }
     }
 }
@@ -69,6 +72,7 @@ impl Firmware {
             return;
         }
         self.scrub(now);
+        // Whether there was anything to look at or not: this is its heartbeat.
         self.worked(Call::Scrub, false, now);
     }
 
@@ -83,11 +87,7 @@ impl Firmware {
         }
         std::mem::swap(&mut fresh.store.counters, &mut self.store.counters);
         fresh.beats = self.beats;
-        let injector = self.disarm();
         *self = fresh;
-        if let Some(injector) = injector {
-            self.arm_again(injector);
-        }
         self.store.counters.add(Counter::FirmwareResets);
         self.announce(now);
         Ok(())

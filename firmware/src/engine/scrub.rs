@@ -67,10 +67,10 @@ impl Firmware {
         ]
     }
 
-    /// Looks at the next places, if it is time.
-    pub(super) fn scrub(&mut self, now: Instant) {
+    /// Looks at the next places, if it is time; whether it was.
+    pub(super) fn scrub(&mut self, now: Instant) -> bool {
         if now < self.scrubber.due || self.profile.recovery.scrub_steps == 0 {
-            return;
+            return false;
         }
         self.scrubber.due = now + REST;
         for _ in 0..self.profile.recovery.scrub_steps {
@@ -87,11 +87,12 @@ impl Firmware {
             let Some(kind) = kind else {
                 self.scrubber.at = 0;
                 self.scrubber.passes += 1;
-                return;
+                break;
             };
             self.scrubber.at += 1;
             self.look(kind, at as u32, now);
         }
+        true
     }
 
     fn look(&mut self, kind: usize, place: u32, now: Instant) {

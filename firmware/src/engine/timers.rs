@@ -99,8 +99,9 @@ impl Firmware {
     /// Does what is due at `now`, as much of it as [`TIMER_STEPS`] allow; the rest is due at once ([`Self::poll_timeout`]).
     pub fn handle_timeout(&mut self, now: Instant) {
         let Some(now) = self.perceive(now) else { return };
-        self.scrub(now);
-        self.worked(Call::Scrub, false, now);
+        if self.scrub(now) {
+            self.worked(Call::Scrub, false, now);
+        }
         self.run_timers(now);
         self.worked(Call::HandleTimeout, false, now);
     }

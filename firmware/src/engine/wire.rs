@@ -304,7 +304,7 @@ impl Firmware {
         {
             return struck;
         }
-        Seq(clock.wrapping_add(self.keys().sequence.hash(&tuple.words()) as u32))
+        self.keys().sequence_number(&tuple.words(), clock)
     }
 
     pub(super) fn pass_from_wire(&mut self) -> Verdict {
@@ -359,7 +359,7 @@ impl Firmware {
                     continue;
                 };
                 let cut = match offload {
-                    Offload { checksum: true, train_bytes, plain_bytes }
+                    Offload { train_bytes, plain_bytes }
                         if train_bytes > segment.text_bytes && t.send.una.since(t.send.iss) >= plain_bytes =>
                     {
                         train::couple(t, &mut self.store, now, &mut segment, train_bytes)
@@ -393,11 +393,11 @@ impl Firmware {
                 let bytes = headers.write_for(buffer, segment.text_bytes, completes, |text| {
                     t.send.stream.read(&self.store.send, segment.text_at, text);
                 });
-                let rest = (completes == Completes::Wire).then(|| Rest {
+                let rest = cut.map(|text_bytes| Rest {
                     tcp_at: headers.tcp_at() as u16,
                     text_at: (bytes - segment.text_bytes) as u16,
                     v6: headers.ip.source.is_ipv6(),
-                    segment_bytes: cut.map(|text| text as u16),
+                    segment_bytes: text_bytes as u16,
                 });
                 if self.store.faults.has_any(Site::TxChecksum.bit()) {
                     self.struck_after_writing(&headers, buffer);

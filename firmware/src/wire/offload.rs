@@ -1,13 +1,10 @@
-//! What a wire does to frames itself, and what it has to know for that: checksums that it completes, and trains of segments
-//! ([`crate::tcp::train`]) that it cuts.
+//! What a wire does to frames itself, and what it has to know for that: it cuts trains of segments ([`crate::tcp::train`]),
+//! and completes the checksums of what it has cut.
 
 /// What a wire takes besides plain, complete frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Offload {
-    /// Segments whose checksum it completes.
-    pub checksum: bool,
-    /// The most text of a frame that it cuts into segments, in bytes; zero if it cuts none. Needs `checksum`: a train has
-    /// none that the card could complete.
+    /// The most text of a frame that it cuts into segments, in bytes; zero if it cuts none.
     pub train_bytes: usize,
     /// How much of a connection the peer must have acknowledged before trains begin, in bytes. A short exchange gains nothing from
     /// them, and who listens in on the wire sees segments as they are.
@@ -15,8 +12,8 @@ pub struct Offload {
 }
 
 impl Offload {
-    /// Both, as far as frames can be long, once 64 KiB have gone in segments.
-    pub const ALL: Self = Self { checksum: true, train_bytes: crate::tcp::train::TEXT_BYTES_MAX, plain_bytes: 65_536 };
+    /// As far as frames can be long, once 64 KiB have gone in segments.
+    pub const ALL: Self = Self { train_bytes: crate::tcp::train::TEXT_BYTES_MAX, plain_bytes: 65_536 };
 }
 
 /// A frame for a wire.
@@ -35,7 +32,7 @@ impl Made {
     }
 }
 
-/// What is left to the wire.
+/// What is left to a wire that is to cut a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rest {
     /// Where the TCP header begins, in bytes from the frame's beginning. The checksum field has the sum of the pseudo-header.
@@ -44,8 +41,8 @@ pub struct Rest {
     pub text_at: u16,
     /// The network layer is IPv6.
     pub v6: bool,
-    /// The text of each segment but the last, if the frame is to be cut, in bytes.
-    pub segment_bytes: Option<u16>,
+    /// The text of each segment but the last, in bytes.
+    pub segment_bytes: u16,
 }
 
 /// What a wire makes of a frame: for tests.
@@ -57,7 +54,7 @@ pub fn finish(frame: &[u8], rest: Option<Rest>) -> Vec<Vec<u8>> {
     let Some(Rest { tcp_at, text_at, v6, segment_bytes }) = rest else { return vec![frame.to_vec()] };
     let (tcp_at, text_at) = (usize::from(tcp_at), usize::from(text_at));
     let (headers, text) = frame.split_at(text_at);
-    let unit = segment_bytes.map_or(text.len(), usize::from);
+    let unit = usize::from(segment_bytes);
     let mut frames: Vec<_> = text
         .chunks(unit)
         .enumerate()

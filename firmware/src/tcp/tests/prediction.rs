@@ -145,3 +145,30 @@ fn text_in_order_goes_the_short_way() {
         assert_eq!(same(options, &events).unwrap(), 19, "{options}");
     }
 }
+
+/// Up to the last octet of the window, and not an octet further: who reads nothing closes it.
+#[test]
+fn text_for_which_there_is_no_window_goes_the_long_way() {
+    let text =
+        |length| Event::Segment { flags: "A", text: 0..length, behind: 0, window: 60_000, timestamp: 0, sack: false };
+    let mut cards = [true, false].map(|predicts| Card::new("mss 1000", predicts));
+    for card in &mut cards {
+        card.happens(&Event::Rest, false);
+    }
+    let window = |card: &mut Card| card.bench.firmware.block(card.bench.connection).0.receive.window();
+    let mut left = window(&mut cards[0]);
+    for n in 0..20_000 {
+        let event = text(left.clamp(1, 1000) as i32);
+        let [short, long] = cards.each_mut().map(|card| {
+            card.happens(&event, false);
+            card.seen()
+        });
+        assert_eq!(short, long, "{n}, window {left}");
+        if left == 0 {
+            assert!(cards[0].bench.firmware.predicted() > 60);
+            return;
+        }
+        left = window(&mut cards[0]);
+    }
+    panic!("a window that does not close");
+}
