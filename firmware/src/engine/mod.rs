@@ -499,14 +499,8 @@ impl Firmware {
         if self.perceives_oddly() {
             self.arm_oddly(slot);
         } else {
-            let t = &self.connections[slot];
-            for kind in Kind::ALL {
-                let timer = self.timers.connection(slot, kind);
-                match timeout::deadline(t, kind) {
-                    Some(at) => self.wheel.arm(timer, at),
-                    None => self.wheel.disarm(timer),
-                }
-            }
+            let deadlines = timeout::deadlines(&self.connections[slot]);
+            self.wheel.set(self.timers.connection(slot, Kind::ALL[0]), &deadlines);
         }
         if output::wants_a_turn(&mut self.connections[slot]) {
             self.wire_queue.push(&mut self.wire_links, slot);

@@ -63,3 +63,40 @@ impl Firmware {
         format!("{t:?} {counters:?} {pools:?} {timers:?} {:?}", self.audit())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::tcp::tcb::Tcb;
+    use crate::testing::Bench;
+    use toe_abi::flags;
+
+    /// Of the fields that may move a change is sealed, and none of any other.
+    #[test]
+    fn a_block_is_sealed_again_with_what_may_move_and_with_nothing_else() {
+        let mut b = Bench::established_with(flags::NODELAY, "mss 1000");
+        let t = &mut b.firmware.connections[b.connection as u32];
+        let moves: [fn(&mut Tcb); 5] = [
+            |t| t.send.window ^= 1 << 31,
+            |t| t.send.wl1 = t.send.wl1 + 77,
+            |t| t.send.wl2 = t.send.wl2 + 5,
+            |t| t.receive.nxt = t.receive.nxt + 1448,
+            |t| t.receive.timestamp ^= 1,
+        ];
+        for (n, change) in moves.iter().enumerate() {
+            let before = t.moving();
+            change(t);
+            assert_ne!(t.seal, t.seal_now(), "{n}");
+            t.seal_again(&before);
+            assert_eq!(t.seal, t.seal_now(), "{n}");
+        }
+        let others: [fn(&mut Tcb); 2] = [|t| t.send.una = t.send.una + 1, |t| t.receive.edge = t.receive.edge + 1];
+        for (n, change) in others.iter().enumerate() {
+            let before = t.moving();
+            (moves[3])(t);
+            change(t);
+            t.seal_again(&before);
+            assert_ne!(t.seal, t.seal_now(), "{n}");
+            t.seal = t.seal_now();
+        }
+    }
+}
