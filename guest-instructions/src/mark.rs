@@ -29,6 +29,14 @@ impl Mark {
     }
 }
 
+/// Whether an instruction is one of strings with a repeat prefix: `rep movs`, `stos`, `lods`, `cmps`, `scas`, `ins`, `outs`. QEMU goes back
+/// to it for every turn, by a block that begins with it.
+pub fn is_repeated(instruction: &[u8]) -> bool {
+    let code = instruction.iter().position(|byte| !matches!(byte, 0xf2 | 0xf3 | 0x40..=0x4f | 0x66 | 0x67));
+    let is_string = code.is_some_and(|at| matches!(instruction[at], 0x6c..=0x6f | 0xa4..=0xa7 | 0xaa..=0xaf));
+    is_string && matches!(instruction, [0xf2 | 0xf3, ..] | [0x66 | 0x67, 0xf2 | 0xf3, ..])
+}
+
 /// The file's path in the plugin's arguments, of which `marks=PATH` is the only one.
 pub fn path<'a>(arguments: &[&'a str]) -> Option<&'a str> {
     match arguments {
@@ -59,6 +67,18 @@ mod tests {
             let mut other = begin;
             other[n] ^= 0x80;
             assert_eq!(Mark::of(&other), None, "byte {n}");
+        }
+    }
+
+    #[test]
+    fn repeated_instructions_are_those_of_strings() {
+        for yes in [&[0xf3, 0xa4][..], &[0xf3, 0x48, 0xa5], &[0xf3, 0x48, 0xab], &[0xf2, 0xae], &[0x66, 0xf3, 0xa5]] {
+            assert!(is_repeated(yes), "{yes:x?}");
+        }
+        // movsb once, pause, endbr64, ret, addsd, nothing.
+        for no in [&[0xa4][..], &[0xf3, 0x90], &[0xf3, 0x0f, 0x1e, 0xfa], &[0xf3, 0xc3], &[0xf2, 0x0f, 0x58, 0xc1], &[]]
+        {
+            assert!(!is_repeated(no), "{no:x?}");
         }
     }
 

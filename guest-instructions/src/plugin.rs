@@ -89,16 +89,19 @@ extern "C" fn translated(_: u64, block: *mut Block) {
     unsafe {
         let count = qemu_plugin_tb_n_insns(block);
         let counter = if mark::is_kernel(qemu_plugin_tb_vaddr(block)) { &KERNEL } else { &USER };
-        qemu_plugin_register_vcpu_tb_exec_inline(block, ADD_U64, counter.as_ptr().cast(), count as u64);
+        let mut counts = count as u64;
         for n in 0..count {
             let instruction = qemu_plugin_tb_get_insn(block, n);
             let bytes =
                 std::slice::from_raw_parts(qemu_plugin_insn_data(instruction), qemu_plugin_insn_size(instruction));
+            // The next turn of one that was counted where it was come upon.
+            counts -= u64::from(n == 0 && mark::is_repeated(bytes));
             if let Some(mark) = Mark::of(bytes) {
                 let data = std::ptr::without_provenance_mut(usize::from(mark.number()));
                 qemu_plugin_register_vcpu_insn_exec_cb(instruction, marked, NO_REGISTERS, data);
             }
         }
+        qemu_plugin_register_vcpu_tb_exec_inline(block, ADD_U64, counter.as_ptr().cast(), counts);
     }
 }
 
