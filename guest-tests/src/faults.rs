@@ -343,6 +343,8 @@ pub fn stopped_processor(lab: &mut Lab, services: &Services, action: &str, keeps
     let fault = Instant::now();
     lab.card()?.arm(&(rule("processor", "", &format!("\"{action}\"")) + "times = 1\n"), 1)?;
     let outage = clients.outage(fault)?;
+    let Outage { over_after, usual } = outage;
+    lab.step(&format!("{action}: new connections worked after {over_after:.2?} (a request takes at most {usual:.2?})"));
     let what = match held {
         None => format!("a stream went on, {} bytes exact", stream.goes_on(lab)?),
         Some(held) => {
@@ -353,11 +355,7 @@ pub fn stopped_processor(lab: &mut Lab, services: &Services, action: &str, keeps
     };
     let done = lab.card()?.disarm()?;
     ensure!(strikes(&done, "processor") == 1, "{}", short(&done));
-    let Outage { over_after, usual } = outage;
-    lab.step(&format!(
-        "{}; new connections worked after {over_after:.2?} (a request takes at most {usual:.2?}); {what}",
-        short(&done)
-    ));
+    lab.step(&format!("{}; {what}", short(&done)));
     outage.is_within(RESET + NEW_CONNECTIONS)?;
     services.recover(lab, &format!("processor: {action}"))
 }
