@@ -7,15 +7,19 @@
 //! A program's thread waits on the condition variable of its connection (or listener); a program that polls uses the
 //! descriptor of [`crate::readiness`], which is made when it is first asked for.
 //!
+//! A thread that waits for other things as well can do the background thread's work itself ([`Driver`]).
+//!
 //! *Closing.* The last handle of a context waits for [`LINGER`] that connections which were dropped get rid of their
 //! data, says BYE and ends the thread.
+
+mod driver;
+mod waker;
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +34,9 @@ use crate::fallback::FallbackReason;
 use crate::readiness::Readiness;
 use crate::surroundings::Reservation;
 use crate::transport::Transport;
+
+pub(crate) use driver::{Driver, Told};
+pub(crate) use waker::{Waker, Watch};
 
 /// How long HELLO is repeated before a card is taken for absent.
 pub(crate) const HELLO_PATIENCE: Duration = Duration::from_millis(500);
@@ -61,89 +68,6 @@ pub trait Neighbourhood: Send + Sync + std::fmt::Debug {
     fn renew_next_hop(&self, remote: IpAddr) -> Option<Mac>;
 }
 
-/// Whoever waits for a connection or a listener.
-#[derive(Debug, Default)]
-pub(crate) struct Waker {
-    condvar: Condvar,
-    readiness: OnceLock<Readiness>,
-    watched: OnceLock<Watched>,
-}
-
-/// Tells one thread that serves many connections and listeners which of them have changed.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    changed: Mutex<Vec<u64>>,
-    wake: OwnedFd,
-}
-
-#[derive(Debug)]
-struct Watched {
-    watch: Arc<Watch>,
-    token: u64,
-    told: AtomicBool,
-}
-
-impl Watch {
-    pub(crate) fn new() -> io::Result<Self> {
-        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        Ok(Self { changed: Mutex::default(), wake: rustix::event::eventfd(0, flags)? })
-    }
-
-    /// Readable while [`Watch::take`] would give something.
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
-    }
-
-    /// What has changed since the last time.
-    pub(crate) fn take(&self) -> Vec<u64> {
-        let mut changed = self.changed.lock().unwrap_or_else(|e| e.into_inner());
-        // Empty is as good as emptied.
-        let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
-        std::mem::take(&mut changed)
-    }
-
-    pub(crate) fn tell(&self, token: u64) {
-        let mut changed = self.changed.lock().unwrap_or_else(|e| e.into_inner());
-        changed.push(token);
-        if changed.len() == 1 {
-            // A full counter wakes just as well.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        }
-    }
-}
-
-impl Waker {
-    /// From now on its changes are told there, beginning with one.
-    pub(crate) fn watch(&self, watch: &Arc<Watch>, token: u64) {
-        let watched = Watched { watch: watch.clone(), token, told: AtomicBool::new(false) };
-        if self.watched.set(watched).is_ok() {
-            self.tell();
-        }
-    }
-
-    /// What was told will be dealt with now; what changes from here on is to be told again.
-    pub(crate) fn heard(&self) {
-        if let Some(watched) = self.watched.get() {
-            watched.told.store(false, Ordering::SeqCst);
-        }
-    }
-
-    fn tell(&self) {
-        if let Some(watched) = self.watched.get()
-            && !watched.told.swap(true, Ordering::SeqCst)
-        {
-            watched.watch.tell(watched.token);
-        }
-    }
-}
-
-impl Waker {
-    /// The descriptor to poll, if somebody asked for it before.
-    pub(crate) fn readiness(&self) -> Option<&Readiness> {
-        self.readiness.get()
-    }
-}
-
 pub(crate) struct Core {
     pub(crate) engine: Engine,
     wakers: HashMap<ConnectionKey, Arc<Waker>>,
@@ -156,6 +80,10 @@ pub(crate) struct Core {
     advised: Vec<ConnectionKey>,
     frames_lost: u64,
     stop: bool,
+    /// A [`Driver`] does the background thread's work.
+    is_driven: bool,
+    /// The background thread has seen that.
+    stands_aside: bool,
 }
 
 /// Frames on their way to the transport, each in a place of its own.
@@ -199,10 +127,25 @@ impl Outbox {
     }
 }
 
+/// What the thread that does a context's work has for itself.
+#[derive(Debug)]
+struct Round {
+    inbox: Vec<Vec<u8>>,
+    addresses_due: Instant,
+}
+
+impl Round {
+    fn new() -> Self {
+        Self { inbox: vec![vec![0; FRAME_BYTES_MAX]; BATCH], addresses_due: Instant::now() }
+    }
+}
+
 struct Inner {
     core: Mutex<Core>,
     /// CAPS, answers, and connections that are forgotten.
     general: Condvar,
+    /// The background thread stands aside, or need not any more.
+    aside: Condvar,
     transport: Arc<dyn Transport>,
     neighbourhood: Arc<dyn Neighbourhood>,
     wake: OwnedFd,
@@ -248,6 +191,18 @@ impl Context {
         buffers: Buffers,
         neighbourhood: Arc<dyn Neighbourhood>,
     ) -> Result<Self, FallbackReason> {
+        let context = Self::begin(transport, key, buffers, neighbourhood)?;
+        context.ready(HELLO_PATIENCE)?;
+        Ok(context)
+    }
+
+    /// The same without the wait: the card is asked.
+    pub(crate) fn begin(
+        transport: Arc<dyn Transport>,
+        key: u128,
+        buffers: Buffers,
+        neighbourhood: Arc<dyn Neighbourhood>,
+    ) -> Result<Self, FallbackReason> {
         let config = Config {
             key,
             mac: transport.mac(),
@@ -267,6 +222,8 @@ impl Context {
             advised: Vec::new(),
             frames_lost: 0,
             stop: false,
+            is_driven: false,
+            stands_aside: false,
         };
         let system = |what: &str, e: io::Error| {
             log::error!("{what}: {e}");
@@ -274,7 +231,8 @@ impl Context {
         };
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags).map_err(|e| system("cannot make an eventfd", e.into()))?;
-        let inner = Arc::new(Inner { core: Mutex::new(core), general: Condvar::new(), transport, neighbourhood, wake });
+        let (core, general, aside) = (Mutex::new(core), Condvar::new(), Condvar::new());
+        let inner = Arc::new(Inner { core, general, aside, transport, neighbourhood, wake });
         let thread = std::thread::Builder::new()
             .name("toe-context".into())
             .spawn({
@@ -282,9 +240,7 @@ impl Context {
                 move || inner.run()
             })
             .map_err(|e| system("cannot start the background thread", e))?;
-        let context = Self { handle: Arc::new(Handle { inner, thread: Some(thread) }) };
-        context.ready(HELLO_PATIENCE)?;
-        Ok(context)
+        Ok(Self { handle: Arc::new(Handle { inner, thread: Some(thread) }) })
     }
 
     /// Waits until the card knows the context, but no longer than `patience` since that was last so.
@@ -614,9 +570,14 @@ impl Inner {
             && (!core.outbox.is_empty() || core.stop || core.engine.poll_timeout().is_some_and(|due| due < until))
         {
             core.sleeps_until = None;
-            // A full counter wakes just as well.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            self.ring();
         }
+    }
+
+    /// Wakes whoever does the context's work.
+    fn ring(&self) {
+        // A full counter wakes just as well.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     fn transmit(&self, core: &mut Core) {
@@ -640,48 +601,81 @@ impl Inner {
         }
     }
 
+    /// The background thread.
     fn run(&self) {
-        let mut inbox = vec![vec![0; FRAME_BYTES_MAX]; BATCH];
-        let mut addresses_due = Instant::now();
+        let mut round = Round::new();
         loop {
-            let idle = self.receive(&mut inbox);
-            let now = Instant::now();
-            let mut addresses = None;
-            if addresses_due <= now {
-                addresses_due = now + ADDRESSES_INTERVAL;
-                if self.lock().engine.wants_addresses() {
-                    addresses = Some(self.neighbourhood.addresses());
-                }
+            self.stand_aside();
+            let idle = self.receive(&mut round.inbox);
+            if self.catch_up(&mut round, Instant::now()) {
+                return;
             }
-            self.follow_advice(now);
-            let (timeout, room) = {
-                let mut core = self.lock();
-                if let Some(addresses) = addresses {
-                    core.engine.set_addresses(addresses);
-                }
-                core.engine.handle_timeout(now);
-                if core.stop {
-                    core.engine.bye();
-                }
-                self.settle(&mut core);
-                if core.stop {
-                    return;
-                }
-                let mut due = core.engine.poll_timeout().unwrap_or(now + Duration::from_secs(60));
-                if core.engine.wants_addresses() {
-                    due = due.min(addresses_due);
-                }
-                core.sleeps_until = idle.then_some(due);
-                (due.saturating_duration_since(now), !core.outbox.is_empty())
-            };
             if !idle {
                 continue;
             }
+            let now = Instant::now();
+            let (due, room) = self.sleep_until(&round, now);
+            let timeout = due.saturating_duration_since(now);
             if let Err(e) = self.transport.wait(room, self.wake.as_fd(), Some(timeout)) {
                 log::error!("cannot wait for the card: {e}");
                 std::thread::sleep(Duration::from_millis(100).min(timeout));
             }
-            self.lock().sleeps_until = None;
+            self.awake(true);
+        }
+    }
+
+    /// Waits while another thread does the work.
+    fn stand_aside(&self) {
+        let mut core = self.lock();
+        while core.is_driven {
+            core.stands_aside = true;
+            self.aside.notify_all();
+            core = self.aside.wait(core).unwrap_or_else(|e| e.into_inner());
+        }
+        core.stands_aside = false;
+    }
+
+    /// Does what is due after frames were received; whether the context has ended.
+    fn catch_up(&self, round: &mut Round, now: Instant) -> bool {
+        let mut addresses = None;
+        if round.addresses_due <= now {
+            round.addresses_due = now + ADDRESSES_INTERVAL;
+            if self.lock().engine.wants_addresses() {
+                addresses = Some(self.neighbourhood.addresses());
+            }
+        }
+        self.follow_advice(now);
+        let mut core = self.lock();
+        if let Some(addresses) = addresses {
+            core.engine.set_addresses(addresses);
+        }
+        core.engine.handle_timeout(now);
+        if core.stop {
+            core.engine.bye();
+        }
+        self.settle(&mut core);
+        core.stop
+    }
+
+    /// From here on others ring if something is due before the time that this gives; and whether there are frames that
+    /// wait for room.
+    fn sleep_until(&self, round: &Round, now: Instant) -> (Instant, bool) {
+        let mut core = self.lock();
+        let mut due = core.engine.poll_timeout().unwrap_or(now + Duration::from_secs(60));
+        if core.engine.wants_addresses() {
+            due = due.min(round.addresses_due);
+        }
+        if core.stop {
+            due = now;
+        }
+        core.sleeps_until = Some(due);
+        (due, !core.outbox.is_empty())
+    }
+
+    /// The sleep is over; `rung`: perhaps somebody rang.
+    fn awake(&self, rung: bool) {
+        self.lock().sleeps_until = None;
+        if rung {
             // Empty is as good as emptied.
             let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
         }

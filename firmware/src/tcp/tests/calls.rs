@@ -115,3 +115,18 @@ fn a_broken_connection_may_be_asked_for_until_its_program_knows() {
     t.guest.context = None;
     assert!(!t.may_be_asked_for(), "it is nobody's");
 }
+
+/// What was reset is over: that its program leaves unread data behind resets nothing any more.
+#[test]
+fn who_leaves_a_broken_connection_breaks_nothing() {
+    let mut b = Bench::established();
+    b.reading = false;
+    b.peer("PA 1:101 ack 1");
+    b.peer("R 101");
+    assert_eq!(b.bits & state::ABORTED, state::ABORTED);
+    let before = b.count("tcp-aborted");
+    b.release();
+    assert_eq!((b.count("tcp-aborted"), b.in_use("connections")), (before, 0));
+    b.drain();
+    b.nothing();
+}

@@ -355,3 +355,42 @@ fn a_fault_can_set_the_state_and_the_round_trip() {
     damage(t, Site::TcbSrtt, 7);
     assert_eq!(t.rtt.smoothed(), None, "what was not measured is not there to be damaged");
 }
+
+/// All credit is used, or all of the window: the last octet is there, and far behind it nothing is, however pages are counted.
+#[test]
+fn streams_that_are_full_are_sound_and_not_an_octet_more() {
+    let full = || {
+        let mut b = Bench::established();
+        b.reading = false;
+        loop {
+            let t = block(&mut b);
+            let left = t.send.stream.limit().since(t.send.end);
+            if left == 0 {
+                break;
+            }
+            b.send(left.min(1000));
+            b.drain();
+        }
+        let mut at = 1;
+        loop {
+            let left = block(&mut b).receive.window().min(1000) as u32;
+            if left == 0 {
+                return b;
+            }
+            b.peer(&format!("A {at}:{} ack 1", at + left));
+            b.drain();
+            at += left;
+        }
+    };
+    assert_eq!(said(full(), |t| assert!(t.receive.data_end() == t.receive.stream.limit())), None);
+    for bit in 0..36 {
+        let sent = said(full(), |t| t.send.end = t.send.end + (1 << bit));
+        assert_eq!(sent, Some("octets to send that nobody gave"), "{bit}");
+        let received = said(full(), |t| {
+            // No further than a window reaches: that is looked at first.
+            t.receive.nxt = t.receive.nxt + (1 << bit);
+            t.receive.edge = t.receive.nxt;
+        });
+        assert_eq!(received, Some("octets received that are not there"), "{bit}");
+    }
+}

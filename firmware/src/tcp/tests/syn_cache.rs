@@ -168,7 +168,7 @@ fn an_entry_says_what_it_was_made_of() {
         local: Endpoint::new("2001:db8::2".parse().unwrap(), 80),
         remote: Endpoint::new("2001:db8::1".parse().unwrap(), 4711),
     };
-    let now = Instant::from_us(1 << 40);
+    let now = Instant::from_us((1 << 40) + 4 * 77 + 3);
     for bits in 0..32 {
         let is = |bit: u32| bits & 1 << bit != 0;
         for (peer_shift, peer_mss) in [(0, None), (7, Some(1460)), (14, Some(1))] {
@@ -195,7 +195,7 @@ fn an_entry_says_what_it_was_made_of() {
                 cookie: opening.cookie,
             };
             let mut entry = HalfOpen::new(&opening, 3, None, now);
-            assert_eq!(entry.tells_cookie(), is(4));
+            assert_eq!((entry.tells_cookie(), entry.clock()), (is(4), (1u64 << 38) as u32 + 77));
             assert_eq!((entry.listener(), entry.time_wait(), entry.tuple(80)), (3, None, tuple));
             assert_eq!(entry.opening(tuple, derived), opening, "{bits:05b}");
             // What changes of it changes nothing else.
