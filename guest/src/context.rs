@@ -1,11 +1,9 @@
 //! A context at work: one engine, one transport, one background thread.
 //!
-//! The thread receives frames, does what is due and sends what there is to say; a program's thread that has
-//! something to send sends it itself, so that it does not wait for the other to wake up. All of it happens under one
+//! A program's thread that has something to send sends it itself, and one that waits receives frames itself, if nobody
+//! else does: [`crate::turn`] has who looks. Otherwise it waits on the condition variable of its connection; a program that
+//! polls uses the descriptor of [`crate::readiness`], which is made when it is first asked for. All of it happens under one
 //! lock per context, held for the time of a copy or a system call that does not wait.
-//!
-//! A program's thread waits on the condition variable of its connection (or listener); a program that polls uses the
-//! descriptor of [`crate::readiness`], which is made when it is first asked for.
 //!
 //! *Closing.* The last handle of a context waits for [`LINGER`] that connections which were dropped get rid of their
 //! data, says BYE and ends the thread.
@@ -14,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -30,6 +28,7 @@ use crate::fallback::FallbackReason;
 use crate::readiness::Readiness;
 use crate::surroundings::Reservation;
 use crate::transport::Transport;
+use crate::turn::{Sleeper, Turn, Waiting};
 
 /// How long HELLO is repeated before a card is taken for absent.
 pub(crate) const HELLO_PATIENCE: Duration = Duration::from_millis(500);
@@ -64,7 +63,9 @@ pub trait Neighbourhood: Send + Sync + std::fmt::Debug {
 /// Whoever waits for a connection or a listener.
 #[derive(Debug, Default)]
 pub(crate) struct Waker {
-    condvar: Condvar,
+    pub(crate) condvar: Condvar,
+    /// Threads that sleep on it; changes under the lock of the context alone. To wake nobody would be a system call, too.
+    pub(crate) asleep: AtomicUsize,
     readiness: OnceLock<Readiness>,
     watched: OnceLock<Watched>,
 }
@@ -128,6 +129,14 @@ impl Waker {
         }
     }
 
+    /// Something has changed.
+    fn wake(&self) {
+        if self.asleep.load(Ordering::Relaxed) > 0 {
+            self.condvar.notify_all();
+        }
+        self.tell();
+    }
+
     fn tell(&self) {
         if let Some(watched) = self.watched.get()
             && !watched.told.swap(true, Ordering::SeqCst)
@@ -150,12 +159,15 @@ pub(crate) struct Core {
     listener_wakers: HashMap<ListenerKey, Arc<Waker>>,
     reservations: HashMap<ConnectionKey, Reservation>,
     outbox: Outbox,
-    /// Until when the background thread sleeps; `None` while it does not.
+    /// Until when whoever looks sleeps; `None` while nobody does.
     sleeps_until: Option<Instant>,
+    /// The sleep was cut short, and the descriptor that did it is yet to be emptied.
+    woken: bool,
+    pub(crate) turn: Turn,
     /// Connections whose next hop is to be renewed.
     advised: Vec<ConnectionKey>,
     frames_lost: u64,
-    stop: bool,
+    pub(crate) stop: bool,
 }
 
 /// Frames on their way to the transport, each in a place of its own.
@@ -199,10 +211,14 @@ impl Outbox {
     }
 }
 
-struct Inner {
+pub(crate) struct Inner {
     core: Mutex<Core>,
     /// CAPS, answers, and connections that are forgotten.
-    general: Condvar,
+    pub(crate) general: Condvar,
+    /// The background thread, while others look.
+    pub(crate) background: Condvar,
+    /// Frames that were received; of whoever looks.
+    inbox: Mutex<Vec<Vec<u8>>>,
     transport: Arc<dyn Transport>,
     neighbourhood: Arc<dyn Neighbourhood>,
     wake: OwnedFd,
@@ -264,6 +280,8 @@ impl Context {
             reservations: HashMap::new(),
             outbox: Outbox::new(transport.frame_bytes_max()),
             sleeps_until: None,
+            woken: false,
+            turn: Turn::default(),
             advised: Vec::new(),
             frames_lost: 0,
             stop: false,
@@ -274,7 +292,15 @@ impl Context {
         };
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags).map_err(|e| system("cannot make an eventfd", e.into()))?;
-        let inner = Arc::new(Inner { core: Mutex::new(core), general: Condvar::new(), transport, neighbourhood, wake });
+        let inner = Arc::new(Inner {
+            core: Mutex::new(core),
+            general: Condvar::new(),
+            background: Condvar::new(),
+            inbox: Mutex::new(vec![vec![0; FRAME_BYTES_MAX]; BATCH]),
+            transport,
+            neighbourhood,
+            wake,
+        });
         let thread = std::thread::Builder::new()
             .name("toe-context".into())
             .spawn({
@@ -289,21 +315,18 @@ impl Context {
 
     /// Waits until the card knows the context, but no longer than `patience` since that was last so.
     pub(crate) fn ready(&self, patience: Duration) -> Result<(), FallbackReason> {
-        let inner = &self.handle.inner;
-        let mut core = inner.lock();
+        let mut waiting = Waiting::new(&self.handle.inner, Sleeper::General);
         loop {
-            if let Some((reason, denied)) = core.engine.hello_refused() {
+            let engine = &waiting.core().engine;
+            if let Some((reason, denied)) = engine.hello_refused() {
                 return Err(if denied { FallbackReason::Denied(reason) } else { FallbackReason::Card(reason) });
             }
-            let Some(since) = core.engine.unanswered_since() else {
+            let Some(since) = engine.unanswered_since() else {
                 return Ok(());
             };
-            let now = Instant::now();
-            let left = (since + patience).saturating_duration_since(now);
-            if left.is_zero() {
+            if !waiting.pause(Some(since + patience)) {
                 return Err(FallbackReason::NoCard);
             }
-            core = inner.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
         }
     }
 
@@ -398,15 +421,12 @@ impl Context {
     /// Waits until every stream that was dropped has handed its data to the card, at most for `patience`; whether
     /// that came to pass. A process that drops non-blocking streams calls this before it ends.
     pub fn drain(&self, patience: Duration) -> bool {
-        let inner = &self.handle.inner;
         let deadline = Instant::now() + patience;
-        let mut core = inner.lock();
-        while core.engine.is_closing_any() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+        let mut waiting = Waiting::new(&self.handle.inner, Sleeper::General);
+        while waiting.core().engine.is_closing_any() {
+            if !waiting.pause(Some(deadline)) {
                 return false;
             }
-            core = inner.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
         }
         true
     }
@@ -428,17 +448,16 @@ impl Context {
     }
 
     fn ask(&self, question: Question) -> io::Result<Reply> {
-        let inner = &self.handle.inner;
-        let mut core = inner.lock();
-        let key = core.engine.ask(Instant::now(), question, QUESTION_PATIENCE);
-        inner.settle(&mut core);
+        let mut waiting = Waiting::new(&self.handle.inner, Sleeper::General);
+        let key = waiting.core().engine.ask(Instant::now(), question, QUESTION_PATIENCE);
+        waiting.settle();
         loop {
-            match core.engine.take_reply(key) {
+            match waiting.core().engine.take_reply(key) {
                 Some(Reply::Unanswered) => return Err(CardError::Unanswered.into()),
                 Some(Reply::Failed(reason)) => return Err(CardError::Refused(reason).into()),
                 Some(reply) => return Ok(reply),
-                None => core = inner.general.wait(core).unwrap_or_else(|e| e.into_inner()),
-            }
+                None => waiting.pause(None),
+            };
         }
     }
 
@@ -461,6 +480,12 @@ impl Context {
         (key, waker)
     }
 
+    /// The program does not wait for connections, but is told of them: frames are the background thread's.
+    pub(crate) fn keep_turn(&self) {
+        let inner = &self.handle.inner;
+        inner.lock().turn.keep(&inner.background);
+    }
+
     /// Takes the reservation of a connection's port back.
     pub(crate) fn take_reservation(&self, key: ConnectionKey) -> Option<Reservation> {
         self.handle.inner.lock().reservations.remove(&key)
@@ -470,6 +495,7 @@ impl Context {
         let inner = &self.handle.inner;
         let addresses = inner.neighbourhood.addresses();
         let mut core = inner.lock();
+        core.turn.keep(&inner.background);
         let key = core.engine.listen(Instant::now(), local, wish, inner.transport.mtu(), addresses);
         let waker = Arc::new(Waker::default());
         core.listener_wakers.insert(key, waker.clone());
@@ -479,20 +505,17 @@ impl Context {
 
     /// Waits for the card's answer to a LISTEN; why it does not listen, and what to do then.
     pub(crate) fn listening(&self, key: ListenerKey) -> Result<(), (FallbackReason, Action)> {
-        let inner = &self.handle.inner;
         let deadline = Instant::now() + QUESTION_PATIENCE;
-        let mut core = inner.lock();
+        let mut waiting = Waiting::new(&self.handle.inner, Sleeper::General);
         loop {
-            match core.engine.listener(key).map(|l| l.state) {
+            match waiting.core().engine.listener(key).map(|l| l.state) {
                 Some(ListenerState::Open) => return Ok(()),
                 Some(ListenerState::Refused { reason, action }) => return Err((FallbackReason::Card(reason), action)),
                 Some(ListenerState::Asked) | None => {}
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if !waiting.pause(Some(deadline)) {
                 return Err((FallbackReason::CardSilent, Action::Fallback));
             }
-            core = inner.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
         }
     }
 
@@ -536,21 +559,15 @@ impl Context {
         deadline: Option<Instant>,
         mut f: impl FnMut(&mut Engine, Instant) -> Option<R>,
     ) -> Option<R> {
-        let inner = &self.handle.inner;
-        let mut core = inner.lock();
+        let mut waiting = Waiting::new(&self.handle.inner, Sleeper::Connection(key, waker));
         loop {
-            let now = Instant::now();
-            let result = f(&mut core.engine, now);
-            inner.settle(&mut core);
-            show_connection(&core.engine, key, waker);
-            if result.is_some() {
+            let core = waiting.core();
+            let result = f(&mut core.engine, Instant::now());
+            waiting.settle();
+            show_connection(&waiting.core().engine, key, waker);
+            if result.is_some() || !waiting.pause(deadline) {
                 return result;
             }
-            core = match deadline {
-                None => waker.condvar.wait(core).unwrap_or_else(|e| e.into_inner()),
-                Some(deadline) if deadline <= now => return None,
-                Some(deadline) => waker.condvar.wait_timeout(core, deadline - now).unwrap_or_else(|e| e.into_inner()).0,
-            };
         }
     }
 
@@ -560,10 +577,11 @@ impl Context {
         waker: &'a Waker,
         show: impl FnOnce(&Engine) -> (bool, bool),
     ) -> io::Result<&'a Readiness> {
-        let core = self.handle.inner.lock();
+        let mut core = self.handle.inner.lock();
         if let Some(readiness) = waker.readiness.get() {
             return Ok(readiness);
         }
+        core.turn.keep(&self.handle.inner.background);
         let readiness = Readiness::new()?;
         let (readable, writable) = show(&core.engine);
         readiness.show(readable, writable);
@@ -572,27 +590,28 @@ impl Context {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Core> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
         // A panic elsewhere leaves no half-made state that could do harm: every change is made by one call.
         self.core.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Sends what there is to say, tells whoever waits, and sees that the background thread wakes in time.
-    fn settle(&self, core: &mut Core) {
+    /// Sends what there is to say, tells whoever waits, and sees that whoever looks wakes in time.
+    pub(crate) fn settle(&self, core: &mut Core) {
         self.transmit(core);
+        let mut wake = false;
         for change in core.engine.take_changes() {
+            wake |= core.turn.concerns_looker(&change);
             match change {
-                Change::Context | Change::Question(_) => self.general.notify_all(),
+                Change::Context | Change::Question(_) => self.tell_others(core),
                 Change::Connection(key) => {
                     if let Some(waker) = core.wakers.get(&key) {
-                        waker.condvar.notify_all();
-                        waker.tell();
+                        waker.wake();
                         show_connection(&core.engine, key, waker);
                     }
                 }
                 Change::PathAdvice(key) => core.advised.push(key),
                 Change::Listener(key) => {
-                    self.general.notify_all();
+                    self.tell_others(core);
                     if let Some(waker) = core.listener_wakers.get(&key) {
                         waker.tell();
                     }
@@ -603,19 +622,29 @@ impl Inner {
                 Change::Forgotten(key) => {
                     core.reservations.remove(&key);
                     if let Some(waker) = core.wakers.remove(&key) {
-                        waker.condvar.notify_all();
-                        waker.tell();
+                        waker.wake();
                     }
-                    self.general.notify_all();
+                    self.tell_others(core);
                 }
             }
         }
         if let Some(until) = core.sleeps_until
-            && (!core.outbox.is_empty() || core.stop || core.engine.poll_timeout().is_some_and(|due| due < until))
+            && (wake
+                || !core.outbox.is_empty()
+                || core.stop
+                || core.engine.poll_timeout().is_some_and(|due| due < until))
         {
             core.sleeps_until = None;
+            core.woken = true;
             // A full counter wakes just as well.
             let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Wakes who waits for anything but a connection.
+    fn tell_others(&self, core: &Core) {
+        if core.turn.others > 0 {
+            self.general.notify_all();
         }
     }
 
@@ -640,55 +669,66 @@ impl Inner {
         }
     }
 
+    /// The background thread.
     fn run(&self) {
-        let mut inbox = vec![vec![0; FRAME_BYTES_MAX]; BATCH];
         let mut addresses_due = Instant::now();
-        loop {
-            let idle = self.receive(&mut inbox);
+        while self.take_turn() {
             let now = Instant::now();
             let mut addresses = None;
-            if addresses_due <= now {
+            let wants_addresses = self.lock().engine.wants_addresses();
+            if wants_addresses && addresses_due <= now {
                 addresses_due = now + ADDRESSES_INTERVAL;
-                if self.lock().engine.wants_addresses() {
-                    addresses = Some(self.neighbourhood.addresses());
-                }
+                addresses = Some(self.neighbourhood.addresses());
             }
-            self.follow_advice(now);
-            let (timeout, room) = {
+            if let Some(addresses) = addresses {
                 let mut core = self.lock();
-                if let Some(addresses) = addresses {
-                    core.engine.set_addresses(addresses);
-                }
-                core.engine.handle_timeout(now);
-                if core.stop {
-                    core.engine.bye();
-                }
+                core.engine.set_addresses(addresses);
                 self.settle(&mut core);
-                if core.stop {
-                    return;
-                }
-                let mut due = core.engine.poll_timeout().unwrap_or(now + Duration::from_secs(60));
-                if core.engine.wants_addresses() {
-                    due = due.min(addresses_due);
-                }
-                core.sleeps_until = idle.then_some(due);
-                (due.saturating_duration_since(now), !core.outbox.is_empty())
-            };
-            if !idle {
-                continue;
             }
-            if let Err(e) = self.transport.wait(room, self.wake.as_fd(), Some(timeout)) {
-                log::error!("cannot wait for the card: {e}");
-                std::thread::sleep(Duration::from_millis(100).min(timeout));
+            self.look(wants_addresses.then_some(addresses_due));
+        }
+        let mut core = self.lock();
+        core.engine.bye();
+        self.settle(&mut core);
+    }
+
+    /// Takes the frames that are there and applies them; if there are none, does what is due, sends what there is to say
+    /// and sleeps until there is something, at most until `deadline`. Of whoever has the turn.
+    pub(crate) fn look(&self, deadline: Option<Instant>) {
+        if self.receive() > 0 {
+            return;
+        }
+        let now = Instant::now();
+        let (timeout, room) = {
+            let mut core = self.lock();
+            core.engine.handle_timeout(now);
+            self.settle(&mut core);
+            if core.stop {
+                return;
             }
-            self.lock().sleeps_until = None;
+            if !core.advised.is_empty() {
+                drop(core);
+                return self.follow_advice(now);
+            }
+            let due = core.engine.poll_timeout().unwrap_or(now + Duration::from_secs(60));
+            let due = deadline.map_or(due, |deadline| deadline.min(due));
+            core.sleeps_until = Some(due);
+            (due.saturating_duration_since(now), !core.outbox.is_empty())
+        };
+        if let Err(e) = self.transport.wait(room, self.wake.as_fd(), Some(timeout)) {
+            log::error!("cannot wait for the card: {e}");
+            std::thread::sleep(Duration::from_millis(100).min(timeout));
+        }
+        let mut core = self.lock();
+        core.sleeps_until = None;
+        if std::mem::take(&mut core.woken) {
             // Empty is as good as emptied.
             let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
         }
     }
 
     /// Renews the next hops of connections whose peers are silent.
-    fn follow_advice(&self, now: Instant) {
+    pub(crate) fn follow_advice(&self, now: Instant) {
         let advised = {
             let mut core = self.lock();
             let keys = std::mem::take(&mut core.advised);
@@ -705,16 +745,17 @@ impl Inner {
         }
     }
 
-    /// Takes a batch of frames; whether there were no more.
-    fn receive(&self, inbox: &mut [Vec<u8>]) -> bool {
+    /// Takes a batch of frames; how many there were.
+    fn receive(&self) -> usize {
+        let mut inbox = self.inbox.lock().unwrap_or_else(|e| e.into_inner());
         let mut lengths = [0; BATCH];
-        let received = match self.transport.receive_many(inbox, &mut lengths) {
+        let received = match self.transport.receive_many(&mut inbox, &mut lengths) {
             Ok(received) => received,
             Err(e) => {
                 if e.kind() != ErrorKind::WouldBlock {
                     log::debug!("no frame from the card: {e}");
                 }
-                return true;
+                return 0;
             }
         };
         let mut foreign = Vec::new();
@@ -727,7 +768,14 @@ impl Inner {
         }
         drop(core);
         foreign.into_iter().for_each(|frame| self.neighbourhood.foreign_frame(frame));
-        received < BATCH
+        received
+    }
+
+    /// Wakes one who sleeps.
+    pub(crate) fn call(&self, core: &Core, sleeper: ConnectionKey) {
+        if let Some(waker) = core.wakers.get(&sleeper) {
+            waker.condvar.notify_one();
+        }
     }
 }
 
@@ -748,19 +796,14 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let context = &self.inner;
         let deadline = Instant::now() + LINGER;
-        let mut core = context.lock();
-        while core.engine.is_closing_any() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            core = context.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
-        }
-        core.stop = true;
-        context.settle(&mut core);
+        let mut waiting = Waiting::new(context, Sleeper::General);
+        while waiting.core().engine.is_closing_any() && waiting.pause(Some(deadline)) {}
+        waiting.core().stop = true;
+        waiting.settle();
+        drop(waiting);
+        context.background.notify_one();
         // The thread may be anywhere between its look at `stop` and its sleep.
         let _ = rustix::io::write(&context.wake, &1u64.to_ne_bytes());
-        drop(core);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -193,6 +193,7 @@ impl Supervisor {
         let fd = waiting.socket.as_fd();
         let nodelay = descriptor::int(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY).is_ok_and(|v| v != 0);
         let connect_flags = if nodelay { flags::NODELAY } else { 0 };
+        context.keep_turn();
         let key = context.connect((local, remote), route.next_hop, route.mtu, connect_flags, reservation);
         key.1.watch(&self.watch, token);
         let line = Line::new(context, key, (local, remote));
