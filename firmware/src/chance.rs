@@ -4,6 +4,8 @@
 //! Everything unpredictable on the card comes from one seed handed in at boot: the key of the connection table (so
 //! that nobody can collide its buckets), the secret of initial sequence numbers (RFC 6528), timestamp offsets.
 
+use crate::seq::Seq;
+
 /// A 128-bit key, and the functions under it.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -122,6 +124,12 @@ impl Keys {
 }
 
 impl Keys {
+    /// The initial sequence number between these ends when the clock says that: the words of the 4-tuple under the key, and the
+    /// clock (RFC 6528, section 3).
+    pub fn sequence_number(&self, tuple: &[u64], clock: u32) -> Seq {
+        Seq(clock.wrapping_add(self.sequence.hash(tuple) as u32))
+    }
+
     /// All of them.
     pub fn each(&self) -> [Key; 5] {
         let Self { table, sequence, timestamp, cookie, syn_cookie } = *self;

@@ -269,6 +269,86 @@ fn a_checksum_engine_that_drops_what_is_right_costs_a_repetition() {
 }
 
 #[test]
+fn a_checksum_engine_that_takes_wrong_for_right_does_so_until_it_is_over() {
+    let (mut b, _) = card();
+    let wrong = |b: &Bench, text: &str| {
+        let mut frame = b.frame(text);
+        *frame.last_mut().unwrap() ^= 1;
+        frame
+    };
+    arm(&mut b, Rule::new(Site::RxChecksum, Action::Corrupt(None)));
+    let frame = wrong(&b, "PA 1:101 ack 1");
+    let _ = b.deliver(&frame);
+    assert_eq!((b.received.len(), b.received[99], b.count("wire-drop-checksum")), (100, octet(99) ^ 1, 0));
+    b.firmware.disarm();
+    let frame = wrong(&b, "PA 101:201 ack 1");
+    let _ = b.deliver(&frame);
+    assert_eq!((b.received.len(), b.count("wire-drop-checksum")), (100, 1), "the very next is looked at");
+    b.peer("PA 101:201 ack 1");
+    assert_eq!((b.received.len(), b.received[199]), (200, octet(199)));
+    works(&mut b);
+}
+
+#[test]
+fn a_checksum_that_is_computed_wrong_costs_a_timeout() {
+    let is_right = |frame: &[u8]| {
+        let ip = |at: usize| std::net::IpAddr::from([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
+        crate::wire::segment::checksum_is_right(ip(26), ip(30), &frame[34..])
+    };
+    for action in [Action::FlipBit(0), Action::Corrupt(Some(0x5a5a))] {
+        let (mut b, _) = card();
+        arm(&mut b, first(Site::TxChecksum, action));
+        b.send(1000);
+        assert!(!is_right(&b.next_frame().unwrap()), "the peer drops it");
+        let since = b.now;
+        let again = loop {
+            b.wait_ms(5);
+            if let Some(frame) = b.next_frame() {
+                break frame;
+            }
+        };
+        assert!(is_right(&again) && b.now.since(since) <= Duration::from_s(1), "{:?}", b.now.since(since));
+        b.peer("A 1 ack 1001");
+        works(&mut b);
+    }
+}
+
+#[test]
+fn a_number_that_can_be_predicted_is_one_connections_and_the_next_has_another() {
+    for site in [Site::Isn, Site::Key] {
+        let numbers = |seed: u8| {
+            let mut b = Bench::with_seed([seed; 32], |_| ());
+            arm(&mut b, Rule::new(site, Action::Error));
+            b.connect(0);
+            let first = b.first();
+            assert!(b.firmware.faults().is_some_and(|f| f.strikes(site) > 0), "{site:?}: the operator sees it");
+            b.firmware.disarm();
+            b.drain();
+            b.another_port(true);
+            b.connect(0);
+            b.drain();
+            (first, b.first())
+        };
+        let (one, other) = (numbers(1), numbers(2));
+        assert_eq!(one.0, other.0, "{site:?}: whoever knows the card knows it");
+        assert_ne!(one.1, other.1, "{site:?}");
+    }
+}
+
+#[test]
+fn a_bug_that_is_switched_off_again_is_over_at_once() {
+    for site in Site::ALL.into_iter().filter(|site| site.name().starts_with("bug.")) {
+        let (mut b, _) = card();
+        arm(&mut b, Rule::new(site, Action::Error));
+        b.peer("PA 1:101 ack 1");
+        b.send(100);
+        b.drain();
+        b.firmware.disarm();
+        works(&mut b);
+    }
+}
+
+#[test]
 fn a_pool_that_refuses_is_told_of_and_gives_again_at_once() {
     let (mut b, _) = card();
     arm(&mut b, Rule { times: 1, ..Rule::new(Site::AllocConnections, Action::Error) });
@@ -307,6 +387,7 @@ fn an_overflow_of_events_is_counted_and_over_when_they_are_read() {
     let _ = std::iter::from_fn(|| b.firmware.poll_event()).count();
     assert_eq!(b.in_use("events"), 0);
     let before = refused(&b);
+    assert!(before.iter().any(|(_, count)| *count > 0), "{before:?}: it is counted at once");
     b.firmware.disarm();
     b.firmware.beat(b.now);
     assert_eq!(refused(&b), before);
@@ -315,14 +396,18 @@ fn an_overflow_of_events_is_counted_and_over_when_they_are_read() {
 #[test]
 fn damaged_counters_balance_again_within_two_passes() {
     let (mut b, mut dog) = card();
-    let before = b.count("wire-in");
-    for value in 0..60u64 {
-        arm(&mut b, first(Site::Counters, Action::Corrupt(Some(value))));
+    for seed in 0..200u64 {
+        // Each seed draws another counter.
+        let rule = first(Site::Counters, Action::Corrupt(Some(1000 + seed)));
+        b.firmware.arm(Rules::new(vec![rule]), seed, b.now);
         b.firmware.handle_timeout(b.now);
     }
     b.firmware.disarm();
+    assert_ne!(b.accounted(), b.count("wire-in"), "none of these was touched");
     scrubbed(&mut b, &mut dog);
-    assert_eq!(b.accounted(), b.count("wire-in"), "{before}");
+    assert_eq!(b.accounted(), b.count("wire-in"));
+    assert!(b.count("found-counters-damaged") > 0);
+    works(&mut b);
 }
 
 #[test]

@@ -6,6 +6,10 @@
 //! for a firmware that hangs. After [`MISSES`] of them in a row the firmware is stopped for good, 75 ms after
 //! it stopped by itself at the latest.
 //!
+//! Once in [`TEST`] it has a firmware that answers try itself ([`Firmware::self_test`]): a key that a flipped bit or a wild pointer has
+//! changed to nothing gives sequence numbers that anybody can predict, and nothing else would show it. One that fails is stopped and
+//! booted anew, with other keys.
+//!
 //! What is done then depends on what is known of the tables ([`Halt`]): a firmware that has crashed between two calls is
 //! started over them, any other is booted anew. Tables that let it crash twice within [`TRUST`] are not trusted any more.
 
@@ -21,6 +25,9 @@ pub const MISSES: u32 = 3;
 /// A firmware that crashes again so soon after it was started over its tables is started without them.
 pub const TRUST: Duration = Duration::from_s(10);
 
+/// Between two self-tests of a firmware that answers: each takes some microseconds.
+pub const TEST: Duration = Duration::from_s(1);
+
 /// What is to be done with a firmware that has stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cure {
@@ -35,6 +42,7 @@ pub enum Cure {
 pub struct Watchdog {
     every: Duration,
     due: Instant,
+    test_due: Instant,
     missed: u32,
     restarted_at: Option<Instant>,
 }
@@ -42,7 +50,7 @@ pub struct Watchdog {
 impl Watchdog {
     /// One that looks so often, for the first time right away.
     pub fn new(now: Instant, every: Duration) -> Self {
-        Self { every, due: now, missed: 0, restarted_at: None }
+        Self { every, due: now, test_due: now + TEST, missed: 0, restarted_at: None }
     }
 
     /// When it wants to look next.
@@ -60,7 +68,7 @@ impl Watchdog {
         firmware.beat(now);
         if firmware.heartbeat() != before {
             self.missed = 0;
-            return None;
+            return self.test(now, firmware);
         }
         self.missed += 1;
         if self.missed < MISSES {
@@ -74,6 +82,19 @@ impl Watchdog {
             return Some(Cure::Restart);
         }
         self.restarted_at = None;
+        Some(Cure::Reset)
+    }
+
+    /// Has a firmware that answers try itself, if it is time.
+    fn test(&mut self, now: Instant, firmware: &mut Firmware) -> Option<Cure> {
+        if now < self.test_due {
+            return None;
+        }
+        self.test_due = now + TEST;
+        if firmware.self_test().is_ok() {
+            return None;
+        }
+        firmware.halt(Halt::SelfTest);
         Some(Cure::Reset)
     }
 }

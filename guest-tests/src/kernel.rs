@@ -37,11 +37,14 @@ impl Kernel {
                 "net/core/failover",
                 "drivers/net/net_failover",
                 "drivers/net/virtio_net",
+                // What `toe ss` asks about the kernel's own connections.
+                "net/ipv4/inet_diag",
+                "net/ipv4/tcp_diag",
             ],
         )
     }
 
-    /// User-Mode Linux: virtio and the vhost-user frontend are built in.
+    /// User-Mode Linux: virtio, the vhost-user frontend and tcp_diag are built in.
     ///
     /// # Errors
     /// If the package is not installed.

@@ -123,6 +123,22 @@ impl Namespace {
         })
     }
 
+    /// Starts a thread inside; sockets that it makes, and threads that it starts, stay inside.
+    ///
+    /// # Errors
+    /// If there is no such namespace any more.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<std::thread::JoinHandle<Result<T>>> {
+        let handle = File::open(format!("/run/netns/{}", self.name)).context("network namespace")?;
+        Ok(std::thread::spawn(move || {
+            move_into_link_name_space(handle.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("entering the network namespace")?;
+            work()
+        }))
+    }
+
     /// Makes the wire: a TAP with its addresses. It stays when the card that is attached to it goes.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::host::wait_for;
 use crate::net::{GUEST_V4, PEER_V4, PEER_V6};
@@ -127,7 +127,37 @@ pub fn commands(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// More connections at once than the card has: all work, and the kernel's are counted with their reason.
+/// What a person sees of it: `toe ss` has the card's and the kernel's connections in one table, and the card's are those
+/// under `toe run`.
+///
+/// # Errors
+/// If one is missing, or is said to be the other's.
+pub fn tables(lab: &Lab) -> Result<()> {
+    let _peer = Peer::start(lab)?;
+    let guest = lab.guest()?;
+    let hold = format!("(printf E; sleep 30) | nc {PEER_V4} {PORT}");
+    let on_kernel = guest.start(&hold)?;
+    let on_card = guest.start(&format!("toe run -- sh -c '{hold}'"))?;
+    let both = wait_for("one connection of the kernel and one of the card", TABLE, || {
+        let text = guest.check(&format!("toe ss -tinpH state established dport = :{PORT}"))?;
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("ESTAB")).map(str::to_owned).collect();
+        let of_card = |line: &&String| line.ends_with("toe:card");
+        Ok((lines.iter().filter(of_card).count() == 1 && lines.len() == 2).then_some(text))
+    })?;
+    // The kernel's line names the program, the card's who holds it there; both say how the connection does.
+    ensure!(both.contains("\"nc\"") && both.contains("\"toe\""), "{both}");
+    ensure!(both.matches("cwnd:").count() == 2, "{both}");
+    lab.step(&format!("toe ss:\n{}", both.trim_end()));
+    guest.check("killall nc sleep")?;
+    for job in [on_kernel, on_card] {
+        // Its status is that of a program that was killed.
+        guest.wait(job, TABLE)?;
+    }
+    Ok(())
+}
+
+/// More connections at once than the card has: all work, and the kernel's are counted with their reason, which
+/// `toe stat` shows while the program runs.
 ///
 /// # Errors
 /// If one does not work, or none was the card's, or none the kernel's.
@@ -135,9 +165,14 @@ pub fn full_card(lab: &Lab) -> Result<()> {
     const COUNT: usize = 100;
     let _peer = Peer::start(lab)?;
     let guest = lab.guest()?;
-    let command = format!("toe run --report /tmp/full.json -- toe-calls many {PEER_V4}:{PORT} {COUNT}");
-    let text = guest.check_for(&command, TABLE)?;
-    ensure!(text.trim() == COUNT.to_string(), "{text} of {COUNT} work");
+    let many = format!("toe-calls many {PEER_V4}:{PORT} {COUNT}");
+    // The counters are published now and then: the program stays until they show what they must.
+    let seen = "toe stat | tee /tmp/stat | grep run-.*-kernel-.*-full";
+    let stay = format!("for i in $(seq 100); do {seen} && exit 0; sleep 0.1; done; cat /tmp/stat; exit 1");
+    let text = guest.check_for(&format!("toe run --report /tmp/full.json -- sh -c '{many}; {stay}'"), TABLE)?;
+    let (works, shown) = text.trim().split_once('\n').context("no counters")?;
+    ensure!(works == COUNT.to_string(), "{works} of {COUNT} work");
+    lab.step(&format!("toe stat: {shown}"));
     let report: serde_json::Value = serde_json::from_str(&guest.check("cat /tmp/full.json")?)?;
     let on_card = report["card_connected"].as_u64().unwrap_or(0);
     let reasons = report["kernel"].as_object().context("no reasons")?;
@@ -148,15 +183,30 @@ pub fn full_card(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// So many kills are one command in the guest.
+const KILLS_PART: u32 = 25;
+
 /// Kills programs and supervisors at random moments under load; then nothing of them is on the card.
 ///
 /// # Errors
 /// If one hangs, or something stays.
 pub fn kills(lab: &mut Lab, rounds: u32, seed: u64) -> Result<()> {
     let _peer = Peer::start(lab)?;
-    let limit = Duration::from_secs(60) + rounds * Duration::from_secs(10);
-    let text = lab.guest()?.check_for(&format!("toe-calls kills toe {PEER_V4}:{PORT} {rounds} {seed}"), limit)?;
-    lab.step(text.trim());
+    let mut sum = [0u32; 4];
+    for done in (0..rounds).step_by(KILLS_PART as usize) {
+        let part = KILLS_PART.min(rounds - done);
+        let limit = Duration::from_secs(60) + part * Duration::from_secs(10);
+        let seed = seed + u64::from(done);
+        let text = lab.guest()?.check_for(&format!("toe-calls kills toe {PEER_V4}:{PORT} {part} {seed}"), limit)?;
+        let last = text.trim().lines().last().unwrap_or_default();
+        let numbers = last.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u32>().ok());
+        let numbers: [u32; 4] = numbers.collect::<Vec<_>>().try_into().map_err(|_| anyhow!("no numbers in {text}"))?;
+        sum.iter_mut().zip(numbers).for_each(|(sum, n)| *sum += n);
+        let [programs, supervisors, hangs, missed] = sum;
+        lab.step(&format!(
+            "killed {programs} programs and {supervisors} supervisors; {hangs} hung; {missed} ended before"
+        ));
+    }
     let card = lab.card()?;
     let left = || -> Result<Vec<String>> {
         let limits = card.limits()?;

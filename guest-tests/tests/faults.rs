@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use toe_guest_tests::faults::{self, Services};
-use toe_guest_tests::{Kind, Lab, LabOptions};
+use toe_guest_tests::{Kind, Lab, LabOptions, exhaustion};
 
 fn run(name: &str, kind: Kind, work: impl FnOnce(&mut Lab, &Services) -> Result<()>) -> Result<()> {
     let limit = Duration::from_secs(1200);
     let options = LabOptions { services: true, limit, ..LabOptions::new(&format!("faults-{name}"), kind) };
-    Lab::run(options, |lab| {
+    Lab::run(exhaustion::with_profile(options)?, |lab| {
         let services = Services::start(lab)?;
         work(lab, &services)
     })
@@ -33,7 +33,6 @@ fn firmware(lab: &mut Lab, services: &Services) -> Result<()> {
     faults::stopped_processor(lab, services, "hang", false)?;
     faults::stopped_processor(lab, services, "crash", false)?;
     faults::stopped_processor(lab, services, "crash-kept", true)?;
-    faults::exhausted_pools(lab, services)?;
     faults::killed_backend(lab, services)
 }
 
@@ -51,6 +50,18 @@ fn a_guest_survives_the_devices_faults_without_a_reboot() -> Result<()> {
 #[ignore = "minutes: scripts/faults --guest"]
 fn a_guest_survives_the_firmwares_faults_without_a_reboot() -> Result<()> {
     run("firmware", Kind::Qemu, firmware)
+}
+
+#[test]
+#[ignore = "minutes: scripts/faults --guest"]
+fn a_guest_survives_every_pool_exhausted_without_a_reboot() -> Result<()> {
+    run("pools", Kind::Qemu, exhaustion::exhausted_pools)
+}
+
+#[test]
+#[ignore = "needs what scripts/faults --guest unpacks"]
+fn user_mode_linux_survives_the_firmwares_faults() -> Result<()> {
+    run("uml-firmware", Kind::UserMode, firmware)
 }
 
 #[test]

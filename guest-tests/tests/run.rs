@@ -27,7 +27,10 @@ fn what_does_not_fit_on_the_card_goes_through_the_kernel() -> Result<()> {
 
 #[test]
 fn the_same_in_qemu() -> Result<()> {
-    Lab::run(LabOptions::new("run-qemu", Kind::Qemu), |lab| run::commands(lab))
+    Lab::run(LabOptions::new("run-qemu", Kind::Qemu), |lab| {
+        run::commands(lab)?;
+        run::tables(lab)
+    })
 }
 
 #[test]

@@ -5,15 +5,19 @@
 //! polls uses the descriptor of [`crate::readiness`], which is made when it is first asked for. All of it happens under one
 //! lock per context, held for the time of a copy or a system call that does not wait.
 //!
+//! A thread that waits for other things as well can do the background thread's work itself ([`Driver`]).
+//!
 //! *Closing.* The last handle of a context waits for [`LINGER`] that connections which were dropped get rid of their
 //! data, says BYE and ends the thread.
+
+mod driver;
+mod waker;
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,6 +33,9 @@ use crate::readiness::Readiness;
 use crate::surroundings::Reservation;
 use crate::transport::Transport;
 use crate::turn::{Sleeper, Turn, Waiting};
+
+pub(crate) use driver::{Driver, Told};
+pub(crate) use waker::{Waker, Watch};
 
 /// How long HELLO is repeated before a card is taken for absent.
 pub(crate) const HELLO_PATIENCE: Duration = Duration::from_millis(500);
@@ -58,99 +65,6 @@ pub trait Neighbourhood: Send + Sync + std::fmt::Debug {
     /// A peer has been silent for long, and perhaps its next hop is gone: asks for it anew, and gives the one that is
     /// known now, if any is. Does not wait for the answer; it is called again while the silence lasts.
     fn renew_next_hop(&self, remote: IpAddr) -> Option<Mac>;
-}
-
-/// Whoever waits for a connection or a listener.
-#[derive(Debug, Default)]
-pub(crate) struct Waker {
-    pub(crate) condvar: Condvar,
-    /// Threads that sleep on it; changes under the lock of the context alone. To wake nobody would be a system call, too.
-    pub(crate) asleep: AtomicUsize,
-    readiness: OnceLock<Readiness>,
-    watched: OnceLock<Watched>,
-}
-
-/// Tells one thread that serves many connections and listeners which of them have changed.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    changed: Mutex<Vec<u64>>,
-    wake: OwnedFd,
-}
-
-#[derive(Debug)]
-struct Watched {
-    watch: Arc<Watch>,
-    token: u64,
-    told: AtomicBool,
-}
-
-impl Watch {
-    pub(crate) fn new() -> io::Result<Self> {
-        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        Ok(Self { changed: Mutex::default(), wake: rustix::event::eventfd(0, flags)? })
-    }
-
-    /// Readable while [`Watch::take`] would give something.
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
-    }
-
-    /// What has changed since the last time.
-    pub(crate) fn take(&self) -> Vec<u64> {
-        let mut changed = self.changed.lock().unwrap_or_else(|e| e.into_inner());
-        // Empty is as good as emptied.
-        let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
-        std::mem::take(&mut changed)
-    }
-
-    pub(crate) fn tell(&self, token: u64) {
-        let mut changed = self.changed.lock().unwrap_or_else(|e| e.into_inner());
-        changed.push(token);
-        if changed.len() == 1 {
-            // A full counter wakes just as well.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        }
-    }
-}
-
-impl Waker {
-    /// From now on its changes are told there, beginning with one.
-    pub(crate) fn watch(&self, watch: &Arc<Watch>, token: u64) {
-        let watched = Watched { watch: watch.clone(), token, told: AtomicBool::new(false) };
-        if self.watched.set(watched).is_ok() {
-            self.tell();
-        }
-    }
-
-    /// What was told will be dealt with now; what changes from here on is to be told again.
-    pub(crate) fn heard(&self) {
-        if let Some(watched) = self.watched.get() {
-            watched.told.store(false, Ordering::SeqCst);
-        }
-    }
-
-    /// Something has changed.
-    fn wake(&self) {
-        if self.asleep.load(Ordering::Relaxed) > 0 {
-            self.condvar.notify_all();
-        }
-        self.tell();
-    }
-
-    fn tell(&self) {
-        if let Some(watched) = self.watched.get()
-            && !watched.told.swap(true, Ordering::SeqCst)
-        {
-            watched.watch.tell(watched.token);
-        }
-    }
-}
-
-impl Waker {
-    /// The descriptor to poll, if somebody asked for it before.
-    pub(crate) fn readiness(&self) -> Option<&Readiness> {
-        self.readiness.get()
-    }
 }
 
 pub(crate) struct Core {
@@ -211,12 +125,26 @@ impl Outbox {
     }
 }
 
+/// What the thread that does a context's work has for itself.
+#[derive(Debug)]
+struct Round {
+    addresses_due: Instant,
+}
+
+impl Round {
+    fn new() -> Self {
+        Self { addresses_due: Instant::now() }
+    }
+}
+
 pub(crate) struct Inner {
     core: Mutex<Core>,
     /// CAPS, answers, and connections that are forgotten.
     pub(crate) general: Condvar,
     /// The background thread, while others look.
     pub(crate) background: Condvar,
+    /// A [`Driver`] waits until nobody looks.
+    pub(crate) aside: Condvar,
     /// Frames that were received; of whoever looks.
     inbox: Mutex<Vec<Vec<u8>>>,
     transport: Arc<dyn Transport>,
@@ -264,6 +192,18 @@ impl Context {
         buffers: Buffers,
         neighbourhood: Arc<dyn Neighbourhood>,
     ) -> Result<Self, FallbackReason> {
+        let context = Self::begin(transport, key, buffers, neighbourhood)?;
+        context.ready(HELLO_PATIENCE)?;
+        Ok(context)
+    }
+
+    /// The same without the wait: the card is asked.
+    pub(crate) fn begin(
+        transport: Arc<dyn Transport>,
+        key: u128,
+        buffers: Buffers,
+        neighbourhood: Arc<dyn Neighbourhood>,
+    ) -> Result<Self, FallbackReason> {
         let config = Config {
             key,
             mac: transport.mac(),
@@ -296,6 +236,7 @@ impl Context {
             core: Mutex::new(core),
             general: Condvar::new(),
             background: Condvar::new(),
+            aside: Condvar::new(),
             inbox: Mutex::new(vec![vec![0; FRAME_BYTES_MAX]; BATCH]),
             transport,
             neighbourhood,
@@ -308,9 +249,7 @@ impl Context {
                 move || inner.run()
             })
             .map_err(|e| system("cannot start the background thread", e))?;
-        let context = Self { handle: Arc::new(Handle { inner, thread: Some(thread) }) };
-        context.ready(HELLO_PATIENCE)?;
-        Ok(context)
+        Ok(Self { handle: Arc::new(Handle { inner, thread: Some(thread) }) })
     }
 
     /// Waits until the card knows the context, but no longer than `patience` since that was last so.
@@ -480,12 +419,6 @@ impl Context {
         (key, waker)
     }
 
-    /// The program does not wait for connections, but is told of them: frames are the background thread's.
-    pub(crate) fn keep_turn(&self) {
-        let inner = &self.handle.inner;
-        inner.lock().turn.keep(&inner.background);
-    }
-
     /// Takes the reservation of a connection's port back.
     pub(crate) fn take_reservation(&self, key: ConnectionKey) -> Option<Reservation> {
         self.handle.inner.lock().reservations.remove(&key)
@@ -635,10 +568,15 @@ impl Inner {
                 || core.engine.poll_timeout().is_some_and(|due| due < until))
         {
             core.sleeps_until = None;
-            core.woken = true;
-            // A full counter wakes just as well.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            self.ring(core);
         }
+    }
+
+    /// Wakes whoever does the context's work.
+    pub(crate) fn ring(&self, core: &mut Core) {
+        core.woken = true;
+        // A full counter wakes just as well.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     /// Wakes who waits for anything but a connection.
@@ -671,21 +609,13 @@ impl Inner {
 
     /// The background thread.
     fn run(&self) {
-        let mut addresses_due = Instant::now();
+        let mut round = Round::new();
         while self.take_turn() {
-            let now = Instant::now();
-            let mut addresses = None;
+            if self.catch_up(&mut round, Instant::now()) {
+                return;
+            }
             let wants_addresses = self.lock().engine.wants_addresses();
-            if wants_addresses && addresses_due <= now {
-                addresses_due = now + ADDRESSES_INTERVAL;
-                addresses = Some(self.neighbourhood.addresses());
-            }
-            if let Some(addresses) = addresses {
-                let mut core = self.lock();
-                core.engine.set_addresses(addresses);
-                self.settle(&mut core);
-            }
-            self.look(wants_addresses.then_some(addresses_due));
+            self.look(wants_addresses.then_some(round.addresses_due));
         }
         let mut core = self.lock();
         core.engine.bye();
@@ -727,8 +657,56 @@ impl Inner {
         }
     }
 
+    /// Does what is due after frames were received; whether the context has ended.
+    fn catch_up(&self, round: &mut Round, now: Instant) -> bool {
+        let mut addresses = None;
+        if round.addresses_due <= now {
+            round.addresses_due = now + ADDRESSES_INTERVAL;
+            if self.lock().engine.wants_addresses() {
+                addresses = Some(self.neighbourhood.addresses());
+            }
+        }
+        self.follow_advice(now);
+        let mut core = self.lock();
+        if let Some(addresses) = addresses {
+            core.engine.set_addresses(addresses);
+        }
+        core.engine.handle_timeout(now);
+        if core.stop {
+            core.engine.bye();
+        }
+        self.settle(&mut core);
+        core.stop
+    }
+
+    /// From here on others ring if something is due before the time that this gives; and whether there are frames that
+    /// wait for room.
+    fn sleep_until(&self, round: &Round, now: Instant) -> (Instant, bool) {
+        let mut core = self.lock();
+        let mut due = core.engine.poll_timeout().unwrap_or(now + Duration::from_secs(60));
+        if core.engine.wants_addresses() {
+            due = due.min(round.addresses_due);
+        }
+        if core.stop {
+            due = now;
+        }
+        core.sleeps_until = Some(due);
+        (due, !core.outbox.is_empty())
+    }
+
+    /// The sleep is over; `rung`: perhaps somebody rang.
+    fn awake(&self, rung: bool) {
+        let mut core = self.lock();
+        core.sleeps_until = None;
+        if rung {
+            core.woken = false;
+            // Empty is as good as emptied.
+            let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+        }
+    }
+
     /// Renews the next hops of connections whose peers are silent.
-    pub(crate) fn follow_advice(&self, now: Instant) {
+    fn follow_advice(&self, now: Instant) {
         let advised = {
             let mut core = self.lock();
             let keys = std::mem::take(&mut core.advised);

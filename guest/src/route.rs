@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,8 @@ const DRIVER: &str = "virtio_net";
 pub struct Kernel {
     chosen: Option<String>,
     cards: Mutex<HashMap<u32, Card>>,
+    /// How long a card's first word is waited for, in milliseconds.
+    patience_ms: AtomicU64,
     /// Made at the first use; absent if the kernel does not tell of changes.
     ways: OnceLock<Option<Mutex<Ways>>>,
 }
@@ -95,14 +98,28 @@ impl Kernel {
         static SHARED: OnceLock<Arc<Kernel>> = OnceLock::new();
         let new = || {
             let chosen = std::env::var(INTERFACE_VARIABLE).ok().filter(|name| !name.is_empty());
-            Arc::new(Self { chosen, cards: Mutex::default(), ways: OnceLock::new() })
+            Arc::new(Self::new(chosen))
         };
         SHARED.get_or_init(new).clone()
     }
 
     /// One that uses only the card behind this interface.
     pub fn on_interface(name: &str) -> Self {
-        Self { chosen: Some(name.to_owned()), cards: Mutex::default(), ways: OnceLock::new() }
+        Self::new(Some(name.to_owned()))
+    }
+
+    fn new(chosen: Option<String>) -> Self {
+        let patience_ms = AtomicU64::new(HELLO_PATIENCE.as_millis() as u64);
+        Self { chosen, cards: Mutex::default(), patience_ms, ways: OnceLock::new() }
+    }
+
+    /// Waits so long for a card's first word from here on: for whoever would rather wait than do without the card.
+    pub(crate) fn be_patient(&self, patience: Duration) {
+        self.patience_ms.store(patience.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience_ms.load(Ordering::Relaxed))
     }
 
     /// What is known of ways, if anything can be.
@@ -156,7 +173,9 @@ impl Kernel {
             _ => system(e),
         })?;
         let neighbourhood = Arc::new(Interface { index: interface });
-        Context::open(Arc::new(transport), key, Buffers::default(), neighbourhood)
+        let context = Context::begin(Arc::new(transport), key, Buffers::default(), neighbourhood)?;
+        context.ready(self.patience())?;
+        Ok(context)
     }
 
     /// Ends every context: waits up to `patience` for dropped streams to get rid of their data, then says BYE.
@@ -277,7 +296,8 @@ impl Surroundings for Kernel {
 
     fn known_way(&self, remote: IpAddr) -> Option<(Route, Context)> {
         let route = self.ways()?.get(remote, Instant::now())?;
-        let context = match self.cards.lock().unwrap_or_else(|e| e.into_inner()).get(&route.interface) {
+        // Whoever holds it may be waiting for a card's first word.
+        let context = match self.cards.try_lock().ok()?.get(&route.interface) {
             Some(Card::Present(context)) => context.clone(),
             _ => return None,
         };
@@ -311,7 +331,7 @@ impl Surroundings for Kernel {
             Some(Card::Present(context)) => {
                 let context = context.clone();
                 drop(cards);
-                context.ready(HELLO_PATIENCE)?;
+                context.ready(self.patience())?;
                 return Ok(context);
             }
             Some(Card::Absent { reason, since }) if since.elapsed() < ABSENT_FOR => return Err(*reason),

@@ -1,7 +1,7 @@
 //! Whose turn it is to look at the transport.
 //!
 //! One thread at a time receives frames and sleeps until there are more. That is the background thread's work for a
-//! program that polls descriptors or listens. A program whose threads wait for answers does better to look itself: an answer then
+//! program that polls descriptors or listens, or of a [`crate::context::Driver`]. A program whose threads wait for answers does better to look itself: an answer then
 //! wakes the thread that waits for it, and not another that has to wake it in turn.
 //!
 //! So a thread that waits takes the turn if nobody has it, and has it until what it waits for has come. Then another that
@@ -32,6 +32,8 @@ pub(crate) enum Whose {
     Background,
     /// One of the program's threads'.
     Programs,
+    /// A [`crate::context::Driver`]'s.
+    Driver,
 }
 
 /// Whose turn it is, and who waits; see the module.
@@ -49,6 +51,8 @@ pub(crate) struct Turn {
     pub(crate) others: usize,
     /// The background thread sleeps until it is called.
     away: bool,
+    /// A driver waits for it.
+    wanted: bool,
     /// What the thread of the program that has it waits for; nothing: anything but a connection.
     looks_for: Option<ConnectionKey>,
 }
@@ -114,6 +118,11 @@ impl<'a> Waiting<'a> {
         }
         let inner = self.inner;
         let mut core = self.core.take().unwrap_or_else(|| inner.lock());
+        if self.has_turn && core.turn.wanted {
+            self.has_turn = false;
+            core.turn.whose = Whose::Nobodys;
+            inner.aside.notify_all();
+        }
         if !self.has_turn && core.turn.whose == Whose::Nobodys && !core.turn.kept {
             core.turn.whose = Whose::Programs;
             core.turn.taken += 1;
@@ -178,6 +187,10 @@ impl Inner {
         if turn.whose != Whose::Nobodys {
             return;
         }
+        if turn.wanted {
+            self.aside.notify_all();
+            return;
+        }
         if turn.kept {
             self.background.notify_one();
         } else if turn.others > 0 {
@@ -189,6 +202,25 @@ impl Inner {
         }
     }
 
+    /// From here on the turn is a driver's, as soon as nobody looks any more.
+    pub(crate) fn drive(&self) {
+        let mut core = self.lock();
+        core.turn.kept = true;
+        core.turn.wanted = true;
+        self.ring(&mut core);
+        while core.turn.whose != Whose::Nobodys {
+            core = self.aside.wait(core).unwrap_or_else(|e| e.into_inner());
+        }
+        core.turn.wanted = false;
+        core.turn.whose = Whose::Driver;
+    }
+
+    /// The driver has gone: the background thread looks again.
+    pub(crate) fn stop_driving(&self) {
+        self.lock().turn.whose = Whose::Nobodys;
+        self.background.notify_one();
+    }
+
     /// Until it is the background thread's turn; `false` if there is none any more. It has it until it comes here again.
     pub(crate) fn take_turn(&self) -> bool {
         let mut core = self.lock();
@@ -197,7 +229,7 @@ impl Inner {
             return false;
         }
         if core.turn.whose == Whose::Background {
-            if core.turn.kept || core.turn.missed == 0 {
+            if !core.turn.wanted && (core.turn.kept || core.turn.missed == 0) {
                 return true;
             }
             core.turn.whose = Whose::Nobodys;
@@ -216,8 +248,9 @@ impl Inner {
             if core.stop {
                 return false;
             }
-            let idle = seen == Some(core.turn.taken);
-            if core.turn.whose == Whose::Nobodys && (core.turn.kept || idle) {
+            let driven = core.turn.wanted || core.turn.whose == Whose::Driver;
+            let idle = driven || seen == Some(core.turn.taken);
+            if !driven && core.turn.whose == Whose::Nobodys && (core.turn.kept || idle) {
                 core.turn.whose = Whose::Background;
                 core.turn.missed = 0;
                 return true;

@@ -32,15 +32,18 @@ pub enum Halt {
     Crash,
     /// It has crashed between two calls: its tables are as the last call left them.
     CrashKept,
+    /// It failed its self-test while it ran ([`Firmware::self_test`]): what it says by its keys is worth nothing.
+    SelfTest,
 }
 
 impl Halt {
-    /// `hang`, `crash` or `crash-kept`.
+    /// `hang`, `crash`, `crash-kept` or `self-test`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hang => "hang",
             Self::Crash => "crash",
             Self::CrashKept => "crash-kept",
+            Self::SelfTest => "self-test",
         }
     }
 }

@@ -33,6 +33,9 @@ impl Firmware {
 }
 
 #[cfg(test)]
+use crate::tcp::tcb::{Store, Tcb};
+
+#[cfg(test)]
 impl Firmware {
     /// Segments may go the short way, or all go the long one.
     pub(crate) fn set_predicts(&mut self, predicts: bool) {
@@ -42,6 +45,11 @@ impl Firmware {
     /// How many went the short way.
     pub(crate) fn predicted(&self) -> u64 {
         self.counters().find(|counter| counter.name == "tcp-predicted").map_or(0, |counter| counter.value)
+    }
+
+    /// A connection's block, and the memory that connections share.
+    pub(crate) fn block(&mut self, connection: u64) -> (&mut Tcb, &mut Store) {
+        (&mut self.connections[connection as u32], &mut self.store)
     }
 
     /// All that is known of a connection, and of the card but for how often it has predicted.

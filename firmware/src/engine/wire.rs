@@ -302,7 +302,7 @@ impl Firmware {
         {
             return struck;
         }
-        Seq(clock.wrapping_add(self.keys().sequence.hash(&tuple.words()) as u32))
+        self.keys().sequence_number(&tuple.words(), clock)
     }
 
     pub(super) fn pass_from_wire(&mut self) -> Verdict {

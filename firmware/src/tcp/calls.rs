@@ -56,7 +56,7 @@ impl Tcb {
         }
         let start = self.send_position(offset);
         let end = start + data.len() as u64;
-        if offset > u64::MAX / 2 || end > self.send.stream.limit() {
+        if end > self.send.stream.limit() {
             return Sent::BeyondCredit;
         }
         if start > self.send.end {
@@ -82,7 +82,7 @@ impl Tcb {
 
     /// CLOSE of the sending side. `Err`: the end contradicts what is known.
     pub fn call_shutdown(&mut self, offset: u64, now: Instant) -> Result<(), Reason> {
-        let end = self.send_position(offset.min(u64::MAX / 2));
+        let end = self.send_position(offset);
         if self.send.fin {
             return if end == self.send.end { Ok(()) } else { Err(Reason::Offset) };
         }

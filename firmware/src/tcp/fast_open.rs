@@ -601,6 +601,15 @@ mod tests {
         b.peer("PA 70000:70010 ack 1");
         b.expect("A 1:1 ack 11");
         b.nothing();
+        // At the number of the SYN, and not a SYN; and a SYN that is not the same.
+        for other in ["A 0:1 ack 1", "R 0", ". 0:1", "SA 0 ack 1", "S 5"] {
+            b.peer(other);
+            while let Some(segment) = b.next() {
+                assert!(!segment.starts_with('S'), "{other} is answered with {segment}");
+            }
+        }
+        b.peer(&format!("S 0:10 <mss 1000, fo {cookie}>"));
+        b.expect("SA 0:0 ack 11");
     }
 
     #[test]

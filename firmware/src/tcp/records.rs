@@ -620,9 +620,53 @@ mod tests {
             slot = records.next(s);
         }
         assert_eq!(ends, [13, 20, 30, 40, 50, 60, 70, 80]);
+        let mut slot = a.tail;
+        for end in ends.iter().rev() {
+            assert_eq!(records.get(slot).end.since(at(0)), *end, "the same, from its end");
+            slot = records.places[slot as usize].previous;
+        }
+        assert_eq!(slot, NONE);
         assert_eq!(records.gauge.free(), 0);
         a.close(&mut records);
         b.close(&mut records);
         assert_eq!((records.gauge.in_use(), records.shared_free), (0, 4));
+    }
+
+    use crate::fault::{Action, Rule, Rules, Site};
+    use crate::testing::Bench;
+
+    /// Records that anybody may have, with `sent` segments in flight and one rule armed before them.
+    fn shared(lists_alone: bool, site: Site, sent: u32) -> (Bench, u32) {
+        let mut b = Bench::with(|p| {
+            // Every connection's own, and none beyond, or some.
+            p.limits.transmit_records = 16 * RECORDS_RESERVED + if lists_alone { 0 } else { 10 };
+            p.recovery.scrub_steps = 0;
+        });
+        b.connect(toe_abi::flags::NODELAY);
+        b.expect("S 0");
+        b.peer("SA 0 ack 1 win 60000 <mss 1000>");
+        b.expect("A 1:1 ack 1");
+        let rule = Rule::new(site, Action::Leak).nth(1);
+        b.firmware.arm(Rules::new(vec![rule]), 1, b.now);
+        for _ in 0..sent {
+            b.send(1000);
+            b.drain();
+        }
+        let free = b.firmware.block(b.connection).1.records.shared_free;
+        (b, free)
+    }
+
+    #[test]
+    fn a_record_that_is_lost_is_one_that_anybody_might_have_had() {
+        for (sent, free) in [(1, 9), (4, 9), (5, 8), (6, 7)] {
+            assert_eq!(shared(false, Site::AllocTransmitRecords, sent).1, free, "{sent}");
+        }
+        // Of those that are reserved none is lost, and there are no others.
+        let (b, free) = shared(true, Site::AllocTransmitRecords, 4);
+        assert_eq!((free, b.in_use("transmit-records")), (0, 4));
+        let (mut b, free) = shared(true, Site::FreeTransmitRecords, 3);
+        b.peer("A 1 ack 1001");
+        let records = &b.firmware.block(b.connection).1.records;
+        assert_eq!((free, records.shared_free, records.places[0].standing), (0, 0, Standing::Free));
     }
 }

@@ -197,7 +197,10 @@ mod tests {
                     assert!(clock.wrapping_sub(value) < 128, "{clock} {value}");
                     let read = read_stamp(value, clock.wrapping_add(100)).unwrap();
                     assert_eq!(read, (agreed, if agreed.window_scale { shift.min(14) } else { 0 }));
-                    assert_eq!(read_stamp(value, clock.wrapping_add(200_000)), None);
+                    // Two epochs of 2^24 times four microseconds, and twice what a stamp may be behind.
+                    let oldest = 134_217 + 128;
+                    assert_eq!(read_stamp(value, value.wrapping_add(oldest)), Some(read));
+                    assert_eq!(read_stamp(value, value.wrapping_add(oldest + 1)), None);
                     assert_eq!(read_stamp(value, clock.wrapping_sub(1000)), None);
                 }
             }

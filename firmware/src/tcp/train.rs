@@ -77,7 +77,6 @@ fn may_lead(t: &Tcb, store: &Store, first: &Outgoing) -> bool {
     let Some(last) = t.send.records.last() else { return false };
     let record = store.records.get(last);
     t.state.is_synchronized()
-        && first.text_bytes > 0
         && first.text_bytes <= t.send.mss as usize
         && !first.flags.has_any(alone)
         && first.urgent.is_none()

@@ -1,11 +1,12 @@
 //! The tests' helper inside the guest.
 
+use std::fs::File;
 use std::io::{BufRead, ErrorKind, Read, Write};
-use std::net::{IpAddr, TcpStream};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Parser, Subcommand};
 use toe_abi::Mac;
 use toe_guest::{PacketTransport, Transport};
@@ -47,6 +48,36 @@ enum Command {
         /// Leaves out an HTTP answer's head, which must say that all is well.
         #[arg(long)]
         http: bool,
+    },
+    /// Holds idle connections of the kernel's until each is broken; fails if one ends in order. Makes that file when it has them.
+    Hold {
+        /// The file; with `.listening` behind its name when others may connect.
+        file: PathBuf,
+        /// How many.
+        count: usize,
+        /// Opens them to there.
+        #[arg(long, conflicts_with = "at")]
+        to: Option<SocketAddr>,
+        /// Accepts them at that port.
+        #[arg(long, required_unless_present = "to")]
+        at: Option<u16>,
+    },
+    /// Listens at that port with the kernel's sockets, and ends.
+    Listen {
+        /// The port.
+        port: u16,
+    },
+    /// Sends one byte with the card's Fast Open to that server, twice, and waits for its end each time.
+    FastOpen {
+        /// The server.
+        to: SocketAddr,
+    },
+    /// Accepts so many connections with the card's Fast Open, and answers a request on each with its length.
+    FastOpenServer {
+        /// The port.
+        port: u16,
+        /// How many.
+        count: usize,
     },
     /// Sends malformed channel frames to the card; prints what it sent and got.
     Fuzz {
@@ -96,9 +127,52 @@ fn main() -> Result<()> {
             }
             println!("{}", Sum::of(&mut input)?);
         }
+        Command::Hold { file, count, to, at } => hold(&file, count, to, at)?,
+        Command::Listen { port } => drop(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?),
+        Command::FastOpen { to } => {
+            for _ in 0..2 {
+                let options = toe_guest::Options::new().fast_open(true);
+                let mut stream = options.connect_with(to, b"GET /file HTTP/1.0\r\n\r\n")?;
+                println!("{}", Sum::of(&mut stream)?);
+            }
+        }
+        Command::FastOpenServer { port, count } => {
+            let listener = toe_guest::Options::new().fast_open(true).bind((Ipv4Addr::UNSPECIFIED, port))?;
+            for _ in 0..count {
+                let (mut stream, _) = listener.accept()?;
+                let mut request = [0; 1024];
+                let bytes = stream.read(&mut request)?;
+                write!(stream, "HTTP/1.0 200 OK\r\n\r\n{bytes}\n")?;
+            }
+        }
         Command::Fuzz { interface, frames, seed } => fuzz(&interface, frames, seed)?,
     }
     Ok(())
+}
+
+/// Waits on idle connections until each is broken.
+fn hold(file: &Path, count: usize, to: Option<SocketAddr>, at: Option<u16>) -> Result<()> {
+    let streams = match (to, at) {
+        (Some(to), _) => (0..count).map(|_| TcpStream::connect(to)).collect::<Result<Vec<_>, _>>()?,
+        (None, port) => {
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port.unwrap_or(0)))?;
+            let mut listening = file.as_os_str().to_owned();
+            listening.push(".listening");
+            File::create(listening)?;
+            (0..count).map(|_| Ok(listener.accept()?.0)).collect::<Result<Vec<_>, std::io::Error>>()?
+        }
+    };
+    File::create(file)?;
+    std::thread::scope(|scope| {
+        let told = streams.into_iter().map(|mut stream| scope.spawn(move || stream.read(&mut [0; 64])));
+        for told in told.collect::<Vec<_>>() {
+            match told.join().map_err(|_| anyhow!("a reader panicked"))? {
+                Ok(bytes) => bail!("{bytes} bytes came, and no error"),
+                Err(e) => println!("{e}"),
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Reads an HTTP answer up to its body.

@@ -2,8 +2,8 @@
 //! every round trip, loss and controller; then the card and Linux together in one bottleneck. Prints a table and
 //! writes it. `scripts/throughput` builds and starts it.
 //!
-//! What bounds it: every measurement has a fixed time, and a cell has a fixed number of rounds. Cells run side by
-//! side, because most of them leave the machine idle; the rate of the link keeps all of them below what it can do.
+//! What bounds it: every measurement has a fixed time, and a cell has a fixed number of rounds, or three times as many. Cells run side
+//! by side, because most of them leave the machine idle; the rate of the link keeps all of them below what it can do.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ struct Options {
     #[arg(long)]
     seconds: Option<u64>,
 
-    /// Measurements of each kind in a cell
+    /// Measurements of each kind in a cell; where Linux's own are far apart, up to three times as many
     #[arg(long)]
     rounds: Option<u64>,
 
@@ -230,7 +230,31 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-type Line = [Measured; 3];
+/// What came of a cell.
+#[derive(Clone, Debug, Default)]
+struct Line {
+    /// How often each way was measured.
+    rounds: u64,
+    /// The sums of all rounds, in the order of [`WAYS`].
+    ways: [Measured; 3],
+}
+
+impl Line {
+    /// Of each way, in Mbit/s.
+    fn rates(&self, time: Duration) -> Vec<String> {
+        self.ways.iter().map(|m| decimal(mbit_hundredths(m.bytes, time, self.rounds))).collect()
+    }
+}
+
+/// A cell in which Linux's own figures are so far apart has [`AGAIN`] times the rounds: three do not tell what the mean is.
+/// The card's figures have no say in it.
+fn is_spread(linux: &[u64]) -> bool {
+    let (least, most) = (linux.iter().min(), linux.iter().max());
+    least.zip(most).is_some_and(|(least, most)| least * 5 < most * 4)
+}
+
+/// See [`is_spread`].
+const AGAIN: u64 = 3;
 
 /// All cells, several at a time.
 fn measure_all(cells: &[Cell], options: &Options, time: Duration, rounds: u64) -> Result<Vec<Line>> {
@@ -243,7 +267,7 @@ fn measure_all(cells: &[Cell], options: &Options, time: Duration, rounds: u64) -
                     while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let time = cell.time(time);
                         let line = measure_cell(cell, options, time, rounds).with_context(|| cell.name())?;
-                        eprintln!("{}", brief(cell, &line, time, rounds));
+                        eprintln!("{}", brief(cell, &line, time));
                         let at = cells.iter().position(|c| std::ptr::eq(c, cell)).unwrap_or_default();
                         lines.lock().unwrap_or_else(|e| e.into_inner())[at] = Some(line);
                     }
@@ -259,9 +283,10 @@ fn measure_all(cells: &[Cell], options: &Options, time: Duration, rounds: u64) -
 
 fn measure_cell(cell: &Cell, options: &Options, time: Duration, rounds: u64) -> Result<Line> {
     let mut line = Line::default();
-    for round in 0..rounds {
-        for (way, sum) in WAYS.into_iter().zip(&mut line) {
-            let seed = 1 + round;
+    let mut linux = Vec::new();
+    while line.rounds < rounds || is_spread(&linux) && line.rounds < rounds * AGAIN {
+        let seed = 1 + line.rounds;
+        for (way, sum) in WAYS.into_iter().zip(&mut line.ways) {
             let one = match way {
                 Way::LinuxToLinux => between_kernels(cell, seed, time)?,
                 _ => over_the_card(cell, options, way, seed, time)?,
@@ -269,7 +294,11 @@ fn measure_cell(cell: &Cell, options: &Options, time: Duration, rounds: u64) -> 
             sum.bytes += one.bytes;
             sum.timeouts += one.timeouts;
             sum.retransmits += one.retransmits;
+            if way == Way::LinuxToLinux {
+                linux.push(one.bytes);
+            }
         }
+        line.rounds += 1;
     }
     Ok(line)
 }
@@ -366,9 +395,9 @@ fn ratio(bytes: u64, base: u64) -> String {
     decimal((bytes * 100 + base / 2).checked_div(base).unwrap_or(0))
 }
 
-fn brief(cell: &Cell, line: &Line, time: Duration, rounds: u64) -> String {
-    let [a, b, c] = line;
-    let rates: Vec<_> = line.iter().map(|m| decimal(mbit_hundredths(m.bytes, time, rounds))).collect();
+fn brief(cell: &Cell, line: &Line, time: Duration) -> String {
+    let [a, b, c] = &line.ways;
+    let rates = line.rates(time);
     format!(
         "{:<24} {} Mbit/s: {} {} (timeouts {} {} {}; again {} {} {})",
         cell.name(),
@@ -391,7 +420,7 @@ fn table(cells: &[Cell], lines: &[Line], fair: Option<&[[u64; 2]]>, seconds: u64
         text,
         "# Throughput beside Linux\n\n    scripts/throughput\n\n\
          Written by that command, which took {minutes} minutes. Each figure is the mean of {rounds} measurements of {seconds} s (over 200 ms \
-         twice as long), card to Linux, \
+         twice as long; where the least and the most\nof Linux to Linux were more than a fifth apart, up to {AGAIN} times as many), card to Linux, \
          Linux to card and\nLinux to Linux in turns: the bytes that the receiving program has read in that time, slow \
          start included, in Mbit/s. All go over the\nsame impairment in the same process: `{RATE}`, half the \
          round trip and the whole loss in each direction, acknowledgements included.\nThe rate keeps the machine out of \
@@ -400,20 +429,21 @@ fn table(cells: &[Cell], lines: &[Line], fair: Option<&[[u64; 2]]>, seconds: u64
     );
     let _ = write!(
         text,
-        "| controller | round trip | loss | streams | card to Linux | Linux to card | Linux to Linux | ratio out | \
-         ratio in | timeouts |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---|\n"
+        "| controller | round trip | loss | streams | rounds | card to Linux | Linux to card | Linux to Linux | \
+         ratio out | ratio in | timeouts |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n"
     );
     let time = Duration::from_secs(seconds);
     let row = |text: &mut String, cell: &Cell, line: &Line, first: &str| {
-        let [a, b, c] = line;
+        let [a, b, c] = &line.ways;
         let time = cell.time(time);
-        let rates: Vec<_> = line.iter().map(|m| decimal(mbit_hundredths(m.bytes, time, rounds))).collect();
+        let rates = line.rates(time);
         let _ = writeln!(
             text,
-            "| {first} | {} ms | {} | {} | {} | {} | {} | {}, {}, {} |",
+            "| {first} | {} ms | {} | {} | {} | {} | {} | {} | {}, {}, {} |",
             cell.rtt_ms,
             cell.loss,
             cell.streams,
+            line.rounds,
             rates.join(" | "),
             ratio(a.bytes, c.bytes),
             ratio(b.bytes, c.bytes),
@@ -429,8 +459,8 @@ fn table(cells: &[Cell], lines: &[Line], fair: Option<&[[u64; 2]]>, seconds: u64
         text,
         "\n## Segments of half the buffer and more\n\nA link of 1 Gbit/s whose MTU of 65,000 bytes makes a segment \
          half of the buffers at both ends, or all of them.\nOf Linux's, a part is for its bookkeeping.\n\n\
-         | buffers | round trip | loss | streams | card to Linux | Linux to card | Linux to Linux | ratio out | ratio in | \
-         timeouts |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---|\n"
+         | buffers | round trip | loss | streams | rounds | card to Linux | Linux to card | Linux to Linux | ratio out | ratio in | \
+         timeouts |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n"
     );
     for (cell, line) in cells.iter().zip(lines).filter(|(cell, _)| cell.is_long()) {
         row(&mut text, cell, line, &format!("{} KiB", cell.buffer_kib));

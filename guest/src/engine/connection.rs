@@ -239,6 +239,15 @@ impl Connection {
         c
     }
 
+    /// One that the card has and nobody here: to be rejected at once. Who it was between does not matter any more.
+    pub(crate) fn stray(id: u64, buffers: Buffers) -> Self {
+        let nowhere = Endpoint::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
+        let mut c = Self::new(nowhere, nowhere, buffers);
+        c.id = Some(id);
+        c.opening = Opening::Taken;
+        c
+    }
+
     pub(crate) fn has(&self, bit: u32) -> bool {
         self.bits & bit != 0
     }

@@ -80,6 +80,19 @@ impl Listener {
         }
     }
 
+    /// One that the card has and nobody here: on its way out.
+    pub(crate) fn stray(now: Instant, id: u64) -> Self {
+        let nowhere = Endpoint::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
+        let wish = ListenWish { backlog: 0, flags: 0, policy: toe_abi::listen_policy::OF_CARD };
+        let mut l = Self::new(now, 0, nowhere, wish, 0, 0);
+        l.id = Some(id);
+        l.state = ListenerState::Open;
+        l.asking.stop();
+        l.owes_listen = false;
+        l.close(now);
+        l
+    }
+
     /// A connection was announced; `false` if the listener is being closed and nobody will accept it.
     pub(crate) fn announce(&mut self, key: ConnectionKey) -> bool {
         if self.closing.is_some() {

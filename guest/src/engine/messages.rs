@@ -1,13 +1,15 @@
 //! What the card says within an open context, message by message.
 //!
 //! Every message is about an object that this engine knows (by the card's id, or by the cookie of a request), or it is
-//! counted and dropped: late ones are ordinary.
+//! counted and dropped: late ones are ordinary. If it shows that the card has something that is nobody's here, the card is
+//! told to let go of it ([`super::stray`]).
 
 use std::time::Instant;
 
 use toe_abi::{Accepted, Message, Reason};
 
 use super::connection::{Broken, Connection};
+use super::listener::ListenerState;
 use super::request::{self, Reply, Request};
 use super::{Change, ConnectionKey, Engine, ListenerKey, QuestionKey};
 
@@ -16,8 +18,9 @@ impl Engine {
         match message {
             Message::ConnectResult(m) => {
                 let Some(key) = self.connections_by_cookie.remove(&m.cookie) else {
-                    return self.unknown();
+                    return self.late_connect_result(now, m);
                 };
+                self.suspects.acquit(m.connection);
                 if m.reason == Reason::None as u32 {
                     self.connections_by_id.insert(m.connection, key);
                 }
@@ -27,7 +30,7 @@ impl Engine {
             Message::ListenResult(m) => {
                 let key = ListenerKey(m.cookie);
                 let Some(listener) = self.listeners.get_mut(&key) else {
-                    return self.unknown();
+                    return self.late_listen_result(now, m);
                 };
                 listener.listen_result(m);
                 self.settle_listener(key);
@@ -52,6 +55,7 @@ impl Engine {
                 });
                 self.counters.messages_impossible += u64::from(!possible);
             }
+            Message::State(m) if !self.connections_by_id.contains_key(&m.connection) => self.state_of_nobody(now, m),
             Message::State(m) => self.for_connection(m.connection, |c| {
                 c.state(now, m);
                 0
@@ -91,11 +95,11 @@ impl Engine {
         }
     }
 
-    fn unknown(&mut self) {
+    pub(super) fn unknown(&mut self) {
         self.counters.messages_unknown_object += 1;
     }
 
-    fn listener_by_id(&self, id: u64) -> Option<ListenerKey> {
+    pub(super) fn listener_by_id(&self, id: u64) -> Option<ListenerKey> {
         // There are few listeners in a process.
         self.listeners.iter().find(|(_, l)| l.id == Some(id)).map(|(key, _)| *key)
     }
@@ -118,10 +122,17 @@ impl Engine {
         if self.forgotten_set.contains(&m.connection) {
             return self.unknown();
         }
+        let listener = self.listener_by_id(m.listener);
+        if listener.is_none() {
+            if self.listeners.values().any(|l| l.state == ListenerState::Asked) {
+                // It may be that one's, whose answer is still to come. The card announces it again.
+                return self.unknown();
+            }
+            self.let_go_of_listener(now, m.listener);
+        }
         let key = ConnectionKey(self.new_key());
         self.connections.insert(key, Connection::passive(m, self.config.buffers));
         self.connections_by_id.insert(m.connection, key);
-        let listener = self.listener_by_id(m.listener);
         let wanted = listener.and_then(|l| self.listeners.get_mut(&l)).is_some_and(|l| l.announce(key));
         if !wanted {
             // It crossed our UNLISTEN. The card keeps it until somebody lets go of it.

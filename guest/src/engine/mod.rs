@@ -21,6 +21,7 @@ pub(crate) mod mock_card;
 mod pressure;
 mod repeat;
 mod request;
+mod stray;
 #[cfg(test)]
 mod tests;
 
@@ -138,6 +139,8 @@ pub struct ChannelCounters {
     pub bytes_out_of_order: u64,
     /// How often the context was lost and everything with it.
     pub contexts_lost: u64,
+    /// Connections and listeners of the card that were nobody's here (a late CONNECT or LISTEN made them) and were let go of.
+    pub strays: u64,
 }
 
 /// What CAPS said.
@@ -183,6 +186,7 @@ pub(crate) struct Engine {
     changes: Vec<Change>,
     counters: ChannelCounters,
     pressure: pressure::Pressure,
+    suspects: stray::Suspects,
 }
 
 impl Engine {
@@ -218,6 +222,7 @@ impl Engine {
             changes: Vec::new(),
             counters: ChannelCounters::default(),
             pressure: pressure::Pressure::default(),
+            suspects: stray::Suspects::default(),
         }
     }
 
@@ -620,6 +625,7 @@ impl Engine {
         self.counters.contexts_lost += 1;
         log::warn!("the context on the card is lost ({why}); its connections are broken");
         self.connections_by_id.clear();
+        self.suspects.clear();
         let keys: Vec<_> = self.connections.keys().copied().collect();
         for key in keys {
             // A CONNECT without an answer is none of the old context's; it goes to the new one.

@@ -21,21 +21,32 @@ impl Chance {
 }
 
 /// An engine, the model of the card, and the link between them.
-struct Bench {
-    now: Instant,
+pub(super) struct Bench {
+    pub(super) now: Instant,
     start: Instant,
-    engine: Engine,
-    card: MockCard,
+    pub(super) engine: Engine,
+    pub(super) card: MockCard,
     chance: Chance,
     /// Of a hundred frames, so many are lost, so many repeated, so many delayed.
     trouble: u64,
     flying: Vec<(Instant, bool, Vec<u8>)>,
     changes: Vec<Change>,
     cut: bool,
+    /// All that went to the card.
+    log: Vec<Vec<u8>>,
+    /// The next frame to the guest with such a message is lost.
+    losing: Option<Kind>,
+}
+
+type Kind = fn(&Message<'_>) -> bool;
+
+fn has(frame: &[u8], kind: Kind) -> bool {
+    let parsed = Parsed::new(frame).unwrap();
+    parsed.messages.filter_map(Result::ok).any(|message| kind(&message))
 }
 
 impl Bench {
-    fn new(seed: u64, trouble: u64) -> Self {
+    pub(super) fn new(seed: u64, trouble: u64) -> Self {
         let now = Instant::now();
         let config = Config {
             key: 0x1122,
@@ -56,10 +67,28 @@ impl Bench {
             flying: Vec::new(),
             changes: Vec::new(),
             cut: false,
+            log: Vec::new(),
+            losing: None,
         }
     }
 
+    /// The first frame with such a message that went to the card.
+    pub(super) fn sent(&self, kind: Kind) -> Vec<u8> {
+        self.log.iter().find(|frame| has(frame, kind)).unwrap().clone()
+    }
+
+    /// Loses the next frame with such a message on its way to the guest.
+    pub(super) fn lose_next(&mut self, kind: Kind) {
+        self.losing = Some(kind);
+    }
+
     fn launch(&mut self, to_card: bool, frame: Vec<u8>) {
+        if to_card {
+            self.log.push(frame.clone());
+        } else if self.losing.is_some_and(|kind| has(&frame, kind)) {
+            self.losing = None;
+            return;
+        }
         if self.cut || self.chance.below(100) < self.trouble {
             return;
         }
@@ -97,26 +126,26 @@ impl Bench {
         assert!(self.card.complaints.is_empty(), "{:?}", self.card.complaints);
     }
 
-    fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+    pub(super) fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         while !condition(self) {
             assert!(self.now < self.start + Duration::from_secs(300), "never: {what}");
             self.step();
         }
     }
 
-    fn connect(&mut self, port: u16) -> ConnectionKey {
+    pub(super) fn connect(&mut self, port: u16) -> ConnectionKey {
         let local = Endpoint::new(Ipv4Addr::new(192, 0, 2, 1).into(), 40_000);
         let remote = Endpoint::new(Ipv4Addr::new(192, 0, 2, 2).into(), port);
         self.engine.connect(self.now, (local, remote), Mac([2, 0, 0, 0, 0, 2]), 1_500, 0)
     }
 
-    fn established(&mut self, port: u16) -> ConnectionKey {
+    pub(super) fn established(&mut self, port: u16) -> ConnectionKey {
         let key = self.connect(port);
         self.until("established", |b| b.engine.connection(key).unwrap().has(toe_abi::state::ESTABLISHED));
         key
     }
 
-    fn listen(&mut self, port: u16, backlog: u32) -> ListenerKey {
+    pub(super) fn listen(&mut self, port: u16, backlog: u32) -> ListenerKey {
         let local = Endpoint::new(Ipv4Addr::UNSPECIFIED.into(), port);
         let wish = ListenWish { backlog, flags: 0, policy: toe_abi::listen_policy::OF_CARD };
         self.engine.listen(self.now, local, wish, 1_500, vec![Ipv4Addr::new(192, 0, 2, 1).into()])

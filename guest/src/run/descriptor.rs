@@ -76,6 +76,17 @@ pub(super) fn disconnect(fd: BorrowedFd<'_>) {
     let _ = int(fd, libc::SOL_SOCKET, libc::SO_ERROR);
 }
 
+/// Whether a program that is executed from here would inherit a TCP socket.
+pub(super) fn inherits_tcp() -> bool {
+    let numbers = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<c_int>().ok()).any(|number| {
+        // SAFETY: a descriptor that is not open any more is only an error, and this one is used for nothing else.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        let stays = rustix::io::fcntl_getfd(fd).is_ok_and(|flags| !flags.contains(rustix::io::FdFlags::CLOEXEC));
+        stays && tcp_family(fd).is_some()
+    })
+}
+
 /// Why a socket with its options is not for the card, if so.
 pub(super) fn unsuitable(fd: BorrowedFd<'_>) -> Option<&'static str> {
     let is_set = |level, name| int(fd, level, name).is_ok_and(|v| v != 0);

@@ -25,12 +25,14 @@ const CALLS: &[c_long] = &[
     libc::SYS_getpeername,
 ];
 
-/// Level and names of the options that are told when they are set.
+/// Level and names of the options that are told when they are set: those that the card is told of, and those that it cannot
+/// do. Of a socket whose options were never set nobody has to ask for them.
 const SET: &[(i32, &[i32])] = &[
-    (libc::SOL_SOCKET, &[libc::SO_KEEPALIVE]),
+    (libc::SOL_SOCKET, &[libc::SO_KEEPALIVE, libc::SO_MARK, libc::SO_BINDTODEVICE, libc::SO_BINDTOIFINDEX]),
     (
         libc::IPPROTO_TCP,
         &[
+            libc::TCP_FASTOPEN_CONNECT,
             libc::TCP_NODELAY,
             libc::TCP_KEEPIDLE,
             libc::TCP_KEEPINTVL,
@@ -42,8 +44,8 @@ const SET: &[(i32, &[i32])] = &[
             libc::TCP_REPAIR,
         ],
     ),
-    (libc::IPPROTO_IP, &[libc::IP_TOS, libc::IP_TTL]),
-    (libc::IPPROTO_IPV6, &[libc::IPV6_TCLASS, libc::IPV6_UNICAST_HOPS]),
+    (libc::IPPROTO_IP, &[libc::IP_TOS, libc::IP_TTL, libc::IP_TRANSPARENT]),
+    (libc::IPPROTO_IPV6, &[libc::IPV6_TCLASS, libc::IPV6_UNICAST_HOPS, libc::IPV6_TRANSPARENT]),
 ];
 
 /// Level and names of the options that are told when they are asked for.

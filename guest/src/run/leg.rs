@@ -44,7 +44,6 @@ struct Place {
 
 fn at(address: SocketAddr) -> io::Result<Socket> {
     let socket = new(address.is_ipv6())?;
-    socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
@@ -72,11 +71,11 @@ impl Meeting {
     }
 
     /// Meets the program's socket at this address, which waits in SYN-SENT: writable when that is done.
-    pub(super) fn meet(&self, program: SocketAddr) -> io::Result<Socket> {
+    pub(super) fn meet(&self, program: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
         let place = self.address(program.is_ipv6()).ok_or_else(|| io::Error::other("no IPv6 on the loopback"))?;
         let socket = at(place)?;
         connect(&socket, program)?;
-        Ok(socket)
+        Ok((socket, place))
     }
 }
 
@@ -142,7 +141,7 @@ mod tests {
         for place in [meeting.address(false), meeting.address(true)].into_iter().flatten() {
             let (program, own) = waiting(place);
             assert_eq!(events(&program, Duration::from_millis(20)), PollFlags::empty());
-            let leg = meeting.meet(own).unwrap();
+            let (leg, _) = meeting.meet(own).unwrap();
             assert_eq!(events(&program, Duration::from_millis(900)), PollFlags::OUT, "before the SYN is sent again");
             assert_eq!(events(&leg, Duration::from_millis(900)), PollFlags::OUT);
             assert_eq!(program.send(b"abc").unwrap(), 3);
@@ -154,7 +153,7 @@ mod tests {
     fn letting_go_is_a_reset() {
         let meeting = Meeting::new().unwrap();
         let (program, own) = waiting(meeting.address(false).unwrap());
-        let leg = meeting.meet(own).unwrap();
+        let (leg, _) = meeting.meet(own).unwrap();
         assert!(events(&leg, Duration::from_millis(900)).contains(PollFlags::OUT));
         drop(leg);
         assert!(events(&program, Duration::from_millis(900)).contains(PollFlags::ERR));
@@ -166,7 +165,7 @@ mod tests {
         let meeting = Meeting::new().unwrap();
         let (program, own) = waiting(meeting.address(false).unwrap());
         drop(program);
-        let leg = meeting.meet(own).unwrap();
+        let (leg, _) = meeting.meet(own).unwrap();
         assert!(events(&leg, Duration::from_millis(900)).contains(PollFlags::ERR));
     }
 }

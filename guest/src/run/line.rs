@@ -15,6 +15,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::event::epoll::EventFlags;
 use socket2::Socket;
 use toe_abi::Endpoint;
 
@@ -47,8 +48,10 @@ pub(super) struct Leg {
     own: SocketAddr,
     readable: bool,
     writable: bool,
-    /// The next byte may be urgent: the kernel ends a read before one, so that it is none after a read that was full.
-    near_mark: bool,
+    /// There may be an urgent byte: the kernel ends a read before one.
+    urgent: bool,
+    /// The program's end was told, so that a read that takes less than it could have is not the last.
+    end_told: bool,
     /// The program sends no more.
     program_ended: bool,
     /// The card sends no more, and the program knows.
@@ -80,14 +83,14 @@ impl Line {
     }
 
     /// Ends it with a RST for the peer.
-    pub(super) fn abort(&mut self) {
+    pub(super) fn abort(&mut self, now: Instant) {
         self.ended = true;
-        self.context.act(|core| core.engine.abort(Instant::now(), self.key));
+        self.context.act(|core| core.engine.abort(now, self.key));
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, now: Instant) {
         self.ended = true;
-        self.context.act(|core| core.engine.close(Instant::now(), self.key));
+        self.context.act(|core| core.engine.close(now, self.key));
     }
 
     /// Sets an option of `toe_abi::option`; nobody waits for the answer.
@@ -96,17 +99,24 @@ impl Line {
     }
 
     /// Moves what can be moved.
-    pub(super) fn turn(&mut self, leg: &mut Leg, scratch: &mut [u8], diag: &Diag, counters: &mut Counters) -> Turn {
+    pub(super) fn turn(
+        &mut self,
+        leg: &mut Leg,
+        scratch: &mut [u8],
+        diag: &Diag,
+        counters: &mut Counters,
+        now: Instant,
+    ) -> Turn {
         self.waker.heard();
         for _ in 0..TURN_CHUNKS {
-            let from = match self.take_from_program(leg, scratch, diag, counters) {
+            let from = match self.take_from_program(leg, scratch, diag, counters, now) {
                 Ok(moved) => moved,
                 Err(_) => {
-                    self.abort();
+                    self.abort(now);
                     return Turn::Over;
                 }
             };
-            let to = self.give_to_program(leg, scratch, counters);
+            let to = self.give_to_program(leg, scratch, counters, now);
             if self.ended {
                 return Turn::Over;
             }
@@ -114,12 +124,12 @@ impl Line {
                 Ok(Some(moved)) if !moved && !from => return Turn::Idle,
                 Ok(Some(_)) => {}
                 Ok(None) if leg.is_drained() => {
-                    self.close();
+                    self.close(now);
                     return Turn::Over;
                 }
                 Ok(None) => return Turn::Breaking,
                 Err(_) => {
-                    self.abort();
+                    self.abort(now);
                     return Turn::Over;
                 }
             }
@@ -137,6 +147,7 @@ impl Line {
         scratch: &mut [u8],
         diag: &Diag,
         counters: &mut Counters,
+        now: Instant,
     ) -> io::Result<bool> {
         if !leg.readable || leg.program_ended {
             return Ok(false);
@@ -145,17 +156,18 @@ impl Line {
         let Some((room @ 1.., false)) = look else {
             return Ok(false);
         };
-        let is_urgent = leg.near_mark && leg.at_mark();
+        let is_urgent = leg.urgent && leg.at_mark();
         let room = if is_urgent { 1 } else { room.min(scratch.len()) };
         match (&leg.socket).read(&mut scratch[..room]) {
             Ok(0) => {
                 leg.program_ended = true;
-                self.program_ended(leg, diag);
+                self.program_ended(leg, diag, now);
                 Ok(false)
             }
             Ok(n) => {
-                leg.near_mark = n < room || is_urgent;
-                let now = Instant::now();
+                leg.urgent &= !is_urgent;
+                // Else the next would find nothing: what comes from here on is told (epoll(7)).
+                leg.readable = n == room || leg.urgent || leg.end_told;
                 let written = self.context.act(|core| {
                     if is_urgent {
                         core.engine.write_urgent(now, self.key, &scratch[..n])
@@ -179,17 +191,17 @@ impl Line {
     }
 
     /// The program sends no more. Has it closed its socket, or one half of it?
-    pub(super) fn program_ended(&mut self, leg: &Leg, diag: &Diag) {
+    pub(super) fn program_ended(&mut self, leg: &Leg, diag: &Diag, now: Instant) {
         if !leg.program_ended || self.ended {
             return;
         }
         if leg.card_ended {
             leg.let_kernel_finish();
-            self.close();
+            self.close(now);
         } else if diag.connection(leg.program, leg.own) == Held::No {
-            self.close();
+            self.close(now);
         } else {
-            self.context.act(|core| core.engine.shutdown_write(Instant::now(), self.key));
+            self.context.act(|core| core.engine.shutdown_write(now, self.key));
         }
     }
 
@@ -202,6 +214,7 @@ impl Line {
         leg: &mut Leg,
         scratch: &mut [u8],
         counters: &mut Counters,
+        now: Instant,
     ) -> io::Result<Option<bool>> {
         if !leg.spill.is_empty() {
             let spill = std::mem::take(&mut leg.spill);
@@ -213,7 +226,7 @@ impl Line {
         }
         let (urgent, read) = self.context.act(|core| {
             let urgent = core.engine.connection(self.key).map_or(0, |c| c.urgent_left());
-            (urgent, core.engine.read(Instant::now(), self.key, scratch, false))
+            (urgent, core.engine.read(now, self.key, scratch, false))
         });
         match read {
             Read::Bytes(n) => {
@@ -233,7 +246,7 @@ impl Line {
                 leg.socket.shutdown(Shutdown::Write)?;
                 if leg.program_ended {
                     leg.let_kernel_finish();
-                    self.close();
+                    self.close(now);
                 }
                 Ok(Some(true))
             }
@@ -246,35 +259,36 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if !self.ended {
-            self.abort();
+            self.abort(Instant::now());
         }
     }
 }
 
 impl Leg {
-    /// Of a socket that is connected.
-    ///
-    /// # Errors
-    /// If it is not.
-    pub(super) fn new(socket: Socket, program: SocketAddr) -> io::Result<Self> {
-        let own = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
-        Ok(Self {
+    /// Of a socket, whose address is `own`, on its way to the program's.
+    pub(super) fn new(socket: Socket, program: SocketAddr, own: SocketAddr) -> Self {
+        Self {
             socket,
             program,
             own,
-            readable: true,
+            readable: false,
             writable: true,
-            near_mark: true,
+            urgent: false,
+            end_told: false,
             program_ended: false,
             card_ended: false,
             spill: Vec::new(),
-        })
+        }
     }
 
     /// What its descriptor polled.
-    pub(super) fn polled(&mut self, readable: bool, writable: bool) {
-        self.readable |= readable;
-        self.writable |= writable;
+    pub(super) fn polled(&mut self, flags: EventFlags) {
+        let gone = EventFlags::ERR | EventFlags::HUP;
+        let end = EventFlags::RDHUP | gone;
+        self.readable |= flags.intersects(EventFlags::IN | EventFlags::PRI | end);
+        self.writable |= flags.intersects(EventFlags::OUT | gone);
+        self.urgent |= flags.contains(EventFlags::PRI);
+        self.end_told |= flags.intersects(end);
     }
 
     /// Whether the program has closed one half: the other may follow without a word.

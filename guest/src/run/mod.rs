@@ -60,6 +60,9 @@ const OUR_FAULT: u8 = 125;
 
 /// How long the program's end may take to be that of all its children.
 const AFTERMATH: Duration = Duration::from_millis(50);
+/// How long a card's first word is waited for. Half a second, as in the library, is too short where guest and card share a busy
+/// machine: then a whole program went through the kernel because the card was a little late.
+const CARD_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the card has to take what is left.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -244,6 +247,7 @@ fn supervise(options: &Options, mut first: UnixStream, unanswered: notify::Unans
     // SAFETY: ignoring a signal touches no memory.
     let before = signals.map(|signal| unsafe { libc::signal(signal, libc::SIG_IGN) });
 
+    let inherits = descriptor::inherits_tcp();
     let (ours, theirs) = UnixStream::pair().map_err(said)?;
     let filter = filter::program();
     let mut command = Command::new(program);
@@ -281,7 +285,9 @@ fn supervise(options: &Options, mut first: UnixStream, unanswered: notify::Unans
     send_descriptor(&first, &message(STARTED, child.id().cast_signed()), &listener).map_err(said)?;
 
     let listener = notify::Listener::new(listener, unanswered);
-    let mut supervisor = Supervisor::new(listener, Kernel::shared(), options.policy.clone()).map_err(said)?;
+    let kernel = Kernel::shared();
+    kernel.be_patient(CARD_PATIENCE);
+    let mut supervisor = Supervisor::new(listener, kernel, options.policy.clone(), inherits).map_err(said)?;
     let status = Arc::new(Mutex::new(None));
     let (ended, wake) = (status.clone(), supervisor.waker());
     std::thread::Builder::new()
@@ -296,7 +302,7 @@ fn supervise(options: &Options, mut first: UnixStream, unanswered: notify::Unans
     let ended = || *status.lock().unwrap_or_else(|e| e.into_inner());
     let publish = |s: &Supervisor| {
         if let Some(published) = &published {
-            published.set(|| s.report());
+            published.set(s.now(), || s.report());
         }
     };
     let end = |s: &Supervisor| ended().is_some_and(|(_, at)| s.is_over() || at.elapsed() > AFTERMATH);

@@ -24,10 +24,10 @@ pub(super) struct Published {
 
 impl Published {
     /// Leaves them there, if the last are old enough.
-    pub(super) fn set(&self, value: impl FnOnce() -> Value) {
+    pub(super) fn set(&self, now: Instant, value: impl FnOnce() -> Value) {
         let mut place = self.value.lock().unwrap_or_else(|e| e.into_inner());
-        if place.1.is_none_or(|at| at.elapsed() > INTERVAL) {
-            *place = (value(), Some(Instant::now()));
+        if place.1.is_none_or(|at| now.saturating_duration_since(at) > INTERVAL) {
+            *place = (value(), Some(now));
         }
     }
 }

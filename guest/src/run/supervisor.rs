@@ -1,7 +1,7 @@
 //! The supervisor: one thread that answers the calls of its programs and moves their bytes.
 //!
-//! It waits for four things at once: calls (the notification's descriptor), news of the card ([`Watch`]), what its workers have
-//! found out (told by the watch as well), and its ends of the ways to the programs. Whatever may wait for somebody else (a
+//! It waits for four things at once: calls (the notification's descriptor), the card, whose frames it takes itself ([`Driver`]), what
+//! its workers have found out (told by a [`Watch`], as is what the frames changed), and its ends of the ways to the programs. Whatever may wait for somebody else (a
 //! neighbour's address, the card's answer to a question) is done by workers, so that no program waits for another's call.
 //!
 //! Sockets are known by their cookie, which the kernel gives to a socket once and never again; so a socket that was
@@ -14,7 +14,7 @@ mod accept;
 mod calls;
 mod connect;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,7 +33,7 @@ use super::notify::{Answered, Call, Listener};
 use super::policy::{Direction, Policy, Subject};
 use super::target::{self, Process, Targets};
 use super::workers::{Finding, Workers};
-use crate::context::Watch;
+use crate::context::{Context, Driver, Told, Watch};
 use crate::fallback::FallbackReason;
 use crate::route::Kernel;
 use crate::surroundings::Surroundings;
@@ -48,6 +48,8 @@ const FIRST_TOKEN: u64 = 16;
 const SHORT_ROUND: Duration = Duration::from_millis(50);
 /// How often it is looked whether sockets without a word are still there.
 const LONG_ROUND: Duration = Duration::from_secs(1);
+/// So often what was done is looked at for what it brought about, before anything else is waited for.
+const ROUNDS_MAX: usize = 8;
 /// So many sockets whose connection is over are remembered, for programs that ask for their names.
 const ENDED_MAX: usize = 4096;
 /// How long connections have, after the last program, to get rid of their data.
@@ -66,6 +68,36 @@ enum Known {
     Ended { local: Endpoint, error: Option<i32> },
     /// Not for the card, for this reason.
     Unsuitable(&'static str),
+}
+
+/// Which sockets may have options that matter to the card. Who sets one is told of ([`super::filter`]); what is not in here has them as they
+/// are from the start.
+#[derive(Debug)]
+enum Options {
+    SetBy(HashSet<u64>),
+    /// Of too many, or of sockets that are older than the filter: all are asked.
+    Unknown,
+}
+
+/// So many sockets with options are remembered one by one.
+const WITH_OPTIONS_MAX: usize = 65_536;
+
+impl Options {
+    fn set_by(&mut self, cookie: u64) {
+        if let Self::SetBy(cookies) = self {
+            cookies.insert(cookie);
+            if cookies.len() > WITH_OPTIONS_MAX {
+                *self = Self::Unknown;
+            }
+        }
+    }
+
+    fn may_be_set(&self, cookie: u64) -> bool {
+        match self {
+            Self::SetBy(cookies) => cookies.contains(&cookie),
+            Self::Unknown => true,
+        }
+    }
 }
 
 /// A call whose answer must wait, and the program's socket.
@@ -102,6 +134,8 @@ pub(super) struct Supervisor {
     notify: Listener,
     epoll: OwnedFd,
     watch: Arc<Watch>,
+    /// The contexts that are in use.
+    drivers: Vec<Driver>,
     surroundings: Arc<Kernel>,
     workers: Workers,
     targets: Targets,
@@ -121,18 +155,22 @@ pub(super) struct Supervisor {
     /// Calls of `accept` that wait for a connection.
     accepting: HashMap<u64, accept::Accepting>,
     sockets: HashMap<u64, Known>,
+    options: Options,
     ended: VecDeque<u64>,
     /// Connections in the queue of a listener, by the address that they come from.
     arriving: HashMap<SocketAddr, u64>,
     runnable: VecDeque<u64>,
     next_token: u64,
     scratch: Vec<u8>,
+    /// When it last came back from waiting.
+    now: Instant,
     /// The programs are all gone.
     over: bool,
 }
 
 impl Supervisor {
-    pub(super) fn new(notify: Listener, surroundings: Arc<Kernel>, policy: Policy) -> io::Result<Self> {
+    /// `inherits`: the program may have TCP sockets from before.
+    pub(super) fn new(notify: Listener, surroundings: Arc<Kernel>, policy: Policy, inherits: bool) -> io::Result<Self> {
         let watch = Arc::new(Watch::new()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let add =
@@ -140,17 +178,21 @@ impl Supervisor {
         add(notify.as_fd(), NOTIFICATIONS)?;
         add(watch.as_fd(), WATCH)?;
         let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok();
+        let default_congestion = default.map(|name| name.trim().to_owned());
+        // A controller that the card does not have is an option that every socket has.
+        let is_beyond = default_congestion.as_ref().is_some_and(|name| descriptor::controller(name).is_none());
         Ok(Self {
             notify,
             epoll,
             workers: Workers::new(watch.clone())?,
             watch,
+            drivers: Vec::new(),
             surroundings,
             targets: Targets::default(),
             meeting: Meeting::new()?,
             diag: Diag::new()?,
             policy,
-            default_congestion: default.map(|name| name.trim().to_owned()),
+            default_congestion,
             counters: Counters::default(),
             connections: HashMap::new(),
             listeners: HashMap::new(),
@@ -159,11 +201,13 @@ impl Supervisor {
             asking: HashMap::new(),
             accepting: HashMap::new(),
             sockets: HashMap::new(),
+            options: if inherits || is_beyond { Options::Unknown } else { Options::SetBy(HashSet::new()) },
             ended: VecDeque::new(),
             arriving: HashMap::new(),
             runnable: VecDeque::new(),
             next_token: FIRST_TOKEN,
             scratch: vec![0; CHUNK_BYTES],
+            now: Instant::now(),
             over: false,
         })
     }
@@ -184,45 +228,88 @@ impl Supervisor {
         self.over
     }
 
+    /// When it last came back from waiting.
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+
     /// Works until `enough` says so, which is asked at least every [`LONG_ROUND`].
     ///
     /// # Errors
     /// If it cannot wait.
     pub(super) fn run(&mut self, mut enough: impl FnMut(&Self) -> bool) -> io::Result<()> {
         let mut events = Vec::with_capacity(64);
-        let (mut short_due, mut long_due) = (Instant::now(), Instant::now());
+        let (mut short_due, mut long_due) = (self.now, self.now);
         while !enough(self) {
-            let timeout = if self.runnable.is_empty() {
-                if self.is_anybody_looked_after() { SHORT_ROUND } else { LONG_ROUND }
-            } else {
-                Duration::ZERO
-            };
-            let timeout = Timespec::try_from(timeout).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let timeout = self.rest()?;
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }
+            self.now = Instant::now();
+            let told = |token| events.iter().any(|e: &epoll::Event| e.data.u64() == token);
+            for driver in &mut self.drivers {
+                driver.woken(told(driver.token(Told::Word)));
+                driver.turn(told(driver.token(Told::Frames)), self.now);
+            }
             for event in events.drain(..) {
                 let flags = event.flags;
                 self.handle_event(event.data.u64(), flags);
             }
-            for _ in 0..self.runnable.len() {
-                if let Some(token) = self.runnable.pop_front() {
-                    self.progress(token);
+            // What that changed on the card's side changes more, seldom more than once.
+            for _ in 0..ROUNDS_MAX {
+                self.take_news();
+                for _ in 0..self.runnable.len() {
+                    if let Some(token) = self.runnable.pop_front() {
+                        self.progress(token);
+                    }
+                }
+                if self.is_at_rest() {
+                    break;
                 }
             }
-            let now = Instant::now();
-            if now >= short_due {
-                short_due = now + SHORT_ROUND;
-                self.short_round(now);
+            if self.now >= short_due {
+                short_due = self.now + SHORT_ROUND;
+                self.short_round(self.now);
             }
-            if now >= long_due {
-                long_due = now + LONG_ROUND;
+            if self.now >= long_due {
+                long_due = self.now + LONG_ROUND;
                 self.long_round();
             }
         }
         Ok(())
+    }
+
+    /// Whether there is nothing to do before something happens. If so, the watch rings when it does.
+    fn is_at_rest(&self) -> bool {
+        self.runnable.is_empty() && self.watch.rest()
+    }
+
+    /// How long it may be waited now.
+    fn rest(&mut self) -> io::Result<Timespec> {
+        let mut wait = Duration::ZERO;
+        if self.is_at_rest() {
+            wait = if self.is_anybody_looked_after() { SHORT_ROUND } else { LONG_ROUND };
+            for driver in &mut self.drivers {
+                let due = driver.rest(self.epoll.as_fd(), self.now)?;
+                wait = wait.min(due.saturating_duration_since(self.now));
+            }
+        }
+        Ok(Timespec::try_from(wait).map_err(|_| io::ErrorKind::InvalidInput)?)
+    }
+
+    /// A context is in use from here on: its frames are taken by this thread.
+    fn drive(&mut self, context: &Context) {
+        if self.drivers.iter().any(|d| d.drives(context)) {
+            return;
+        }
+        let tokens = (self.new_token(), self.new_token());
+        match Driver::new(context, self.epoll.as_fd(), tokens) {
+            Ok(driver) => self.drivers.extend(driver),
+            // Its own thread goes on.
+            Err(e) => log::warn!("the card's frames take the longer way: {e}"),
+        }
     }
 
     /// Closes the listeners, and gives what is left time to reach the card.
@@ -264,36 +351,39 @@ impl Supervisor {
                     let _ = epoll::delete(&self.epoll, self.notify.as_fd());
                 }
             }
-            WATCH => {
-                for token in self.watch.take() {
-                    match token {
-                        FINDINGS => {
-                            for (token, finding) in self.workers.take() {
-                                self.handle_finding(token, finding);
-                            }
-                        }
-                        token if self.listeners.contains_key(&token) => self.take_announced(token),
-                        token => self.progress(token),
-                    }
-                }
-            }
+            // It is asked in any case.
+            WATCH => {}
             token if self.accepting.contains_key(&token) => self.retry_accept(token),
             token => {
                 let has = |any: epoll::EventFlags| flags.intersects(any);
                 let gone = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
-                let readable = has(epoll::EventFlags::IN | epoll::EventFlags::PRI | epoll::EventFlags::RDHUP | gone);
-                let writable = has(epoll::EventFlags::OUT | gone);
                 if let Some(connection) = self.connections.get_mut(&token) {
                     match &mut connection.phase {
-                        Phase::Open { leg } | Phase::Breaking { leg, .. } => leg.polled(readable, writable),
-                        Phase::Joining { .. } if writable => {
+                        Phase::Open { leg } | Phase::Breaking { leg, .. } => leg.polled(flags),
+                        Phase::Joining { leg, .. } if has(epoll::EventFlags::OUT | gone) => {
+                            leg.polled(flags);
                             self.joined(token);
                             return;
                         }
                         _ => {}
                     }
+                    self.progress(token);
                 }
-                self.progress(token);
+            }
+        }
+    }
+
+    /// Deals with what the watch was told.
+    fn take_news(&mut self) {
+        for token in self.watch.take() {
+            match token {
+                FINDINGS => {
+                    for (token, finding) in self.workers.take() {
+                        self.handle_finding(token, finding);
+                    }
+                }
+                token if self.listeners.contains_key(&token) => self.take_announced(token),
+                token => self.progress(token),
             }
         }
     }
@@ -316,14 +406,14 @@ impl Supervisor {
             Phase::Handshake { .. } => self.progress_handshake(token),
             Phase::Joining { .. } => {}
             Phase::Open { leg } | Phase::Breaking { leg, .. } => {
-                match connection.line.turn(leg, &mut self.scratch, &self.diag, &mut self.counters) {
+                match connection.line.turn(leg, &mut self.scratch, &self.diag, &mut self.counters, self.now) {
                     Turn::Idle => {}
                     Turn::More => self.runnable.push_back(token),
                     Turn::Over => self.remove(token),
                     Turn::Breaking => {
                         if let Some(Connection { phase, line, cookie }) = self.connections.remove(&token) {
                             let phase = match phase {
-                                Phase::Open { leg } => Phase::Breaking { leg, since: Instant::now() },
+                                Phase::Open { leg } => Phase::Breaking { leg, since: self.now },
                                 other => other,
                             };
                             self.connections.insert(token, Connection { line, cookie, phase });
@@ -383,7 +473,7 @@ impl Supervisor {
                     }
                 }
                 Phase::Breaking { since, .. } if now > *since + BREAKING_MAX => {
-                    connection.line.abort();
+                    connection.line.abort(now);
                     to_do.push(*token);
                 }
                 Phase::Breaking { .. } => to_do.push(*token),
@@ -407,7 +497,9 @@ impl Supervisor {
                         orphans.push(*token);
                     }
                 }
-                Phase::Open { leg } if leg.is_half_closed() => connection.line.program_ended(leg, &self.diag),
+                Phase::Open { leg } if leg.is_half_closed() => {
+                    connection.line.program_ended(leg, &self.diag, self.now);
+                }
                 _ => {}
             }
         }
@@ -512,7 +604,9 @@ impl Supervisor {
             FallbackReason::Local.to_string()
         } else if let Some(reason) = self.policy.refuses(subject) {
             reason
-        } else if let Some(reason) = descriptor::unsuitable(fd) {
+        } else if self.options.may_be_set(cookie)
+            && let Some(reason) = descriptor::unsuitable(fd)
+        {
             reason.to_owned()
         } else {
             return true;

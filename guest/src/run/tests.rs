@@ -161,7 +161,7 @@ fn supervised(kernel: Option<&Arc<Kernel>>, program: impl FnOnce(&mut Vec<i64>))
             return None;
         };
         let listener = notify::Listener::new(listener, unanswered);
-        let mut supervisor = Supervisor::new(listener, kernel.clone(), Policy::default()).unwrap();
+        let mut supervisor = Supervisor::new(listener, kernel.clone(), Policy::default(), false).unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         supervisor.run(|s| s.is_over() || Instant::now() > deadline).unwrap();
         assert!(supervisor.is_over(), "the program hangs: {}", supervisor.report());

@@ -83,6 +83,12 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// What the operating system says of waiting; none that goes away by itself.
     fn wait(&self, room: bool, wake: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// The descriptor that is readable (and writable) when [`Transport::wait`] would return for a frame (and for room), for who
+    /// waits for other things as well. `None` if there is no such.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// Waits for any of `fds`, for at most `timeout`. A signal ends the wait early.

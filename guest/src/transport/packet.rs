@@ -132,6 +132,10 @@ impl Transport for PacketTransport {
             [PollFd::from_borrowed_fd(self.socket.as_fd(), events), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
         poll(&mut fds, timeout)
     }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
+    }
 }
 
 /// Accepts frames of the channel's EtherType that carry the key, or none.

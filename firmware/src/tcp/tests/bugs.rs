@@ -5,7 +5,9 @@
 
 use std::process::{Command, Stdio};
 
-use crate::fault::Site;
+use crate::fault::{Action, Rule, Rules, Site};
+use crate::tcp::bugs;
+use crate::testing::Bench;
 
 /// The bug, and who catches it.
 const CAUGHT: [(Site, &str); 10] = [
@@ -49,4 +51,52 @@ fn every_bug_is_caught_by_name() {
         let without = run(test, None);
         assert!(without.contains(&format!("test {test} ... ok")), "{test} without a bug: {without}");
     }
+}
+
+/// A card with one bug, before its first connection.
+fn with(bug: Site) -> Bench {
+    let mut b = Bench::new();
+    b.firmware.arm(Rules::new(vec![Rule::new(bug, Action::Error)]), 1, b.now);
+    b.connect(toe_abi::flags::NODELAY);
+    b
+}
+
+/// A window that is believed is scaled all the same, and counts as the largest if it is.
+#[test]
+fn a_window_that_is_wrongly_believed_is_scaled() {
+    let mut b = Bench::established();
+    let (t, _) = b.firmware.block(b.connection);
+    t.send.shift = 3;
+    bugs::believe_any_window(t, 60_000);
+    assert_eq!((t.send.window, t.send.window_max), (480_000, 480_000));
+    bugs::believe_any_window(t, 5);
+    assert_eq!((t.send.window, t.send.window_max), (40, 480_000));
+}
+
+/// What is said wrongly is the one thing, in the segments that the bug is about.
+#[test]
+fn a_bug_spoils_one_thing() {
+    let mut b = with(Site::BugAckOffByOne);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1 win 60000 <mss 1000, ts 500 1>");
+    b.expect("A 1:1 ack 0");
+    b.send(10);
+    b.expect("PA 1:11 ack 0");
+    b.abort();
+    b.expect("RA 11:11 ack 1");
+
+    let mut b = with(Site::BugTimestampEcho);
+    let syn = b.next().unwrap();
+    assert!(syn.contains("ts ") && syn.contains(" 0"), "{syn}");
+    let echo = |segment: String| segment.split_once("ts ").unwrap().1.split([' ', ',', '>']).nth(1).unwrap().to_owned();
+    assert_eq!(echo(syn), "0");
+    b.peer("SA 0 ack 1 win 60000 <mss 1000, ts 500 1>");
+    assert_eq!(echo(b.next().unwrap()), "501");
+
+    let mut b = with(Site::BugLostPush);
+    b.expect("S 0");
+    b.peer("SA 0 ack 1 win 60000 <mss 1000>");
+    b.expect("A 1:1 ack 1");
+    b.send(10);
+    b.expect("A 1:11 ack 1");
 }

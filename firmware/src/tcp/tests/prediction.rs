@@ -5,7 +5,11 @@ use std::ops::Range;
 use proptest::prelude::*;
 use toe_abi::flags;
 
+use crate::profile::CongestionControl;
+use crate::tcp::arrives::{Reply, segment_arrives};
 use crate::testing::Bench;
+use crate::wire::segment::Segment;
+use crate::work::Steps;
 
 /// What happens: the peer sends, the program writes or rests, or time passes.
 #[derive(Clone, Debug)]
@@ -143,5 +147,75 @@ fn text_in_order_goes_the_short_way() {
     for options in ["mss 1000", "mss 1000, sackOK", "mss 1000, sackOK, ts 1000000 0"] {
         let events: Vec<_> = (0..20).map(|_| event()).collect();
         assert_eq!(same(options, &events).unwrap(), 19, "{options}");
+    }
+}
+
+/// Up to the last octet of the window, and not an octet further: who reads nothing closes it.
+#[test]
+fn text_for_which_there_is_no_window_goes_the_long_way() {
+    let text =
+        |length| Event::Segment { flags: "A", text: 0..length, behind: 0, window: 60_000, timestamp: 0, sack: false };
+    let mut cards = [true, false].map(|predicts| Card::new("mss 1000", predicts));
+    for card in &mut cards {
+        card.happens(&Event::Rest, false);
+    }
+    let window = |card: &mut Card| card.bench.firmware.block(card.bench.connection).0.receive.window();
+    let mut left = window(&mut cards[0]);
+    for n in 0..20_000 {
+        let event = text(left.clamp(1, 1000) as i32);
+        let [short, long] = cards.each_mut().map(|card| {
+            card.happens(&event, false);
+            card.seen()
+        });
+        assert_eq!(short, long, "{n}, window {left}");
+        if left == 0 {
+            assert!(cards[0].bench.firmware.predicted() > 60);
+            return;
+        }
+        left = window(&mut cards[0]);
+    }
+    panic!("a window that does not close");
+}
+
+/// What is made of a segment by its connection's block alone.
+fn reply(b: &mut Bench, text: &str) -> Reply {
+    let frame = b.frame(text);
+    let segment = Segment::parse(&frame[34..], &Steps::default()).unwrap();
+    let now = b.now;
+    let (t, store) = b.firmware.block(b.connection);
+    segment_arrives(t, store, &segment, now)
+}
+
+/// Who hears that it was predicted does less after it: that is not said of a segment after which another state holds.
+#[test]
+fn what_ends_the_stream_is_not_said_to_be_plain() {
+    let mut b = Bench::established();
+    b.peer("A 1:1001 ack 1");
+    assert_eq!(reply(&mut b, "A 1001:2001 ack 1"), Reply::Predicted);
+    assert_eq!(reply(&mut b, "PA 2001:3001 ack 1"), Reply::Predicted);
+    // Here the second fills the gap before the end.
+    let mut b = Bench::established();
+    b.peer("A 1:1001 ack 1");
+    assert_eq!(reply(&mut b, "FA 2001:3001 ack 1"), Reply::Nothing);
+    assert_eq!(reply(&mut b, "A 1001:2001 ack 1"), Reply::Nothing);
+}
+
+/// A controller that learns from every acknowledgement is asked every time.
+#[test]
+fn only_where_progress_alone_counts_a_segment_goes_the_short_way() {
+    let predicts = [
+        (CongestionControl::Cubic, Reply::Predicted),
+        (CongestionControl::NewReno, Reply::Predicted),
+        (CongestionControl::Bbr, Reply::Nothing),
+        (CongestionControl::Dctcp, Reply::Nothing),
+    ];
+    for (congestion, expected) in predicts {
+        let mut b = Bench::with(|p| p.tcp.congestion = congestion);
+        b.connect(flags::NODELAY);
+        assert!(b.next().is_some());
+        b.peer("SA 0 ack 1 win 60000 <mss 1000>");
+        b.expect("A 1:1 ack 1");
+        b.peer("A 1:1001 ack 1");
+        assert_eq!(reply(&mut b, "A 1001:2001 ack 1"), expected, "{congestion:?}");
     }
 }

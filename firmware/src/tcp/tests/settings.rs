@@ -35,6 +35,7 @@ fn keep_alives_are_off_until_asked_for_and_give_up_only_after_several() {
     b.nothing();
     assert_eq!(b.set(option::KEEP_ALIVE_IDLE_MS, 10_000), (Reason::None as u32, 10_000));
     b.set(option::KEEP_ALIVE_INTERVAL_MS, 2_000);
+    assert_eq!(b.get(option::KEEP_ALIVE_INTERVAL_MS), (Reason::None as u32, 2_000));
     b.set(option::KEEP_ALIVE_PROBES, 3);
     assert_eq!(b.wait_for_segment(), 10_000);
     b.expect("A 0:0 ack 1");

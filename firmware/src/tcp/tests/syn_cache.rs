@@ -1,8 +1,13 @@
 //! A connection between a listener's SYN-ACK and the end of its handshake (RFC 9293, 3.10.7.4, for SYN-RECEIVED).
 
-use toe_abi::state;
+use toe_abi::{Endpoint, Mac, state};
 
+use crate::seq::Seq;
+use crate::tcp::half_open::{Derived, HalfOpen, Opening};
+use crate::tcp::tcb::{Agreed, CHALLENGES, Link, Tuple};
 use crate::testing::Bench;
+use crate::time::Instant;
+use crate::wire::options::Cookie;
 
 /// A listener that has answered a SYN with these options.
 fn answered(options: &str) -> Bench {
@@ -154,4 +159,54 @@ fn the_round_trip_of_a_syn_ack_counts_only_if_it_was_sent_once() {
     b.peer("A 1 ack 1 win 1000");
     // RFC 6298, 5.7, and Karn's rule.
     assert_eq!(b.info().rtt_us, 0);
+}
+
+/// An entry keeps the flags, the size and the shift of a SYN in few bits: each comes out as it went in.
+#[test]
+fn an_entry_says_what_it_was_made_of() {
+    let tuple = Tuple {
+        local: Endpoint::new("2001:db8::2".parse().unwrap(), 80),
+        remote: Endpoint::new("2001:db8::1".parse().unwrap(), 4711),
+    };
+    let now = Instant::from_us((1 << 40) + 4 * 77 + 3);
+    for bits in 0..32 {
+        let is = |bit: u32| bits & 1 << bit != 0;
+        for (peer_shift, peer_mss) in [(0, None), (7, Some(1460)), (14, Some(1))] {
+            let opening = Opening {
+                tuple,
+                link: Link { local: Mac([2, 0, 0, 0, 0, 1]), remote: Mac([2, 0, 0, 0, 0, 2]) },
+                iss: Seq(5),
+                irs: Seq(u32::MAX),
+                agreed: Agreed { timestamps: is(0), sack: is(1), ecn: is(2), window_scale: is(3) },
+                peer_mss,
+                peer_shift: if is(3) { peer_shift } else { 0 },
+                timestamp: 99,
+                timestamp_offset: 1 << 31,
+                window: 65_535,
+                mtu: 1500,
+                cookie: is(4).then(|| Cookie::new(&[1; 8]).unwrap()),
+                transmissions: 1,
+            };
+            let derived = Derived {
+                iss: opening.iss,
+                timestamp_offset: opening.timestamp_offset,
+                local_mac: opening.link.local,
+                mtu: opening.mtu,
+                cookie: opening.cookie,
+            };
+            let mut entry = HalfOpen::new(&opening, 3, None, now);
+            assert_eq!((entry.tells_cookie(), entry.clock()), (is(4), (1u64 << 38) as u32 + 77));
+            assert_eq!((entry.listener(), entry.time_wait(), entry.tuple(80)), (3, None, tuple));
+            assert_eq!(entry.opening(tuple, derived), opening, "{bits:05b}");
+            // What changes of it changes nothing else.
+            entry.send_again();
+            assert!((0..CHALLENGES).all(|_| entry.may_challenge()) && !entry.may_challenge());
+            let again = Opening { transmissions: 2, cookie: None, ..opening };
+            assert_eq!(entry.opening(tuple, derived), again, "{bits:05b}");
+            entry.without_ecn();
+            let agreed = Agreed { ecn: false, ..again.agreed };
+            assert_eq!(entry.opening(tuple, derived), Opening { agreed, ..again }, "{bits:05b}");
+            assert_eq!(HalfOpen::new(&opening, 3, Some(0), now).time_wait(), Some(0));
+        }
+    }
 }

@@ -37,6 +37,7 @@ fn ten_segments_are_one_frame() {
         }
         b.expect("PA 9001:10001 ack 1");
         b.nothing();
+        assert_eq!(b.info().bytes_sent, 10_000);
         assert_eq!(b.info().segments_out, 12, "the SYN, its end of the handshake, and ten more");
         b.wait_ms(10);
         b.peer("A 1 ack 10001");
@@ -45,6 +46,12 @@ fn ten_segments_are_one_frame() {
         b.expect("PA 12001:12501");
         assert_eq!(b.frames - before, 2);
     }
+}
+
+/// The length in an IPv4 header has 16 bits; whatever options there are, a train is within that.
+#[test]
+fn a_train_is_within_the_longest_packet() {
+    assert_eq!(crate::tcp::train::TEXT_BYTES_MAX, 65_535 - 40 - 20 - 40);
 }
 
 #[test]
@@ -63,6 +70,24 @@ fn the_end_of_a_stream_goes_with_its_last_segment() {
     b.expect("FPA 7001:7501");
     b.nothing();
     assert_eq!(b.frames - before, 1);
+}
+
+/// An end for which the last segment has no room goes alone, as it does where nothing is cut.
+#[test]
+fn an_end_without_text_goes_alone() {
+    let sent = |wire: Offload| {
+        let mut b = bench(CongestionControl::Cubic, false, wire);
+        b.send(5_000);
+        (0..5).for_each(|_| assert!(b.next().is_some()));
+        b.peer("A 1 ack 5001 win 0");
+        b.send(3_000);
+        b.shutdown();
+        b.peer("A 1 ack 5001 win 4000");
+        std::iter::from_fn(|| b.next()).collect::<Vec<_>>()
+    };
+    let [cut, plain] = [AT_ONCE, Offload::default()].map(sent);
+    assert_eq!(cut, plain);
+    assert!(plain.len() >= 3, "{plain:?}");
 }
 
 #[test]

@@ -163,3 +163,24 @@ fn whatever_is_sent_to_a_listener() {
         bounded(&b, "a listener");
     }
 }
+
+/// RACK passes by what was sent later than the youngest delivered. Of what left in one moment that could be a whole window.
+#[test]
+fn what_left_in_one_moment_is_passed_by_in_few_steps() {
+    let cost = |segments: u32| {
+        let mut b = Bench::with(|p| p.tcp.initial_window_segments = segments);
+        b.connect(flags::NODELAY);
+        b.expect("S 0");
+        b.now = b.now + crate::time::Duration::from_ms(10);
+        b.peer("SA 0 ack 1 win 60000 <mss 100, sackOK>");
+        b.expect("A 1:1");
+        b.send(u64::from(segments) * 100);
+        let sent = std::iter::from_fn(|| b.next()).count();
+        assert_eq!(sent as u32, segments, "at once");
+        b.firmware.forget_most_work();
+        b.peer("A 1 ack 101");
+        most(&b)[0]
+    };
+    assert_eq!(cost(64), cost(16));
+    assert!(cost(16) > cost(2));
+}

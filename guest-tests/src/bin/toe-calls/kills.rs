@@ -1,15 +1,19 @@
 //! Programs and supervisors of `toe run` that die at any moment, under load.
 //!
 //! Each round starts a program with connections that open, talk and close all the time (`toe-calls load`) under
-//! `toe run`, and kills it, or its supervisor, after a random while. Then the other must end by itself: a supervisor because
+//! `toe run`, and kills it, or its supervisor, after a random while: mostly from the moment on when its first bytes have come
+//! back, else from its start. Then the other must end by itself: a supervisor because
 //! its program is gone, a program because its connections are reset, and the kernel carries those that it opens then.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const CONNECTIONS: usize = 3;
@@ -17,14 +21,17 @@ const CONNECTIONS: usize = 3;
 const LANES: u64 = 4;
 /// What the load's end is called when a connection broke.
 const BROKEN: u8 = 3;
-/// How long the load goes on if nothing breaks, which is how long a killer has time.
+/// How long the load goes on from its first exchange if nothing breaks, which is how long a killer has time.
 const LOAD: Duration = Duration::from_millis(400);
+
+/// What the load says when its first bytes have come back.
+const TALKS: &str = "talks";
 
 /// Opens, talks and closes for a while, or until something breaks; then says so by its status. It waits for ever for what
 /// does not come.
 pub fn load(peer: SocketAddr) -> ExitCode {
     static BROKE: AtomicBool = AtomicBool::new(false);
-    let start = Instant::now();
+    static FIRST: OnceLock<Instant> = OnceLock::new();
     let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return ExitCode::FAILURE };
     let port = listener.local_addr().map_or(0, |a| a.port());
     std::thread::spawn(move || {
@@ -48,13 +55,17 @@ pub fn load(peer: SocketAddr) -> ExitCode {
             let mut back = vec![0; bytes.len()];
             s.read_exact(&mut back)?;
             assert_eq!(bytes, back, "another's bytes");
+            FIRST.get_or_init(|| {
+                println!("{TALKS}");
+                Instant::now()
+            });
         }
         Ok(())
     };
     let threads: Vec<_> = (0..CONNECTIONS)
         .map(|number| {
             std::thread::spawn(move || {
-                while !BROKE.load(Ordering::Relaxed) && start.elapsed() < LOAD {
+                while !BROKE.load(Ordering::Relaxed) && FIRST.get().is_none_or(|first| first.elapsed() < LOAD) {
                     if let Err(e) = talk(number) {
                         eprintln!("broke: {e}");
                         BROKE.store(true, Ordering::Relaxed);
@@ -154,7 +165,7 @@ fn round(toe: &str, peer: &str, tally: &Tally, rounds: u32, random: &mut impl Fn
     let own = std::env::current_exe().unwrap_or_default();
     let mut command = Command::new(toe);
     command.args(["run", "--"]).arg(&own).args(["load", peer]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
     let mut first = command.spawn().map_err(|e| format!("cannot start {toe}: {e}"))?;
     let mut found = None;
     until(|| {
@@ -168,6 +179,14 @@ fn round(toe: &str, peer: &str, tally: &Tally, rounds: u32, random: &mut impl Fn
         let is_over = matches!(first.try_wait(), Ok(Some(_)));
         return if is_over && missed <= rounds / 2 { Ok(()) } else { Err("nothing was started".into()) };
     };
+    if random(4) != 0
+        && let Some(out) = &first.stdout
+    {
+        // Whether it talks or has ended: what comes of it is seen below.
+        let mut fds = [PollFd::new(out, PollFlags::IN)];
+        let patience = Timespec::try_from(LIMIT).map_err(|e| e.to_string())?;
+        rustix::event::poll(&mut fds, Some(&patience)).map_err(|e| e.to_string())?;
+    }
     std::thread::sleep(Duration::from_millis(random(LOAD.as_millis() as u64)));
     let victim = if random(2) == 0 {
         one_more(&tally.programs);

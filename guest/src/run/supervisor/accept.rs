@@ -143,6 +143,7 @@ impl Supervisor {
         };
         match result {
             Ok(on_card) => {
+                self.drive(&on_card.context);
                 // Before the kernel listens: no connection shall find the kernel because it came between the two.
                 for (_, waker) in &on_card.keys {
                     waker.watch(&self.watch, token);
@@ -207,9 +208,10 @@ impl Supervisor {
 
     fn queue(&mut self, line: Line, listener: SocketAddr) -> io::Result<()> {
         let at = leg::reached_at(listener, line.remote.ip);
-        let leg = Leg::new(leg::queue(at)?, at)?;
+        let socket = leg::queue(at)?;
+        let from = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let leg = Leg::new(socket, at, from);
         let token = self.new_token();
-        let from = leg.socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         self.watch_leg(&leg, token)?;
         self.arriving.insert(from, token);
         line.waker.watch(&self.watch, token);
@@ -330,7 +332,7 @@ impl Supervisor {
         }
         let close_on_exec = call.number == libc::SYS_accept4 as i32 && call.int(3) & libc::SOCK_CLOEXEC != 0;
         match self.notify.give_descriptor(call.id, accepted.as_fd(), close_on_exec) {
-            Ok(Answered::Yes) => self.accepted(token, &accepted, canonical),
+            Ok(Answered::Yes) => self.accepted(token, &accepted, canonical, listener),
             Ok(Answered::Gone) => {
                 self.counters.calls_gone += 1;
                 self.take_back(listener, accepted, from);
@@ -350,7 +352,7 @@ impl Supervisor {
     }
 
     /// The program has it.
-    fn accepted(&mut self, token: Option<u64>, socket: &OwnedFd, from: SocketAddr) {
+    fn accepted(&mut self, token: Option<u64>, socket: &OwnedFd, from: SocketAddr, listener: u64) {
         self.arriving.remove(&from);
         let connection = token.and_then(|t| Some((t, self.connections.get_mut(&t)?)));
         let Some((token, connection)) = connection else {
@@ -361,9 +363,17 @@ impl Supervisor {
             return;
         };
         self.counters.accepted += 1;
-        descriptor::forward_all(socket.as_fd(), &connection.line, self.default_congestion.as_deref());
+        // It has its listener's options.
+        let inherited =
+            self.listeners.get(&listener).is_some_and(|l| l.cookies.iter().any(|c| self.options.may_be_set(*c)));
+        if inherited {
+            descriptor::forward_all(socket.as_fd(), &connection.line, self.default_congestion.as_deref());
+        }
         if let Ok(cookie) = cookie(socket.as_fd()) {
             connection.cookie = Some(cookie);
+            if inherited {
+                self.options.set_by(cookie);
+            }
             self.sockets.insert(cookie, Known::Connection(token));
         }
     }

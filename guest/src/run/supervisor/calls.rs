@@ -103,6 +103,7 @@ impl Supervisor {
             self.proceed(call);
             return;
         };
+        self.options.set_by(cookie);
         let token = match self.sockets.get(&cookie) {
             Some(Known::Connection(token)) => *token,
             None => {

@@ -191,9 +191,11 @@ impl Supervisor {
         let ip = if bound.is_unspecified() { route.local } else { bound.to_canonical() };
         let (local, remote) = (Endpoint::new(ip, reservation.port), Endpoint::from(opening.remote));
         let fd = waiting.socket.as_fd();
-        let nodelay = descriptor::int(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY).is_ok_and(|v| v != 0);
+        let nodelay = self.options.may_be_set(opening.cookie)
+            && descriptor::int(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY).is_ok_and(|v| v != 0);
         let connect_flags = if nodelay { flags::NODELAY } else { 0 };
         context.keep_turn();
+        self.drive(&context);
         let key = context.connect((local, remote), route.next_hop, route.mtu, connect_flags, reservation);
         key.1.watch(&self.watch, token);
         let line = Line::new(context, key, (local, remote));
@@ -267,7 +269,9 @@ impl Supervisor {
             self.proceed(&waiting.call);
             return;
         };
-        descriptor::forward_all(fd, &line, self.default_congestion.as_deref());
+        if self.options.may_be_set(opening.cookie) {
+            descriptor::forward_all(fd, &line, self.default_congestion.as_deref());
+        }
         let waiting = if opening.nonblocking {
             self.fail(&waiting.call, libc::EINPROGRESS);
             None
@@ -316,7 +320,7 @@ impl Supervisor {
         if let (Some(_), Some(cookie)) = (failure, cookie) {
             self.end_socket(cookie, line.local, failure);
         }
-        let leg = self.meeting.meet(program).and_then(|socket| Leg::new(socket, program));
+        let leg = self.meeting.meet(program).map(|(socket, own)| Leg::new(socket, program, own));
         let leg = match leg.and_then(|leg| self.watch_leg(&leg, token).map(|()| leg)) {
             Ok(leg) => leg,
             Err(e) => {
@@ -351,7 +355,7 @@ impl Supervisor {
         }
         // Nobody is there any more: closed meanwhile, or a listener that is gone.
         self.counters.orphans += 1;
-        line.abort();
+        line.abort(self.now);
         self.arriving.retain(|_, t| *t != token);
         if let Some(cookie) = cookie {
             self.sockets.remove(&cookie);

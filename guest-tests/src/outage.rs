@@ -1,0 +1,193 @@
+//! How long an outage lasts, for whoever uses a guest's services all the while, and for whoever holds a connection.
+//!
+//! [`Clients`] ask nginx in the guest for a small file, a new connection every [`EVERY`], whatever became of the ones before. What
+//! worked tells how long a request takes in this guest when nothing is wrong; the first that begins after a fault and works
+//! ends the outage. [`Held`] are idle connections of programs under `toe run`, opened by them and accepted by them.
+//!
+//! A guest may be emulated, on a machine that does other things, too. So what is measured may be longer than what the card
+//! promises by as much as the guest took for the same thing before the fault, and no more.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::host::wait_for;
+use crate::net::{GUEST_V4, PEER_V4};
+use crate::{Job, Lab, peers};
+
+/// How often a client begins.
+const EVERY: Duration = Duration::from_millis(150);
+/// How long one waits for its connection, and for each byte: longer than an outage may be, so that one that began before the
+/// fault does not count as working after it.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// So many requests are made before the fault.
+const BEFORE: usize = 10;
+/// An outage that is longer than this fails whatever the guest's pace.
+const OUTAGE_MAX: Duration = Duration::from_secs(60);
+/// So many connections are held each way.
+const HELD: usize = 4;
+const HELD_PORT: u16 = 7100;
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    began: Instant,
+    /// When it had the whole answer; `None` if it never had.
+    worked: Option<Instant>,
+}
+
+/// Requests that go on until they are measured; see the module.
+#[derive(Debug)]
+pub struct Clients {
+    stop: Arc<AtomicBool>,
+    attempts: Arc<Mutex<Vec<Attempt>>>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+/// What clients saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Outage {
+    /// From the fault until the first request had its answer that began after it.
+    pub over_after: Duration,
+    /// The longest that a request took before the fault.
+    pub usual: Duration,
+}
+
+impl Clients {
+    /// Starts them, and waits until some have worked. `path` is a small file of the guest's nginx.
+    ///
+    /// # Errors
+    /// If none works.
+    pub fn start(lab: &Lab, path: &'static str) -> Result<Self> {
+        let (stop, attempts) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (stopped, all) = (Arc::clone(&stop), Arc::clone(&attempts));
+        let thread = lab.namespace.spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let all = Arc::clone(&all);
+                // Of the namespace, too: a thread is where the one is that starts it.
+                std::thread::spawn(move || {
+                    let began = Instant::now();
+                    let worked = request(path).is_ok().then(Instant::now);
+                    all.lock().unwrap_or_else(PoisonError::into_inner).push(Attempt { began, worked });
+                });
+                std::thread::sleep(EVERY);
+            }
+            Ok(())
+        })?;
+        let clients = Self { stop, attempts, thread: Some(thread) };
+        wait_for("requests that work", OUTAGE_MAX, || Ok((clients.working(|_| true).len() >= BEFORE).then_some(())))?;
+        Ok(clients)
+    }
+
+    fn working(&self, which: impl Fn(&Attempt) -> bool) -> Vec<(Instant, Instant)> {
+        let all = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|a| which(a)).filter_map(|a| Some((a.began, a.worked?))).collect()
+    }
+
+    /// Waits until a request works that began after `fault`, and ends them all.
+    ///
+    /// # Errors
+    /// If none does within a minute.
+    pub fn outage(mut self, fault: Instant) -> Result<Outage> {
+        let over = wait_for("a request that works after the fault", OUTAGE_MAX, || {
+            Ok(self.working(|a| a.began >= fault).into_iter().map(|(_, end)| end).min())
+        })?;
+        let before = self.working(|a| a.worked.is_some_and(|end| end <= fault));
+        let usual = before.into_iter().map(|(began, end)| end - began).max().context("no request before the fault")?;
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().map_err(|_| anyhow!("the clients panicked"))??;
+        }
+        Ok(Outage { over_after: over - fault, usual })
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Outage {
+    /// It is over within `promised`, beside the guest's own pace and that of the clients.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn is_within(&self, promised: Duration) -> Result<()> {
+        let Self { over_after, usual } = *self;
+        ensure!(
+            over_after <= promised + usual + EVERY,
+            "new connections worked after {over_after:.1?}; promised are {promised:.1?}, and a request takes {usual:.1?}"
+        );
+        Ok(())
+    }
+}
+
+/// One request, over a connection of its own.
+fn request(path: &str) -> Result<()> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(GUEST_V4, 80), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    ensure!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&answer));
+    Ok(())
+}
+
+/// Idle connections of programs in the guest; see the module.
+pub struct Held {
+    jobs: [Job; 2],
+    _opened: peers::Peer<Vec<crate::bytes::Sum>>,
+    _accepted: Vec<TcpStream>,
+}
+
+impl Held {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// If one cannot be opened.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let guest = lab.guest()?;
+        guest.check("rm -f /tmp/held.*")?;
+        let opened = peers::sink(&lab.namespace, PEER_V4, HELD)?;
+        let port = opened.address.port();
+        let active = guest.start(&format!("toe run -- toe-peer hold /tmp/held.active {HELD} --to {PEER_V4}:{port}"))?;
+        let passive = guest.start(&format!("toe run -- toe-peer hold /tmp/held.passive {HELD} --at {HELD_PORT}"))?;
+        let there = |file: &str| -> Result<()> {
+            wait_for("held connections", OUTAGE_MAX, || {
+                Ok((guest.run(&format!("test -e {file}"))?.status == 0).then_some(()))
+            })
+        };
+        there("/tmp/held.passive.listening")?;
+        let to = SocketAddr::new(GUEST_V4, HELD_PORT);
+        let accepted = (0..HELD).map(|_| peers::connect(&lab.namespace, to)).collect::<Result<Vec<_>>>()?;
+        there("/tmp/held.active")?;
+        there("/tmp/held.passive")?;
+        Ok(Self { jobs: [active, passive], _opened: opened, _accepted: accepted })
+    }
+
+    /// Waits until each has been told that its connection is broken: how long after `fault` the last was, by the guest's
+    /// console.
+    ///
+    /// # Errors
+    /// If one is not told within `limit`, or is told that the stream ended in order.
+    pub fn told(self, lab: &Lab, fault: Instant, limit: Duration) -> Result<Duration> {
+        let guest = lab.guest()?;
+        for job in self.jobs {
+            let output = guest.wait(job, OUTAGE_MAX)?;
+            ensure!(output.status == 0, "a held connection: {}", output.text);
+        }
+        let after = fault.elapsed();
+        // Asking the guest takes its time, too.
+        let start = Instant::now();
+        guest.check("true")?;
+        let console = start.elapsed();
+        ensure!(after <= limit + console * 4, "held connections were told after {after:.1?}; promised are {limit:.1?}");
+        Ok(after)
+    }
+}
