@@ -419,6 +419,12 @@ impl Context {
         (key, waker)
     }
 
+    /// The program does not wait for connections, but is told of them: its threads do not look.
+    pub(crate) fn keep_turn(&self) {
+        let inner = &self.handle.inner;
+        inner.lock().turn.keep(&inner.background);
+    }
+
     /// Takes the reservation of a connection's port back.
     pub(crate) fn take_reservation(&self, key: ConnectionKey) -> Option<Reservation> {
         self.handle.inner.lock().reservations.remove(&key)
