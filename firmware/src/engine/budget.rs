@@ -98,6 +98,9 @@ impl Processor {
 
     /// It has done so many steps.
     pub fn work(&mut self, now: Instant, steps: u64) {
+        if self.steps_per_us == 0 {
+            return;
+        }
         let now = now.as_us().saturating_mul(self.steps_per_us);
         let most = now.saturating_add(DEBT_US_MAX * self.steps_per_us);
         self.free_at = self.free_at.max(now).saturating_add(steps.saturating_mul(self.slower)).min(most);

@@ -102,7 +102,7 @@ pub(super) fn any_of(ip: IpAddr) -> IpAddr {
 impl Firmware {
     fn local_hash(&self, local: &Endpoint) -> u64 {
         let [a, b] = address_words(local.ip);
-        self.keys.table.hash(&[a, b, local.port.into()])
+        self.keys.table.place(&[a, b, local.port.into()])
     }
 
     /// The listener with exactly this local end.
@@ -232,7 +232,7 @@ impl Firmware {
         self.charge(listener.context, Metered::HalfOpen);
         self.orders.half_open_began(id.slot);
         self.own(&tuple, Owner::HalfOpen(id.slot));
-        self.send_syn_ack(id.slot, now);
+        self.send_first_syn_ack(id.slot, &opening, now);
         self.take_from_wire()
     }
 

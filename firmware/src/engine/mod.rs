@@ -27,6 +27,7 @@ mod listener;
 mod perception;
 mod predicted;
 mod pressure;
+mod recent;
 mod requests;
 mod scrub;
 mod self_test;
@@ -162,6 +163,8 @@ pub struct Firmware {
     tuples: Table,
     /// Local ends to listeners.
     local_ends: Table,
+    /// The connection that the last segment from the wire was for.
+    recent: Slot,
     wheel: Wheel,
     timers: Timers,
     /// Fast Open cookies of servers.
@@ -304,6 +307,7 @@ impl Firmware {
             time_wait_links: Links::new(limits.time_wait),
             tuples: Table::new(gauge(Pool::Tuples)),
             local_ends: Table::new(Gauge::new("local-ends", "deny", limits.listeners.into())),
+            recent: 0,
             wheel: Wheel::new(gauge(Pool::Timers), now),
             timers,
             cookies: Cookies::new(gauge(Pool::FastOpenServers)),
@@ -495,14 +499,8 @@ impl Firmware {
         if self.perceives_oddly() {
             self.arm_oddly(slot);
         } else {
-            let t = &self.connections[slot];
-            for kind in Kind::ALL {
-                let timer = self.timers.connection(slot, kind);
-                match timeout::deadline(t, kind) {
-                    Some(at) => self.wheel.arm(timer, at),
-                    None => self.wheel.disarm(timer),
-                }
-            }
+            let deadlines = timeout::deadlines(&self.connections[slot]);
+            self.wheel.set(self.timers.connection(slot, Kind::ALL[0]), &deadlines);
         }
         if output::wants_a_turn(&mut self.connections[slot]) {
             self.wire_queue.push(&mut self.wire_links, slot);

@@ -102,6 +102,9 @@ impl Firmware {
 
     /// Writes a context's RESOURCE_EVENTs; `false` if there was no room for all of them.
     pub(super) fn tell_pressure(&mut self, w: &mut Writer<'_>, context: Slot) -> bool {
+        if self.contexts[context].pressure == 0 {
+            return true;
+        }
         for pool in Pool::ALL {
             let bit = 1 << *pool as u32;
             if self.contexts[context].pressure & bit == 0 {

@@ -6,7 +6,7 @@ use crate::fault::Site;
 use crate::profile::Limits;
 use crate::store::slab::Slot;
 use crate::store::wheel::{Timer, Turn};
-use crate::tcp::half_open::SYN_ACK_TIMEOUT;
+use crate::tcp::half_open::{Opening, SYN_ACK_TIMEOUT};
 use crate::tcp::timeout::{self, Kind};
 use crate::time::Instant;
 
@@ -165,7 +165,18 @@ impl Firmware {
         }
     }
 
-    /// Sends a SYN-ACK, the first or again, and waits twice as long as the last time.
+    /// Sends a SYN-ACK for the first time: `opening` is what the entry was just made of, so that nothing need be derived again.
+    pub(super) fn send_first_syn_ack(&mut self, slot: Slot, opening: &Opening, now: Instant) {
+        debug_assert!(
+            self.store.faults.is_armed()
+                || opening.syn_ack(&self.store.config, now) == self.opening(slot, now).syn_ack(&self.store.config, now)
+        );
+        let headers = opening.syn_ack(&self.store.config, now);
+        self.arm_timer(self.timers.half_open(slot), now + SYN_ACK_TIMEOUT);
+        self.send_segment(headers);
+    }
+
+    /// Sends a SYN-ACK again, and waits twice as long as the last time.
     pub(super) fn send_syn_ack(&mut self, slot: Slot, now: Instant) {
         let wait = SYN_ACK_TIMEOUT.backed_off(self.half_open[slot].retries(), self.store.config.rto_max);
         let headers = self.opening(slot, now).syn_ack(&self.store.config, now);

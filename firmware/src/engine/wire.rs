@@ -74,7 +74,7 @@ impl Firmware {
         if self.perceives_oddly() {
             self.about_segment(&tuple, located.tcp);
         }
-        match self.owner(&tuple) {
+        match self.owner_at_wire(&tuple) {
             Some(owner) => match self.parse(&located, checksum) {
                 Ok(segment) => self.owned(owner, &ethernet, &tuple, &segment, now),
                 Err(counter) => self.drop_from_wire(counter),
@@ -94,11 +94,12 @@ impl Firmware {
         self.pass_from_wire()
     }
 
+    #[inline]
     fn parse<'a>(&mut self, located: &Located<'a>, checksum: Checksum) -> Result<Segment<'a>, Counter> {
         if located.fragment {
             return Err(Counter::WireDropFragment);
         }
-        let segment = Segment::parse(located.tcp, &self.store.steps).map_err(|malformed| match malformed {
+        let mut segment = Segment::parse(located.tcp, &self.store.steps).map_err(|malformed| match malformed {
             Malformed::Truncated => Counter::WireDropMalformed,
             Malformed::DataOffset => Counter::WireDropDataOffset,
         })?;
@@ -112,7 +113,8 @@ impl Firmware {
             }
         }
         self.note_oddities(&segment);
-        Ok(Segment { marked: located.ecn == Ecn::MARKED, ..segment })
+        segment.marked = located.ecn == Ecn::MARKED;
+        Ok(segment)
     }
 
     /// Counts what no TCP sends and the rules of TCP deal with all the same.

@@ -112,6 +112,21 @@ impl Wheel {
         self.place(timer);
     }
 
+    /// Arms or disarms timers with numbers in a row, from `first` on. Most of them are as they were.
+    #[inline]
+    pub fn set<const N: usize>(&mut self, first: Timer, deadlines: &[Option<Instant>; N]) {
+        for (timer, deadline) in (first..).zip(deadlines) {
+            let entry = &self.entries[timer as usize];
+            let is_armed = entry.list != UNARMED && !entry.is_off;
+            match *deadline {
+                Some(at) if is_armed && entry.deadline == at => {}
+                Some(at) => self.arm(timer, at),
+                None if is_armed => self.disarm(timer),
+                None => {}
+            }
+        }
+    }
+
     /// Whether a timer is armed.
     pub fn is_armed(&self, timer: Timer) -> bool {
         let entry = &self.entries[timer as usize];
@@ -319,6 +334,28 @@ mod tests {
         assert_eq!(w.pop(at(2000)), None);
         assert_eq!(w.pop(at(6000)), Some(2));
         assert_eq!(w.next(), None);
+    }
+
+    #[test]
+    fn timers_set_in_a_row_are_those_that_are_set_one_by_one() {
+        let (mut row, mut single) = (wheel(6, 0), wheel(6, 0));
+        for round in 0..400u64 {
+            let deadlines: [Option<Instant>; 4] =
+                std::array::from_fn(|i| (round * 7 % (i as u64 + 3) > 1).then(|| at((round / 3 * 1000) << i)));
+            row.set(1, &deadlines);
+            for (timer, deadline) in (1..).zip(deadlines) {
+                match deadline {
+                    Some(at) => single.arm(timer, at),
+                    None => single.disarm(timer),
+                }
+            }
+            let all = |w: &Wheel| (0..6).map(|timer| w.deadline(timer)).collect::<Vec<_>>();
+            assert_eq!(all(&row), all(&single), "{round}");
+            assert_eq!(all(&row)[1..5], deadlines);
+            assert_eq!((row.gauge.in_use(), row.next()), (single.gauge.in_use(), single.next()));
+            let now = at(round * 300);
+            assert_eq!(row.pop(now), single.pop(now));
+        }
     }
 
     /// However many timers are due or fall, a turn takes no more than its few steps, and what is left is due at once.

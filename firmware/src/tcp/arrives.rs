@@ -470,7 +470,7 @@ pub fn linger(t: &mut Tcb, store: &Store, now: Instant) {
 }
 
 /// Sixth, the URG bit; seventh, the text; eighth, the FIN.
-pub fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Reply {
+fn sixth_to_eighth(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Position, now: Instant) -> Reply {
     if !matches!(t.state, State::Established | State::FinWait1 | State::FinWait2) {
         // What comes after the peer's FIN is ignored, a repeated FIN is acknowledged again.
         return Reply::Nothing;
@@ -544,15 +544,8 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
     match arrival {
         Arrival::InOrder => {
             // RFC 5681, 4.2: at once when a gap is filled, in whole or in part.
-            // RFC 2883, section 4: what came twice is reported with the segment that brought it.
-            // And at once where the peer has said all that it can for now, and nothing of ours is likely to carry it.
-            let waits_for_us = segment.flags.has(Flags::PSH) && full < t.receive.segment_bytes && !t.receive.dialogue;
-            if had_gap || t.receive.twice.is_some() || marked_now || waits_for_us {
-                t.receive.ack = AckNeed::Now;
-            } else {
-                t.receive.owe_ack(now, store.config.delayed_ack);
-            }
-            t.receive.grow(now, t.rtt.smoothed());
+            let at_once = had_gap || marked_now;
+            took_in_order(t, store, segment.flags.has(Flags::PSH), full, at_once, now);
         }
         Arrival::OutOfOrder => {
             //= docs/specs/rfc9293.txt#section-3.10.7.4
@@ -572,6 +565,20 @@ fn seventh_text(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, seq: Posi
         }
     }
     Reply::Nothing
+}
+
+/// Text in order is kept: when it is acknowledged, and whether the buffer grows. `full`: its octets, as far as they count for a
+/// full segment.
+pub(super) fn took_in_order(t: &mut Tcb, store: &Store, pushed: bool, full: u32, at_once: bool, now: Instant) {
+    // RFC 2883, section 4: what came twice is reported with the segment that brought it.
+    // And at once where the peer has said all that it can for now, and nothing of ours is likely to carry it.
+    let waits_for_us = pushed && full < t.receive.segment_bytes && !t.receive.dialogue;
+    if at_once || t.receive.twice.is_some() || waits_for_us {
+        t.receive.ack = AckNeed::Now;
+    } else {
+        t.receive.owe_ack(now, store.config.delayed_ack);
+    }
+    t.receive.grow(now, t.rtt.smoothed());
 }
 
 //= docs/specs/rfc9293.txt#section-3.10.7.4

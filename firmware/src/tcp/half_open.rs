@@ -8,7 +8,7 @@
 //! when the SYN came), our port and the MTU are the listener's, our station is its context's. Unpacked, with all that, it is
 //! an [`Opening`]; a SYN cookie ([`crate::tcp::syn_cookie`]) is read into the same.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use toe_abi::{Endpoint, Mac};
 
@@ -85,8 +85,9 @@ fn octets(ip: IpAddr) -> [u8; 16] {
 }
 
 fn address(octets: [u8; 16]) -> IpAddr {
-    let v6 = Ipv6Addr::from(octets);
-    v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
+    let bits = u128::from_be_bytes(octets);
+    // RFC 4291, 2.5.5.2.
+    if bits >> 32 == 0xffff { Ipv4Addr::from_bits(bits as u32).into() } else { Ipv6Addr::from_bits(bits).into() }
 }
 
 /// What an entry does not hold, because it follows from other things.

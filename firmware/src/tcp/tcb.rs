@@ -68,11 +68,10 @@ impl Tuple {
 
 /// An address as words to be hashed: IPv4 as its IPv4-mapped IPv6 address.
 pub fn address_words(ip: IpAddr) -> [u64; 2] {
-    let value = match ip {
-        IpAddr::V4(a) => u128::from(a.to_ipv6_mapped()),
-        IpAddr::V6(a) => u128::from(a),
-    };
-    [(value >> 64) as u64, value as u64]
+    match ip {
+        IpAddr::V4(a) => [0, 0xffff << 32 | u64::from(a.to_bits())],
+        IpAddr::V6(a) => [(a.to_bits() >> 64) as u64, a.to_bits() as u64],
+    }
 }
 
 /// The stations between which frames go.

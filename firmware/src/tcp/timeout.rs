@@ -47,6 +47,7 @@ enum Waiting {
 }
 
 /// When a timer is due; `None` if it is not running.
+#[inline(always)]
 pub fn deadline(t: &Tcb, kind: Kind) -> Option<Instant> {
     match kind {
         Kind::Retransmit => waiting(t).map(|(at, _)| at),
@@ -59,6 +60,12 @@ pub fn deadline(t: &Tcb, kind: Kind) -> Option<Instant> {
         Kind::KeepAlive => keep_alive_at(t),
         Kind::Pace => t.recovery.pacing.wake_at,
     }
+}
+
+/// When each timer is due, in the order of [`Kind::ALL`].
+#[inline]
+pub fn deadlines(t: &Tcb) -> [Option<Instant>; Kind::ALL.len()] {
+    Kind::ALL.map(|kind| deadline(t, kind))
 }
 
 fn waiting(t: &Tcb) -> Option<(Instant, Waiting)> {

@@ -108,7 +108,11 @@ fn find_v4(packet: &[u8], protocol: u8) -> Result<Located<'_>, Foreign> {
     if packet[9] != protocol {
         return Err(Foreign::Other);
     }
-    if !Sum::default().bytes(&packet[..header_bytes]).is_right() {
+    let sum = match packet.first_chunk() {
+        Some(header) if header_bytes == V4_HEADER_BYTES => Sum::default().header(header),
+        _ => Sum::default().bytes(&packet[..header_bytes]),
+    };
+    if !sum.is_right() {
         return Err(Foreign::Malformed);
     }
     if fragment_field & 0x1fff != 0 {
@@ -232,7 +236,7 @@ impl Header {
                 b[8..12].copy_from_slice(&[self.hop_limit, PROTOCOL_TCP, 0, 0]);
                 b[12..16].copy_from_slice(&source.octets());
                 b[16..20].copy_from_slice(&destination.octets());
-                let sum = Sum::default().bytes(&b[..V4_HEADER_BYTES]).finish();
+                let sum = b.first_chunk().map_or(0, |header| Sum::default().header(header).finish());
                 b[10..12].copy_from_slice(&sum.to_be_bytes());
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {

@@ -110,6 +110,7 @@ impl Options {
     //= docs/specs/rfc9293.txt#section-3.2
     //# There is no guarantee that senders will use this option, so receivers MUST be prepared to process options
     //# even if they do not begin on a word boundary (MUST-64).
+    #[inline(always)]
     pub fn parse(b: &[u8], steps: &Steps) -> (Self, bool) {
         // What nearly every segment has, and nothing else (RFC 7323, appendix A): two options, and as many steps.
         if let &[1, 1, 8, 10, v0, v1, v2, v3, e0, e1, e2, e3] = b {

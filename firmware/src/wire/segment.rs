@@ -91,6 +91,7 @@ impl<'a> Segment<'a> {
     ///
     /// # Errors
     /// See [`Malformed`].
+    #[inline(always)]
     pub fn parse(b: &'a [u8], steps: &Steps) -> Result<Self, Malformed> {
         let fixed = b.first_chunk::<TCP_HEADER_BYTES>().ok_or(Malformed::Truncated)?;
         let offset = usize::from(fixed[12] >> 4) * 4;

@@ -140,6 +140,17 @@ proptest! {
     }
 }
 
+/// A window that nobody empties: what does not fit any more, in whole or in part, is for the long way.
+#[test]
+fn nothing_is_predicted_beyond_the_window() {
+    let event = || Event::Segment { flags: "A", text: 0..999, behind: 0, window: 60_000, timestamp: 0, sack: false };
+    for options in ["mss 1000", "mss 1000, sackOK, ts 1000000 0"] {
+        let events: Vec<_> = std::iter::once(Event::Rest).chain((0..90).map(|_| event())).collect();
+        let predicted = same(options, &events).unwrap();
+        assert!((20..70).contains(&predicted), "{options}: {predicted}");
+    }
+}
+
 /// The test above tests something: text in order is predicted, from the second segment on.
 #[test]
 fn text_in_order_goes_the_short_way() {
