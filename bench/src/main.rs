@@ -3,6 +3,8 @@
 #[cfg(feature = "lab")]
 mod device;
 mod firmware;
+#[cfg(feature = "lab")]
+mod guest;
 mod measure;
 #[cfg(feature = "lab")]
 mod native;
@@ -32,6 +34,9 @@ enum What {
     /// A host process on the card, without a guest, beside the kernel's sockets over the same wire
     #[cfg(feature = "lab")]
     Native(native::Options),
+    /// In one guest, the card beside the kernel: time under User-Mode Linux, instructions under QEMU
+    #[cfg(feature = "lab")]
+    Guest(guest::Options),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +47,8 @@ fn main() -> ExitCode {
         What::Device(options) => device::run(options),
         #[cfg(feature = "lab")]
         What::Native(options) => native::run(options),
+        #[cfg(feature = "lab")]
+        What::Guest(options) => guest::run(options),
     };
     toe_command_line::finish("toe-bench", result.map_err(|error| format!("{error:#}")))
 }

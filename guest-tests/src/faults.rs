@@ -82,7 +82,15 @@ impl Services {
                 Err(error) if start.elapsed() > RECOVERY => {
                     return Err(error.context(format!("{after}: a minute later it does not work")));
                 }
-                Err(error) => lab.step(&format!("{after}: not yet: {error:#}")),
+                Err(error) => {
+                    lab.step(&format!("{after}: not yet: {error:#}"));
+                    if start.elapsed() > RECOVERY / 12 {
+                        // What is left where says most about what does not work.
+                        let left = "toe ss -tanpi; cat /proc/net/tcp; for p in $(pidof nginx toe); do cat /proc/$p/comm; \
+                                    cat /proc/$p/task/*/syscall; done";
+                        lab.step(&lab.guest()?.run(left)?.text);
+                    }
+                }
             }
         }
         lab.step(&format!("{after}: ssh, nginx and curl work, after {:.1} s", start.elapsed().as_secs_f64()));
@@ -122,7 +130,15 @@ fn output(command: &mut Command) -> Result<Vec<u8>> {
 /// The peer's curl fetches from the guest's nginx.
 pub(crate) fn fetch_from_guest(lab: &Lab) -> Result<()> {
     let mut curl = lab.namespace.command("curl");
-    let body = output(curl.args(["-s", "-m", &PATIENCE_S.to_string(), &format!("http://{GUEST_V4}/f")]))?;
+    curl.args(["-s", "-m", &PATIENCE_S.to_string(), "--stderr", "-", "-o"]).arg(lab.logs().join("fetched"));
+    // Where it stood, if it gives up.
+    curl.args([
+        "-w",
+        "connected after %{time_connect} s, first byte after %{time_starttransfer} s, %{size_download} bytes",
+    ]);
+    let said = curl.arg(format!("http://{GUEST_V4}/f")).stdin(Stdio::null()).output().context("cannot start curl")?;
+    ensure!(said.status.success(), "curl: {}: {}", said.status, String::from_utf8_lossy(&said.stdout));
+    let body = std::fs::read(lab.logs().join("fetched"))?;
     let expected = Sum::of_pattern(GUEST_SEED, FILE_BYTES);
     ensure!(Sum::of(&mut &body[..])? == expected, "nginx served {} bytes that are not its file", body.len());
     Ok(())
@@ -343,21 +359,19 @@ pub fn stopped_processor(lab: &mut Lab, services: &Services, action: &str, keeps
     let fault = Instant::now();
     lab.card()?.arm(&(rule("processor", "", &format!("\"{action}\"")) + "times = 1\n"), 1)?;
     let outage = clients.outage(fault)?;
+    let Outage { over_after, usual } = outage;
+    lab.step(&format!("{action}: new connections worked after {over_after:.2?} (a request takes at most {usual:.2?})"));
     let what = match held {
         None => format!("a stream went on, {} bytes exact", stream.goes_on(lab)?),
         Some(held) => {
-            let told = held.told(lab, fault, RESET + TOLD)?;
+            let told = held.told(lab, fault, RESET + TOLD, usual)?;
             let stream = stream.breaks(lab, fault, Duration::from_secs(20))?;
             format!("held connections were told after {told:.2?}, a stream by then ({stream:.2?})")
         }
     };
     let done = lab.card()?.disarm()?;
     ensure!(strikes(&done, "processor") == 1, "{}", short(&done));
-    let Outage { over_after, usual } = outage;
-    lab.step(&format!(
-        "{}; new connections worked after {over_after:.2?} (a request takes at most {usual:.2?}); {what}",
-        short(&done)
-    ));
+    lab.step(&format!("{}; {what}", short(&done)));
     outage.is_within(RESET + NEW_CONNECTIONS)?;
     services.recover(lab, &format!("processor: {action}"))
 }
@@ -376,9 +390,9 @@ pub fn killed_backend(lab: &mut Lab, services: &Services) -> Result<()> {
     wait_for("the frontend", RECOVERY, || Ok((counter(lab, "frontends-connected")? > 0).then_some(())))?;
     let back = Instant::now();
     let outage = clients.outage(back)?;
-    let told = held.told(lab, back, TOLD)?;
-    stream.breaks(lab, back, RECOVERY)?;
     let Outage { over_after, usual } = outage;
+    let told = held.told(lab, back, TOLD, usual)?;
+    stream.breaks(lab, back, RECOVERY)?;
     lab.step(&format!(
         "the card was killed, and its frontend was back {:.2?} later; from then on new connections worked after \
          {over_after:.2?} (a request takes at most {usual:.2?}), held connections were told after {told:.2?}",

@@ -11,7 +11,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tempfile::TempDir;
 
 use crate::guest::tail;
-use crate::machine::{Kind, MachineOptions, Netdev};
+use crate::machine::{Count, Kind, MachineOptions, Netdev};
+use crate::passt::Passt;
 use crate::{Card, CardOptions, Guest, Initramfs, Namespace, Programs, host};
 
 /// What the guest's network card is.
@@ -21,6 +22,10 @@ pub enum Nic {
     Card(CardOptions),
     /// QEMU's own virtio-net on the same wire: what fails with this, too, is not the card's fault.
     QemuOwn,
+    /// QEMU's own virtio-net, with the TCP in QEMU: `-netdev user`.
+    QemuUser,
+    /// QEMU's own virtio-net, with the TCP in `passt`.
+    Passt,
     /// None: does the machine boot at all?
     None,
 }
@@ -44,6 +49,8 @@ pub struct LabOptions {
     pub limit: Duration,
     /// Whether Debian's sshd, nginx and curl are in the guest.
     pub services: bool,
+    /// Count the guest's instructions with this plugin; see [`crate::loads`].
+    pub plugin: Option<PathBuf>,
 }
 
 impl LabOptions {
@@ -60,6 +67,7 @@ impl LabOptions {
             verbose: false,
             limit: Duration::from_secs(300),
             services: false,
+            plugin: None,
         }
     }
 
@@ -78,6 +86,7 @@ pub struct Lab {
     // Dropped in this order: the guest before its card, the card before its wire.
     guest: Option<Guest>,
     card: Option<Card>,
+    passt: Option<Passt>,
     /// Where the wire ends.
     pub namespace: Namespace,
     options: LabOptions,
@@ -139,6 +148,7 @@ impl Lab {
         let mut lab = Self {
             guest: None,
             card: None,
+            passt: None,
             namespace: Namespace::new()?,
             initramfs,
             // Elsewhere: a socket's path must be shorter than 108 bytes.
@@ -185,6 +195,13 @@ impl Lab {
         self.guest = None;
         let (netdev, queue_pairs) = match &self.options.nic {
             Nic::QemuOwn => (Netdev::Tap, 1),
+            Nic::QemuUser => (Netdev::User, 1),
+            Nic::Passt => {
+                let passt = Passt::start(&self.namespace, self.sockets.path(), &self.logs)?;
+                let socket = passt.socket();
+                self.passt = Some(passt);
+                (Netdev::Passt(socket), 1)
+            }
             Nic::None => (Netdev::None, 1),
             Nic::Card(options) => {
                 let card = self.card.as_ref().context("the card is not started")?;
@@ -197,6 +214,7 @@ impl Lab {
             netdev,
             mtu: self.options.guest_mtu,
             queue_pairs,
+            count: self.options.plugin.clone().map(|plugin| Count { plugin, marks: self.marks() }),
         };
         let boot = || Guest::boot(&self.namespace, &options, &self.logs, self.sockets.path());
         let guest = match boot() {
@@ -251,6 +269,16 @@ impl Lab {
     /// How long the lab has run.
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// Whether the guest's instructions are counted.
+    pub(crate) fn is_counting(&self) -> bool {
+        self.options.plugin.is_some()
+    }
+
+    /// Where the plugin notes marks and counts.
+    pub(crate) fn marks(&self) -> PathBuf {
+        self.logs.join("marks")
     }
 
     /// Where its logs are.

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::accelerator::{self, Accelerator};
 use crate::console::Console;
 use crate::host::{self, tool};
-use crate::net::{GUEST_MAC, TAP};
+use crate::net::{GUEST_MAC, GUEST_V4, PEER_V4, TAP};
 use crate::{Kernel, Namespace};
 
 /// Bytes of memory of a guest, in MiB: enough for the 64 MiB files of the demo twice over.
@@ -58,6 +58,10 @@ pub enum Netdev {
     VhostUser(PathBuf),
     /// QEMU's own, on the lab's TAP.
     Tap,
+    /// QEMU's own, with the TCP in QEMU (`-netdev user`): the guest's far end is the lab's loopback.
+    User,
+    /// QEMU's own, on `passt`'s socket.
+    Passt(PathBuf),
 }
 
 /// What to boot.
@@ -73,6 +77,17 @@ pub struct MachineOptions {
     pub mtu: u32,
     /// Of QEMU's card; a User-Mode Linux always has one.
     pub queue_pairs: u16,
+    /// Count instructions. QEMU only; the guest then has one processor, since only so the count is exact.
+    pub count: Option<Count>,
+}
+
+/// A plugin of QEMU that counts instructions: the crate `guest-instructions`.
+#[derive(Clone, Debug)]
+pub struct Count {
+    /// The built plugin.
+    pub plugin: PathBuf,
+    /// The file to which it appends a line for each mark.
+    pub marks: PathBuf,
 }
 
 /// A running machine; killed when dropped.
@@ -107,7 +122,14 @@ impl Machine {
         initramfs: PathBuf,
         directory: &Path,
     ) -> Result<(Self, Console)> {
-        let options = MachineOptions { kind: Kind::Qemu, initramfs, netdev: Netdev::None, mtu: 1500, queue_pairs: 1 };
+        let options = MachineOptions {
+            kind: Kind::Qemu,
+            initramfs,
+            netdev: Netdev::None,
+            mtu: 1500,
+            queue_pairs: 1,
+            count: None,
+        };
         let qmp = directory.join("qmp.sock");
         Self::spawn(&mut qemu(namespace, &options, directory, &qmp, accelerator)?, directory, qmp)
     }
@@ -184,7 +206,8 @@ fn qemu(
     let kernel = Kernel::debian_cloud()?;
     let mut command = namespace.command(tool("qemu-system-x86_64", "qemu-system-x86")?);
     let memory = format!("memory-backend-memfd,id=mem,size={MEMORY_MIB}M,share=on");
-    command.args(["-M", "q35", "-smp", "2", "-m", &format!("{MEMORY_MIB}M"), "-nodefaults", "-display", "none"]);
+    let processors = if options.count.is_some() { "1" } else { "2" };
+    command.args(["-M", "q35", "-smp", processors, "-m", &format!("{MEMORY_MIB}M"), "-nodefaults", "-display", "none"]);
     command.args(["-object", &memory, "-numa", "node,memdev=mem"]);
     // QEMU 7.2 crashes under TCG when a vhost-user network starts with MSI-X.
     let vectors = match accelerator {
@@ -197,6 +220,13 @@ fn qemu(
             ",vectors=0"
         }
     };
+    if let Some(Count { plugin, marks }) = &options.count {
+        ensure!(
+            accelerator == Accelerator::Tcg,
+            "instructions are counted where they are translated: set TOE_ACCEL=tcg"
+        );
+        command.args(["-plugin", &format!("{},marks={}", plugin.display(), marks.display())]);
+    }
     command.args(["-serial", &format!("file:{}", directory.join("kernel.log").display()), "-serial", "stdio"]);
     command.args(["-qmp", &format!("unix:{},server=on,wait=off", qmp.display())]);
     let multi_queue = if options.queue_pairs > 1 { ",mq=on" } else { "" };
@@ -204,7 +234,7 @@ fn qemu(
         "virtio-net-pci,netdev=n0{vectors}{multi_queue},romfile=,mac={GUEST_MAC},host_mtu=65535,\
          rx_queue_size=1024,tx_queue_size={}",
         // QEMU's own card takes no more.
-        if matches!(options.netdev, Netdev::Tap) { 256 } else { 1024 },
+        if matches!(options.netdev, Netdev::VhostUser(_)) { 1024 } else { 256 },
     );
     match &options.netdev {
         Netdev::None => {}
@@ -216,6 +246,17 @@ fn qemu(
         Netdev::Tap => {
             command.args(["-netdev", &format!("tap,id=n0,ifname={TAP},script=no,downscript=no,vhost=off")]);
             command.args(["-device", &device]);
+        }
+        Netdev::User => {
+            command.args([
+                "-netdev",
+                &format!("user,id=n0,net={PEER_V4}/24,host={PEER_V4},dhcpstart={GUEST_V4},ipv6=off"),
+            ]);
+            command.args(["-device", &device]);
+        }
+        Netdev::Passt(socket) => {
+            let at = format!("addr.type=unix,addr.path={}", socket.display());
+            command.args(["-netdev", &format!("stream,id=n0,server=off,{at}"), "-device", &device]);
         }
     }
     let boot = format!("console=ttyS0 quiet panic=-1 TOE_TTY=ttyS1 TOE_MTU={}", options.mtu);
@@ -235,7 +276,9 @@ fn user_mode(namespace: &Namespace, options: &MachineOptions, directory: &Path) 
         Netdev::VhostUser(socket) => {
             command.arg(format!("virtio_uml.device={}:1", socket.display()));
         }
-        Netdev::Tap => bail!("User-Mode Linux has no network card of its own: use the card"),
+        Netdev::Tap | Netdev::User | Netdev::Passt(_) => {
+            bail!("User-Mode Linux has no network card of its own: use the card")
+        }
     }
     // Its memory is a file that it maps executable.
     command.env("TMPDIR", "/dev/shm").env("HOME", directory);

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,9 @@ enum Command {
         /// Accepts them at that port.
         #[arg(long, required_unless_present = "to")]
         at: Option<u16>,
+        /// Sends a datagram there when the last is broken.
+        #[arg(long)]
+        tell: SocketAddr,
     },
     /// Listens at that port with the kernel's sockets, and ends.
     Listen {
@@ -127,7 +130,10 @@ fn main() -> Result<()> {
             }
             println!("{}", Sum::of(&mut input)?);
         }
-        Command::Hold { file, count, to, at } => hold(&file, count, to, at)?,
+        Command::Hold { file, count, to, at, tell } => {
+            hold(&file, count, to, at)?;
+            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.send_to(b"told", tell)?;
+        }
         Command::Listen { port } => drop(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?),
         Command::FastOpen { to } => {
             for _ in 0..2 {

@@ -101,6 +101,7 @@ impl MockCard {
     /// Forgets everything, as a card that boots does.
     pub(crate) fn restart(&mut self) {
         self.epoch += 1;
+        self.next_id = 100;
         self.contexts.clear();
         self.links.clear();
         self.listeners.clear();

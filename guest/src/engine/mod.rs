@@ -626,6 +626,9 @@ impl Engine {
         log::warn!("the context on the card is lost ({why}); its connections are broken");
         self.connections_by_id.clear();
         self.suspects.clear();
+        // A card that has booted begins its ids anew: what was released under one of them says nothing of who has it now.
+        self.forgotten.clear();
+        self.forgotten_set.clear();
         let keys: Vec<_> = self.connections.keys().copied().collect();
         for key in keys {
             // A CONNECT without an answer is none of the old context's; it goes to the new one.

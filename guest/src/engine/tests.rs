@@ -309,6 +309,34 @@ fn a_restart_breaks_connections_and_listeners_come_back() {
     assert_eq!(b.engine.connection(client).unwrap().broken(), None);
 }
 
+#[test]
+fn a_card_that_has_booted_gives_the_ids_of_before_to_others() {
+    let mut b = Bench::new(22, 0);
+    let listener = b.listen(80, 4);
+    let one_after_the_other = |b: &mut Bench| {
+        b.until("listening", |b| b.engine.listener(listener).unwrap().state == ListenerState::Open);
+        for _ in 0..3 {
+            let client = b.established(80);
+            let since = b.now;
+            let mut server = None;
+            b.until("accepted", |b| {
+                server = b.engine.accept(listener);
+                server.is_some()
+            });
+            assert!(b.now <= since + Duration::from_millis(100), "{:?}", b.now - since);
+            for key in [client, server.unwrap()] {
+                b.engine.close(b.now, key);
+            }
+            b.until("released", |b| b.engine.connections.is_empty());
+        }
+    };
+    one_after_the_other(&mut b);
+    b.card.restart();
+    b.card.announce();
+    b.until("lost", |b| b.engine.counters().contexts_lost == 1);
+    one_after_the_other(&mut b);
+}
+
 /// A program that only waits says nothing for seconds: it learns of a boot because the card tells everybody.
 #[test]
 fn the_word_of_a_boot_breaks_idle_connections_at_once() {

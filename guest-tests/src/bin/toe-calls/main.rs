@@ -6,6 +6,7 @@
 //! are the same if the calls are.
 
 mod kills;
+mod loads;
 mod mechanisms;
 mod peer;
 mod rates;
@@ -34,6 +35,8 @@ const USAGE: &str = "usage: toe-calls PEER-V4:PORT [PEER-V6]:PORT OWN-V4 [ROW]  
        toe-calls connections|sent|received|exchanges PEER SECONDS
                                                           so many a second
        toe-calls library connections|... PEER SECONDS     the same by the library, on the card
+       toe-calls [library] load-of LOAD PEER SECONDS      one load of scripts/bench guest
+       toe-calls frames INTERFACE SECONDS                 the longest frames past TCP
        toe-calls mechanisms CALLS                         what it costs to know of a call";
 
 fn main() -> ExitCode {
@@ -61,6 +64,13 @@ fn run(arguments: &[&str]) -> Option<ExitCode> {
             Some(ExitCode::SUCCESS)
         }
         ["mechanisms", calls] => Some(mechanisms::measure(calls.parse().ok()?)),
+        ["load-of", load, peer, seconds] => load_of::<std::net::TcpStream>(load, peer, seconds),
+        ["library", "load-of", load, peer, seconds] => {
+            let status = load_of::<toe_guest::TcpStream>(load, peer, seconds);
+            toe_guest::close_all(Duration::from_secs(2));
+            status
+        }
+        ["frames", interface, seconds] => Some(say(loads::frames(interface, seconds_of(seconds)?))),
         ["library", what, peer, seconds] => {
             let status = rate::<toe_guest::TcpStream>(what, peer, seconds);
             toe_guest::close_all(Duration::from_secs(2));
@@ -92,14 +102,27 @@ fn rate<S: rates::Stream>(what: &str, peer: &str, seconds: &str) -> Option<ExitC
         "exchanges" => rates::exchanges::<S>,
         _ => return None,
     };
-    Some(match measure(peer, time) {
-        Ok(n) => {
-            println!("{n}");
+    Some(say(measure(peer, time)))
+}
+
+/// Measures one load, and prints what came of it.
+fn load_of<S: rates::Stream>(load: &str, peer: &str, seconds: &str) -> Option<ExitCode> {
+    Some(say(loads::measure::<S>(loads::Load::parse(load)?, peer.parse().ok()?, seconds_of(seconds)?)))
+}
+
+fn seconds_of(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+fn say(result: std::io::Result<impl std::fmt::Display>) -> ExitCode {
+    match result {
+        Ok(result) => {
+            println!("{result}");
             ExitCode::SUCCESS
         }
         Err(e) => {
             eprintln!("toe-calls: {e}");
             ExitCode::FAILURE
         }
-    })
+    }
 }

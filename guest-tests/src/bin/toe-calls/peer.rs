@@ -6,6 +6,7 @@
 //! | `C` | says "hello\n" and closes its half |
 //! | `R` | resets |
 //! | `N` | counts until the end, then says how many |
+//! | `A` length | reads so many bytes more, answers with 64, closes |
 //! | `B` | sends without end |
 //! | `P` | says the port that it sees, in five digits |
 //! | `S` | says nothing and reads nothing |
@@ -60,6 +61,13 @@ fn serve_one(mut s: TcpStream) -> io::Result<()> {
         b'N' => {
             let n = io::copy(&mut s, &mut io::sink())?;
             write!(s, "{n}")?;
+        }
+        b'A' => {
+            let mut length = [0; 4];
+            s.read_exact(&mut length)?;
+            let length = u64::from(u32::from_be_bytes(length));
+            io::copy(&mut (&s).take(length), &mut io::sink())?;
+            s.write_all(&[2; 64])?;
         }
         b'B' => {
             let bytes = vec![0; 64 * 1024];
