@@ -1,11 +1,9 @@
 //! A context at work: one engine, one transport, one background thread.
 //!
-//! The thread receives frames, does what is due and sends what there is to say; a program's thread that has
-//! something to send sends it itself, so that it does not wait for the other to wake up. All of it happens under one
+//! A program's thread that has something to send sends it itself, and one that waits receives frames itself, if nobody
+//! else does: [`crate::turn`] has who looks. Otherwise it waits on the condition variable of its connection; a program that
+//! polls uses the descriptor of [`crate::readiness`], which is made when it is first asked for. All of it happens under one
 //! lock per context, held for the time of a copy or a system call that does not wait.
-//!
-//! A program's thread waits on the condition variable of its connection (or listener); a program that polls uses the
-//! descriptor of [`crate::readiness`], which is made when it is first asked for.
 //!
 //! A thread that waits for other things as well can do the background thread's work itself ([`Driver`]).
 //!
@@ -34,6 +32,7 @@ use crate::fallback::FallbackReason;
 use crate::readiness::Readiness;
 use crate::surroundings::Reservation;
 use crate::transport::Transport;
+use crate::turn::{Sleeper, Turn, Waiting};
 
 pub(crate) use driver::{Driver, Told};
 pub(crate) use waker::{Waker, Watch};
@@ -74,16 +73,15 @@ pub(crate) struct Core {
     listener_wakers: HashMap<ListenerKey, Arc<Waker>>,
     reservations: HashMap<ConnectionKey, Reservation>,
     outbox: Outbox,
-    /// Until when the background thread sleeps; `None` while it does not.
+    /// Until when whoever looks sleeps; `None` while nobody does.
     sleeps_until: Option<Instant>,
+    /// The sleep was cut short, and the descriptor that did it is yet to be emptied.
+    woken: bool,
+    pub(crate) turn: Turn,
     /// Connections whose next hop is to be renewed.
     advised: Vec<ConnectionKey>,
     frames_lost: u64,
-    stop: bool,
-    /// A [`Driver`] does the background thread's work.
-    is_driven: bool,
-    /// The background thread has seen that.
-    stands_aside: bool,
+    pub(crate) stop: bool,
 }
 
 /// Frames on their way to the transport, each in a place of its own.
@@ -130,22 +128,25 @@ impl Outbox {
 /// What the thread that does a context's work has for itself.
 #[derive(Debug)]
 struct Round {
-    inbox: Vec<Vec<u8>>,
     addresses_due: Instant,
 }
 
 impl Round {
     fn new() -> Self {
-        Self { inbox: vec![vec![0; FRAME_BYTES_MAX]; BATCH], addresses_due: Instant::now() }
+        Self { addresses_due: Instant::now() }
     }
 }
 
-struct Inner {
+pub(crate) struct Inner {
     core: Mutex<Core>,
     /// CAPS, answers, and connections that are forgotten.
-    general: Condvar,
-    /// The background thread stands aside, or need not any more.
-    aside: Condvar,
+    pub(crate) general: Condvar,
+    /// The background thread, while others look.
+    pub(crate) background: Condvar,
+    /// A [`Driver`] waits until nobody looks.
+    pub(crate) aside: Condvar,
+    /// Frames that were received; of whoever looks.
+    inbox: Mutex<Vec<Vec<u8>>>,
     transport: Arc<dyn Transport>,
     neighbourhood: Arc<dyn Neighbourhood>,
     wake: OwnedFd,
@@ -219,11 +220,11 @@ impl Context {
             reservations: HashMap::new(),
             outbox: Outbox::new(transport.frame_bytes_max()),
             sleeps_until: None,
+            woken: false,
+            turn: Turn::default(),
             advised: Vec::new(),
             frames_lost: 0,
             stop: false,
-            is_driven: false,
-            stands_aside: false,
         };
         let system = |what: &str, e: io::Error| {
             log::error!("{what}: {e}");
@@ -231,8 +232,16 @@ impl Context {
         };
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags).map_err(|e| system("cannot make an eventfd", e.into()))?;
-        let (core, general, aside) = (Mutex::new(core), Condvar::new(), Condvar::new());
-        let inner = Arc::new(Inner { core, general, aside, transport, neighbourhood, wake });
+        let inner = Arc::new(Inner {
+            core: Mutex::new(core),
+            general: Condvar::new(),
+            background: Condvar::new(),
+            aside: Condvar::new(),
+            inbox: Mutex::new(vec![vec![0; FRAME_BYTES_MAX]; BATCH]),
+            transport,
+            neighbourhood,
+            wake,
+        });
         let thread = std::thread::Builder::new()
             .name("toe-context".into())
             .spawn({
@@ -245,21 +254,18 @@ impl Context {
 
     /// Waits until the card knows the context, but no longer than `patience` since that was last so.
     pub(crate) fn ready(&self, patience: Duration) -> Result<(), FallbackReason> {
-        let inner = &self.handle.inner;
-        let mut core = inner.lock();
+        let mut waiting = Waiting::new(&self.handle.inner, Sleeper::General);
         loop {
-            if let Some((reason, denied)) = core.engine.hello_refused() {
+            let engine = &waiting.core().engine;
+            if let Some((reason, denied)) = engine.hello_refused() {
                 return Err(if denied { FallbackReason::Denied(reason) } else { FallbackReason::Card(reason) });
             }
-            let Some(since) = core.engine.unanswered_since() else {
+            let Some(since) = engine.unanswered_since() else {
                 return Ok(());
             };
-            let now = Instant::now();
-            let left = (since + patience).saturating_duration_since(now);
-            if left.is_zero() {
+            if !waiting.pause(Some(since + patience)) {
                 return Err(FallbackReason::NoCard);
             }
-            core = inner.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
         }
     }
 
@@ -354,15 +360,12 @@ impl Context {
     /// Waits until every stream that was dropped has handed its data to the card, at most for `patience`; whether
     /// that came to pass. A process that drops non-blocking streams calls this before it ends.
     pub fn drain(&self, patience: Duration) -> bool {
-        let inner = &self.handle.inner;
         let deadline = Instant::now() + patience;
-        let mut core = inner.lock();
-        while core.engine.is_closing_any() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+        let mut waiting = Waiting::new(&self.handle.inner, Sleeper::General);
+        while waiting.core().engine.is_closing_any() {
+            if !waiting.pause(Some(deadline)) {
                 return false;
             }
-            core = inner.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
         }
         true
     }
@@ -384,17 +387,16 @@ impl Context {
     }
 
     fn ask(&self, question: Question) -> io::Result<Reply> {
-        let inner = &self.handle.inner;
-        let mut core = inner.lock();
-        let key = core.engine.ask(Instant::now(), question, QUESTION_PATIENCE);
-        inner.settle(&mut core);
+        let mut waiting = Waiting::new(&self.handle.inner, Sleeper::General);
+        let key = waiting.core().engine.ask(Instant::now(), question, QUESTION_PATIENCE);
+        waiting.settle();
         loop {
-            match core.engine.take_reply(key) {
+            match waiting.core().engine.take_reply(key) {
                 Some(Reply::Unanswered) => return Err(CardError::Unanswered.into()),
                 Some(Reply::Failed(reason)) => return Err(CardError::Refused(reason).into()),
                 Some(reply) => return Ok(reply),
-                None => core = inner.general.wait(core).unwrap_or_else(|e| e.into_inner()),
-            }
+                None => waiting.pause(None),
+            };
         }
     }
 
@@ -417,6 +419,12 @@ impl Context {
         (key, waker)
     }
 
+    /// The program does not wait for connections, but is told of them: its threads do not look.
+    pub(crate) fn keep_turn(&self) {
+        let inner = &self.handle.inner;
+        inner.lock().turn.keep(&inner.background);
+    }
+
     /// Takes the reservation of a connection's port back.
     pub(crate) fn take_reservation(&self, key: ConnectionKey) -> Option<Reservation> {
         self.handle.inner.lock().reservations.remove(&key)
@@ -426,6 +434,7 @@ impl Context {
         let inner = &self.handle.inner;
         let addresses = inner.neighbourhood.addresses();
         let mut core = inner.lock();
+        core.turn.keep(&inner.background);
         let key = core.engine.listen(Instant::now(), local, wish, inner.transport.mtu(), addresses);
         let waker = Arc::new(Waker::default());
         core.listener_wakers.insert(key, waker.clone());
@@ -435,20 +444,17 @@ impl Context {
 
     /// Waits for the card's answer to a LISTEN; why it does not listen, and what to do then.
     pub(crate) fn listening(&self, key: ListenerKey) -> Result<(), (FallbackReason, Action)> {
-        let inner = &self.handle.inner;
         let deadline = Instant::now() + QUESTION_PATIENCE;
-        let mut core = inner.lock();
+        let mut waiting = Waiting::new(&self.handle.inner, Sleeper::General);
         loop {
-            match core.engine.listener(key).map(|l| l.state) {
+            match waiting.core().engine.listener(key).map(|l| l.state) {
                 Some(ListenerState::Open) => return Ok(()),
                 Some(ListenerState::Refused { reason, action }) => return Err((FallbackReason::Card(reason), action)),
                 Some(ListenerState::Asked) | None => {}
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if !waiting.pause(Some(deadline)) {
                 return Err((FallbackReason::CardSilent, Action::Fallback));
             }
-            core = inner.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
         }
     }
 
@@ -492,21 +498,15 @@ impl Context {
         deadline: Option<Instant>,
         mut f: impl FnMut(&mut Engine, Instant) -> Option<R>,
     ) -> Option<R> {
-        let inner = &self.handle.inner;
-        let mut core = inner.lock();
+        let mut waiting = Waiting::new(&self.handle.inner, Sleeper::Connection(key, waker));
         loop {
-            let now = Instant::now();
-            let result = f(&mut core.engine, now);
-            inner.settle(&mut core);
-            show_connection(&core.engine, key, waker);
-            if result.is_some() {
+            let core = waiting.core();
+            let result = f(&mut core.engine, Instant::now());
+            waiting.settle();
+            show_connection(&waiting.core().engine, key, waker);
+            if result.is_some() || !waiting.pause(deadline) {
                 return result;
             }
-            core = match deadline {
-                None => waker.condvar.wait(core).unwrap_or_else(|e| e.into_inner()),
-                Some(deadline) if deadline <= now => return None,
-                Some(deadline) => waker.condvar.wait_timeout(core, deadline - now).unwrap_or_else(|e| e.into_inner()).0,
-            };
         }
     }
 
@@ -516,10 +516,11 @@ impl Context {
         waker: &'a Waker,
         show: impl FnOnce(&Engine) -> (bool, bool),
     ) -> io::Result<&'a Readiness> {
-        let core = self.handle.inner.lock();
+        let mut core = self.handle.inner.lock();
         if let Some(readiness) = waker.readiness.get() {
             return Ok(readiness);
         }
+        core.turn.keep(&self.handle.inner.background);
         let readiness = Readiness::new()?;
         let (readable, writable) = show(&core.engine);
         readiness.show(readable, writable);
@@ -528,27 +529,28 @@ impl Context {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Core> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
         // A panic elsewhere leaves no half-made state that could do harm: every change is made by one call.
         self.core.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Sends what there is to say, tells whoever waits, and sees that the background thread wakes in time.
-    fn settle(&self, core: &mut Core) {
+    /// Sends what there is to say, tells whoever waits, and sees that whoever looks wakes in time.
+    pub(crate) fn settle(&self, core: &mut Core) {
         self.transmit(core);
+        let mut wake = false;
         for change in core.engine.take_changes() {
+            wake |= core.turn.concerns_looker(&change);
             match change {
-                Change::Context | Change::Question(_) => self.general.notify_all(),
+                Change::Context | Change::Question(_) => self.tell_others(core),
                 Change::Connection(key) => {
                     if let Some(waker) = core.wakers.get(&key) {
-                        waker.condvar.notify_all();
-                        waker.tell();
+                        waker.wake();
                         show_connection(&core.engine, key, waker);
                     }
                 }
                 Change::PathAdvice(key) => core.advised.push(key),
                 Change::Listener(key) => {
-                    self.general.notify_all();
+                    self.tell_others(core);
                     if let Some(waker) = core.listener_wakers.get(&key) {
                         waker.tell();
                     }
@@ -559,25 +561,35 @@ impl Inner {
                 Change::Forgotten(key) => {
                     core.reservations.remove(&key);
                     if let Some(waker) = core.wakers.remove(&key) {
-                        waker.condvar.notify_all();
-                        waker.tell();
+                        waker.wake();
                     }
-                    self.general.notify_all();
+                    self.tell_others(core);
                 }
             }
         }
         if let Some(until) = core.sleeps_until
-            && (!core.outbox.is_empty() || core.stop || core.engine.poll_timeout().is_some_and(|due| due < until))
+            && (wake
+                || !core.outbox.is_empty()
+                || core.stop
+                || core.engine.poll_timeout().is_some_and(|due| due < until))
         {
             core.sleeps_until = None;
-            self.ring();
+            self.ring(core);
         }
     }
 
     /// Wakes whoever does the context's work.
-    fn ring(&self) {
+    pub(crate) fn ring(&self, core: &mut Core) {
+        core.woken = true;
         // A full counter wakes just as well.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Wakes who waits for anything but a connection.
+    fn tell_others(&self, core: &Core) {
+        if core.turn.others > 0 {
+            self.general.notify_all();
+        }
     }
 
     fn transmit(&self, core: &mut Core) {
@@ -604,35 +616,51 @@ impl Inner {
     /// The background thread.
     fn run(&self) {
         let mut round = Round::new();
-        loop {
-            self.stand_aside();
-            let idle = self.receive(&mut round.inbox);
+        while self.take_turn() {
             if self.catch_up(&mut round, Instant::now()) {
                 return;
             }
-            if !idle {
-                continue;
-            }
-            let now = Instant::now();
-            let (due, room) = self.sleep_until(&round, now);
-            let timeout = due.saturating_duration_since(now);
-            if let Err(e) = self.transport.wait(room, self.wake.as_fd(), Some(timeout)) {
-                log::error!("cannot wait for the card: {e}");
-                std::thread::sleep(Duration::from_millis(100).min(timeout));
-            }
-            self.awake(true);
+            let wants_addresses = self.lock().engine.wants_addresses();
+            self.look(wants_addresses.then_some(round.addresses_due));
         }
+        let mut core = self.lock();
+        core.engine.bye();
+        self.settle(&mut core);
     }
 
-    /// Waits while another thread does the work.
-    fn stand_aside(&self) {
-        let mut core = self.lock();
-        while core.is_driven {
-            core.stands_aside = true;
-            self.aside.notify_all();
-            core = self.aside.wait(core).unwrap_or_else(|e| e.into_inner());
+    /// Takes the frames that are there and applies them; if there are none, does what is due, sends what there is to say
+    /// and sleeps until there is something, at most until `deadline`. Of whoever has the turn.
+    pub(crate) fn look(&self, deadline: Option<Instant>) {
+        if self.receive() > 0 {
+            return;
         }
-        core.stands_aside = false;
+        let now = Instant::now();
+        let (timeout, room) = {
+            let mut core = self.lock();
+            core.engine.handle_timeout(now);
+            self.settle(&mut core);
+            if core.stop {
+                return;
+            }
+            if !core.advised.is_empty() {
+                drop(core);
+                return self.follow_advice(now);
+            }
+            let due = core.engine.poll_timeout().unwrap_or(now + Duration::from_secs(60));
+            let due = deadline.map_or(due, |deadline| deadline.min(due));
+            core.sleeps_until = Some(due);
+            (due.saturating_duration_since(now), !core.outbox.is_empty())
+        };
+        if let Err(e) = self.transport.wait(room, self.wake.as_fd(), Some(timeout)) {
+            log::error!("cannot wait for the card: {e}");
+            std::thread::sleep(Duration::from_millis(100).min(timeout));
+        }
+        let mut core = self.lock();
+        core.sleeps_until = None;
+        if std::mem::take(&mut core.woken) {
+            // Empty is as good as emptied.
+            let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+        }
     }
 
     /// Does what is due after frames were received; whether the context has ended.
@@ -674,8 +702,10 @@ impl Inner {
 
     /// The sleep is over; `rung`: perhaps somebody rang.
     fn awake(&self, rung: bool) {
-        self.lock().sleeps_until = None;
+        let mut core = self.lock();
+        core.sleeps_until = None;
         if rung {
+            core.woken = false;
             // Empty is as good as emptied.
             let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
         }
@@ -699,16 +729,17 @@ impl Inner {
         }
     }
 
-    /// Takes a batch of frames; whether there were no more.
-    fn receive(&self, inbox: &mut [Vec<u8>]) -> bool {
+    /// Takes a batch of frames; how many there were.
+    fn receive(&self) -> usize {
+        let mut inbox = self.inbox.lock().unwrap_or_else(|e| e.into_inner());
         let mut lengths = [0; BATCH];
-        let received = match self.transport.receive_many(inbox, &mut lengths) {
+        let received = match self.transport.receive_many(&mut inbox, &mut lengths) {
             Ok(received) => received,
             Err(e) => {
                 if e.kind() != ErrorKind::WouldBlock {
                     log::debug!("no frame from the card: {e}");
                 }
-                return true;
+                return 0;
             }
         };
         let mut foreign = Vec::new();
@@ -721,7 +752,14 @@ impl Inner {
         }
         drop(core);
         foreign.into_iter().for_each(|frame| self.neighbourhood.foreign_frame(frame));
-        received < BATCH
+        received
+    }
+
+    /// Wakes one who sleeps.
+    pub(crate) fn call(&self, core: &Core, sleeper: ConnectionKey) {
+        if let Some(waker) = core.wakers.get(&sleeper) {
+            waker.condvar.notify_one();
+        }
     }
 }
 
@@ -742,19 +780,14 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let context = &self.inner;
         let deadline = Instant::now() + LINGER;
-        let mut core = context.lock();
-        while core.engine.is_closing_any() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            core = context.general.wait_timeout(core, left).unwrap_or_else(|e| e.into_inner()).0;
-        }
-        core.stop = true;
-        context.settle(&mut core);
+        let mut waiting = Waiting::new(context, Sleeper::General);
+        while waiting.core().engine.is_closing_any() && waiting.pause(Some(deadline)) {}
+        waiting.core().stop = true;
+        waiting.settle();
+        drop(waiting);
+        context.background.notify_one();
         // The thread may be anywhere between its look at `stop` and its sleep.
         let _ = rustix::io::write(&context.wake, &1u64.to_ne_bytes());
-        drop(core);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

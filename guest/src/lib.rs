@@ -41,6 +41,7 @@ mod surroundings;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod transport;
+mod turn;
 mod ways;
 
 #[cfg(test)]

@@ -47,7 +47,8 @@ impl Readiness {
         let result = (|| -> io::Result<()> {
             match (before.readable, readable) {
                 (false, true) => (&self.ours).write_all(&[1])?,
-                (true, false) => drain(&self.program)?,
+                // The one byte that is there.
+                (true, false) => (&self.program).read_exact(&mut [0])?,
                 _ => {}
             }
             match (before.writable, writable) {

@@ -19,7 +19,7 @@ mod urgent;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,12 @@ struct CardStream {
     read_timeout: Mutex<Option<Duration>>,
     write_timeout: Mutex<Option<Duration>>,
     error_taken: AtomicBool,
+    /// What [`TcpStream::set_nodelay`] set last, or [`NODELAY_UNKNOWN`].
+    nodelay: AtomicU8,
 }
+
+/// It was never set on this stream, so that only the card knows.
+const NODELAY_UNKNOWN: u8 = u8::MAX;
 
 /// Why there is no card connection.
 enum NotOnCard {
@@ -218,7 +223,12 @@ impl TcpStream {
     /// As in std, and [`CardError`].
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         match &self.carrier {
-            Carrier::Card(c) => c.context.option(c.key, option::NODELAY, Some(nodelay.into())).map(drop),
+            Carrier::Card(c) => {
+                // The card says yes to either, and goes by it from the next byte on: nothing to wait for.
+                c.nodelay.store(u8::from(nodelay), Ordering::Relaxed);
+                c.context.act(|core| core.engine.set_option(Instant::now(), c.key, option::NODELAY, nodelay.into()));
+                Ok(())
+            }
             Carrier::Kernel(s, _) => s.set_nodelay(nodelay),
         }
     }
@@ -229,7 +239,10 @@ impl TcpStream {
     /// As in std, and [`CardError`].
     pub fn nodelay(&self) -> io::Result<bool> {
         match &self.carrier {
-            Carrier::Card(c) => c.context.option(c.key, option::NODELAY, None).map(|on| on != 0),
+            Carrier::Card(c) => match c.nodelay.load(Ordering::Relaxed) {
+                NODELAY_UNKNOWN => c.context.option(c.key, option::NODELAY, None).map(|on| on != 0),
+                known => Ok(known != 0),
+            },
             Carrier::Kernel(s, _) => s.nodelay(),
         }
     }
@@ -395,6 +408,7 @@ impl CardStream {
             read_timeout: Mutex::new(None),
             write_timeout: Mutex::new(None),
             error_taken: AtomicBool::new(false),
+            nodelay: AtomicU8::new(NODELAY_UNKNOWN),
         }
     }
 

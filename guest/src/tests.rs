@@ -16,6 +16,7 @@ use toe_abi::{Action, Mac, Reason, option};
 
 use crate::engine::mock_card::{ECHO_PORT, MockCard, SILENT_PORT};
 use crate::transport::{Transport, poll};
+use crate::turn::Whose;
 use crate::{
     Broken, Buffers, CardError, Context, FallbackReason, Neighbourhood, Offload, Options, Reservation, Route,
     Surroundings, TcpListener, TcpStream,
@@ -406,6 +407,82 @@ fn timeouts_peeks_and_options_are_as_in_std() {
     assert!(stream.nodelay().unwrap());
     stream.shutdown(Shutdown::Read).unwrap();
     assert_eq!(stream.read(&mut buffer).unwrap(), 0);
+}
+
+fn echoes(mut stream: &TcpStream, times: usize) {
+    for n in 0..times {
+        let said = [n as u8; 100];
+        stream.write_all(&said).unwrap();
+        let mut heard = [0; 100];
+        stream.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, said);
+    }
+}
+
+#[test]
+fn threads_that_wait_look_themselves_and_nobody_is_left_waiting() {
+    let (_memory, options) = machine(0);
+    let context = options.surroundings().context(1).unwrap();
+    let whose = || context.act(|core| core.turn.whose);
+    let all = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|n| {
+                let options = &options;
+                scope.spawn(move || {
+                    let stream = options.connect(at(ECHO_PORT)).unwrap();
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    echoes(&stream, 100 + 20 * n);
+                    // Reads that give up leave the turn to others, too.
+                    stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+                    assert_eq!((&stream).read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    echoes(&stream, 10);
+                    stream
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(context.act(|core| core.turn.taken) > 8, "the program's threads looked");
+    // Nobody waits: before long it is the background thread's, which hears the card while the program is busy otherwise.
+    let deadline = Instant::now() + PATIENCE;
+    while whose() != Whose::Background {
+        assert!(Instant::now() < deadline, "the background thread never looked");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // And the program's again when it waits: once for a frame that the other receives, and then itself.
+    let taken = context.act(|core| core.turn.taken);
+    echoes(&all[0], 20);
+    assert!(context.act(|core| core.turn.taken) > taken);
+    // Who polls needs the background thread, for good.
+    assert!(writable(&all[1], PATIENCE));
+    echoes(&all[0], 5);
+    let taken = context.act(|core| core.turn.taken);
+    echoes(&all[0], 20);
+    (&all[1]).write_all(b"x").unwrap();
+    assert!(readable(&all[1], PATIENCE));
+    assert_eq!((whose(), context.act(|core| core.turn.taken)), (Whose::Background, taken));
+}
+
+#[test]
+fn a_thread_that_looks_hears_what_another_does_to_its_stream() {
+    let (_memory, options) = machine(0);
+    let stream = options.connect(at(ECHO_PORT)).unwrap();
+    let context = options.surroundings().context(1).unwrap();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| (&stream).read(&mut [0; 5]).unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        while context.act(|core| core.turn.whose) != Whose::Programs {
+            assert!(Instant::now() < deadline, "the reader never looked");
+            // If the background thread has the turn, this makes it leave it to who waits.
+            let _ = stream.nodelay();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // The reader sleeps in the transport, or is about to.
+        std::thread::sleep(Duration::from_millis(20));
+        stream.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(reader.join().unwrap(), 0);
+    });
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use rustix::event::epoll;
 
-use super::{Context, Round};
+use super::{BATCH, Context, Round};
 
 /// Batches that are received in one turn.
 const TURN_BATCHES: usize = 4;
@@ -56,14 +56,7 @@ impl Driver {
             let _ = epoll::delete(epoll, frames);
             return Err(e.into());
         }
-        let mut core = inner.lock();
-        core.is_driven = true;
-        inner.ring();
-        // Two threads must not receive at a time.
-        while !core.stands_aside {
-            core = inner.aside.wait(core).unwrap_or_else(|e| e.into_inner());
-        }
-        drop(core);
+        inner.drive();
         Ok(Some(Self { context: context.clone(), round: Round::new(), tokens, waits_for_room: false }))
     }
 
@@ -85,7 +78,7 @@ impl Driver {
         let inner = &self.context.handle.inner;
         if may_be_frames {
             for _ in 0..TURN_BATCHES {
-                if inner.receive(&mut self.round.inbox) {
+                if inner.receive() < BATCH {
                     break;
                 }
             }
@@ -119,9 +112,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         let inner = &self.context.handle.inner;
-        let mut core = inner.lock();
-        core.is_driven = false;
-        core.sleeps_until = None;
-        inner.aside.notify_all();
+        inner.lock().sleeps_until = None;
+        inner.stop_driving();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
 use crate::readiness::Readiness;
@@ -11,7 +11,9 @@ use crate::readiness::Readiness;
 /// Whoever waits for a connection or a listener.
 #[derive(Debug, Default)]
 pub(crate) struct Waker {
-    pub(super) condvar: Condvar,
+    pub(crate) condvar: Condvar,
+    /// Threads that sleep on it; changes under the lock of the context alone. To wake nobody would be a system call, too.
+    pub(crate) asleep: AtomicUsize,
     pub(super) readiness: OnceLock<Readiness>,
     watched: OnceLock<Watched>,
 }
@@ -99,6 +101,14 @@ impl Waker {
         if let Some(watched) = self.watched.get() {
             watched.told.store(false, Ordering::SeqCst);
         }
+    }
+
+    /// Something has changed.
+    pub(super) fn wake(&self) {
+        if self.asleep.load(Ordering::Relaxed) > 0 {
+            self.condvar.notify_all();
+        }
+        self.tell();
     }
 
     /// Tells whoever watches it, once until it is heard.

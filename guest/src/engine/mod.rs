@@ -418,6 +418,12 @@ impl Engine {
 
     /// Sets an option of `toe_abi::option`. The card confirms it, and nobody waits for that.
     pub(crate) fn set_option(&mut self, now: Instant, connection: ConnectionKey, option: u32, value: u64) {
+        // One that was set before must not be repeated behind this.
+        let before = |q: &Request| q.detached && q.sets(connection, option);
+        let before: Vec<_> = self.questions.iter().filter(|(_, q)| before(q)).map(|(key, _)| *key).collect();
+        for key in before {
+            self.forget_question(key);
+        }
         let question = Question::Option { connection, option, set: Some(value) };
         let key = self.ask(now, question, OPTION_PATIENCE);
         if let Some(question) = self.questions.get_mut(&key) {
@@ -429,12 +435,16 @@ impl Engine {
     /// The answer, once; the question is then forgotten.
     pub(crate) fn take_reply(&mut self, key: QuestionKey) -> Option<Reply> {
         let reply = self.questions.get_mut(&key)?.reply.take()?;
+        self.forget_question(key);
+        Some(reply)
+    }
+
+    fn forget_question(&mut self, key: QuestionKey) {
         if let Some(question) = self.questions.remove(&key)
             && let Some(timer) = question.timer
         {
             self.timers.remove(&(timer, Speaker::Question(key)));
         }
-        Some(reply)
     }
 
     /// Ends the context: everything that is left is aborted by the card.

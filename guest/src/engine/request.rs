@@ -101,6 +101,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Whether it sets that option.
+    pub(crate) fn sets(&self, of: ConnectionKey, which: u32) -> bool {
+        matches!(self.question, Question::Option { connection, option, set: Some(_) } if (connection, option) == (of, which))
+    }
+
     pub(crate) fn new(now: Instant, cookie: u64, question: Question, patience: Duration) -> Self {
         let mut repeat = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
         repeat.start(now);

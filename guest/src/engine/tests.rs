@@ -607,3 +607,32 @@ fn path_advice_is_told_once_for_each_silence() {
     assert_eq!(b.changes.iter().filter(|c| **c == Change::PathAdvice(echo)).count(), 1);
     assert!(b.engine.questions.is_empty(), "nobody will ask for the answer");
 }
+
+#[test]
+fn an_option_that_is_set_again_is_not_repeated_with_its_old_value() {
+    let mut b = Bench::new(1, 0);
+    let key = b.connect(ECHO_PORT);
+    b.until("established", |b| b.engine.connection(key).is_some_and(|c| c.has(toe_abi::state::ESTABLISHED)));
+    // What is said first is lost, and would be repeated behind what is said next.
+    b.cut = true;
+    b.engine.set_option(b.now, key, option::NODELAY, 1);
+    b.engine.set_option(b.now, key, option::KEEP_ALIVE_PROBES, 3);
+    b.step();
+    b.engine.set_option(b.now, key, option::NODELAY, 0);
+    let mut values = Vec::new();
+    let mut buffer = vec![0; FRAME_BYTES_MAX];
+    for _ in 0..200 {
+        b.now += Duration::from_millis(1);
+        b.engine.handle_timeout(b.now);
+        while let Some(n) = b.engine.poll_transmit(&mut buffer) {
+            for message in Parsed::new(&buffer[..n]).unwrap().messages {
+                if let Ok(Message::SetOption(m)) = message {
+                    values.push((m.option, m.value));
+                }
+            }
+        }
+    }
+    assert!(values.iter().filter(|v| **v == (option::NODELAY, 0)).count() >= 2, "{values:?}");
+    assert!(values.contains(&(option::KEEP_ALIVE_PROBES, 3)), "another option is repeated: {values:?}");
+    assert!(!values.contains(&(option::NODELAY, 1)), "{values:?}");
+}

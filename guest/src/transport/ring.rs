@@ -112,12 +112,10 @@ impl Ring {
         GuestAddress(self.layout.buffers + u64::from(head) * u64::from(self.layout.buffer_bytes))
     }
 
-    /// A descriptor that the device does not hold.
+    /// A descriptor that the device does not hold: always the first, so that few buffers are used again and again while
+    /// the processor's caches still have them.
     pub(crate) fn free(&self) -> Option<u16> {
-        // The ring is used in order, so that the next is nearly always free.
-        let next = self.next_available % self.layout.size;
-        let candidates = (0..self.layout.size).map(|i| (next + i) % self.layout.size);
-        candidates.into_iter().find(|head| !self.held[usize::from(*head)])
+        self.held.iter().position(|held| !held).map(|head| head as u16)
     }
 
     /// Sets how many bytes of a descriptor's buffer count.

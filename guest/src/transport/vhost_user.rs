@@ -350,17 +350,17 @@ impl Transport for VhostUser {
         if room && send.is_none() {
             return Ok(());
         }
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(wake, PollFlags::IN),
-            PollFd::from_borrowed_fd(borrow(&receive), PollFlags::IN),
-        ];
-        if let Some(send) = &send {
-            fds.push(PollFd::from_borrowed_fd(borrow(send), PollFlags::IN));
+        let wanted = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let last = send.as_ref().unwrap_or(&receive);
+        let mut fds = [wanted(wake), wanted(borrow(&receive)), wanted(borrow(last))];
+        let count = if send.is_some() { 3 } else { 2 };
+        poll(&mut fds[..count], timeout)?;
+        for (fd, call) in fds[1..count].iter().zip([&receive, last]) {
+            if fd.revents().contains(PollFlags::IN) {
+                // Empty is as good as emptied.
+                let _ = call.read();
+            }
         }
-        poll(&mut fds, timeout)?;
-        // Empty is as good as emptied.
-        let _ = receive.read();
-        let _ = send.map(|send| send.read());
         Ok(())
     }
 }

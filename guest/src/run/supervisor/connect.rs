@@ -194,6 +194,7 @@ impl Supervisor {
         let nodelay = self.options.may_be_set(opening.cookie)
             && descriptor::int(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY).is_ok_and(|v| v != 0);
         let connect_flags = if nodelay { flags::NODELAY } else { 0 };
+        context.keep_turn();
         self.drive(&context);
         let key = context.connect((local, remote), route.next_hop, route.mtu, connect_flags, reservation);
         key.1.watch(&self.watch, token);
