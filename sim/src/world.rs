@@ -377,8 +377,12 @@ impl World {
     /// Does everything that can be done at this moment.
     fn stand_still(&mut self) {
         let now_us = self.now_us;
-        let mut is_touched = [self.due_us[0] <= now_us, self.due_us[1] <= now_us];
+        let mut is_touched = [false; 2];
         for _ in 0..ROUNDS_MAX {
+            // A card does only so much in a call of its timers: the rest is due at once.
+            for (is_touched, due_us) in is_touched.iter_mut().zip(self.due_us) {
+                *is_touched |= due_us <= now_us;
+            }
             while self.script.last().is_some_and(|line| line.0 <= now_us) {
                 if let Some((_, action)) = self.script.pop() {
                     self.act(action);

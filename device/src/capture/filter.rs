@@ -209,7 +209,7 @@ fn value(load: Load, k: u32, x: u32, memory: &[u32; MEMORY_WORDS], frame: &[u8])
     };
     match load {
         Load::Absolute(count) => bytes(k, count),
-        Load::Indirect(count) => bytes(x.checked_add(k)?, count),
+        Load::Indirect(count) => bytes(x.wrapping_add(k), count),
         Load::Immediate => Some(k),
         Load::Memory => memory.get(k as usize).copied(),
         Load::Length => u32::try_from(frame.len()).ok(),
