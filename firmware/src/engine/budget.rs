@@ -173,7 +173,8 @@ impl Firmware {
     /// The lane whose oldest frame ([`Lane::oldest`]) is to be handed in now with [`Self::handle_waiting`]; `None` if none waits
     /// or the processor is busy.
     pub fn next_waiting(&self, now: Instant) -> Option<Lane> {
-        self.processor.next_lane().filter(|_| self.halted.is_some() || self.processor.has_time(now))
+        let lane = self.processor.next_lane()?;
+        (self.halted.is_some() || self.processor.has_time(self.by_the_firmwares_clock(now))).then_some(lane)
     }
 
     /// Takes the oldest frame of a lane for which [`Firmware::handle_wire`] or this said [`Verdict::Wait`].

@@ -5,7 +5,7 @@
 //! reason. The peer is not: a reset with numbers of a damaged block would be a guess. The 4-tuple is the card's no longer, so
 //! the peer's next segment goes to the guest's kernel, which answers it with a reset.
 
-use toe_abi::{Abort, Message, Noticed, Reason, ReceiveCredit, Release, Send, SetOption, Shutdown, Urgent};
+use toe_abi::{Abort, Message, Noticed, Reason, ReceiveCredit, Release, Send, SetOption, Shutdown, Urgent, state};
 
 use crate::engine::{Finding, Firmware, Owner};
 use crate::store::slab::Slot;
@@ -71,6 +71,9 @@ impl Firmware {
         t.reset_due = false;
         t.state = State::Closed;
         t.scrap(slot, &mut self.store);
+        // Where the peer's stream ends, a damaged block cannot say: who has not heard it must not take it for an end.
+        t.guest.bits &= !state::PEER_CLOSED;
+        t.guest.told &= !state::PEER_CLOSED;
         t.end(reason);
         self.settle(slot, now);
     }
@@ -161,6 +164,21 @@ mod tests {
                 assert_eq!(b.firmware.audit(), Ok(()), "{n} {touch}");
             }
         }
+    }
+
+    /// A guest that has not heard of the FIN must not take what is left of the stream for all of it.
+    #[test]
+    fn a_damaged_connection_does_not_say_that_the_peer_has_closed() {
+        let mut b = busy();
+        let slot = b.connection as u32;
+        for text in ["PA 101:201 ack 501", "FA 301 ack 501"] {
+            let frame = b.frame(text);
+            let _ = b.firmware.handle_wire(b.now, &frame, crate::engine::Checksum::Unverified);
+        }
+        assert_ne!(b.firmware.connections[slot].guest.bits & state::PEER_CLOSED, 0);
+        b.firmware.connections[slot].send.window ^= 1;
+        b.send(10);
+        assert_eq!(b.bits & (state::ABORTED | state::PEER_CLOSED), state::ABORTED);
     }
 
     #[test]

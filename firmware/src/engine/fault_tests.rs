@@ -574,6 +574,24 @@ fn a_slow_processor_lets_frames_wait() {
     }
 }
 
+/// When the processor has time is a matter of the firmware's clock, not of the host's: what waits is due, and it is asked for.
+#[test]
+fn what_waits_for_a_processor_is_asked_for_though_the_clock_has_jumped() {
+    let mut b = Bench::established();
+    let slow = first(Site::Processor, Action::Slow { times: 50, lasting_us: 10_000_000 });
+    let jump = first(Site::Clock, Action::Jump(5_000_000));
+    b.firmware.arm(Rules::new(vec![slow, jump]), 1, b.now);
+    let [one, two] = ["PA 1:101 ack 1", "PA 101:201 ack 1"].map(|text| b.frame(text));
+    assert_eq!(b.firmware.handle_wire(b.now, &one, Checksum::Unverified), Verdict::Taken);
+    let lane = crate::engine::Lane::Connections;
+    assert_eq!(b.firmware.handle_wire(b.now, &two, Checksum::Unverified), Verdict::Wait(lane));
+    assert_eq!(b.firmware.next_waiting(b.now), None);
+    // It is never behind by more than that (`DEBT_US_MAX`).
+    let at = b.now + Duration::from_ms(1);
+    assert_eq!(b.firmware.next_waiting(at), Some(lane));
+    assert_eq!(b.firmware.handle_waiting(at, lane, &two, Checksum::Unverified), Verdict::Taken);
+}
+
 // Chance, next hops, events, counters.
 
 #[test]

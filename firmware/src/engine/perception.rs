@@ -64,6 +64,12 @@ impl Clock {
         self.seen(host_us)
     }
 
+    /// What it would say at the host's time.
+    fn says(&self, host_us: u64) -> u64 {
+        let mut clock = *self;
+        clock.read(host_us)
+    }
+
     /// When it will say that, by the host's time; `None` if never. Perhaps before: then it is asked again.
     fn when(&self, seen_us: u64) -> Option<u64> {
         let ahead = seen_us.saturating_sub(self.seen_us);
@@ -175,6 +181,12 @@ impl Firmware {
             perception.is_bent = true;
         }
         Some(Instant::from_us(clock.read(host_us)))
+    }
+
+    /// What the firmware's clock says at the host's time, for questions: nothing strikes.
+    #[inline]
+    pub(super) fn by_the_firmwares_clock(&self, now: Instant) -> Instant {
+        if self.perception.is_plain { now } else { Instant::from_us(self.perception.clock.says(now.as_us())) }
     }
 
     /// The host's time for one of the firmware's, at which it wants to be called; `None` if that is never.
