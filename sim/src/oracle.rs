@@ -213,8 +213,7 @@ impl Oracle {
                 && s.has(ACK)
                 && s.ack == track.iss.wrapping_add(1)
             {
-                let before = seen.syns.iter().find(|before| before.seq == syn.seq);
-                track.adopt(syn, before.and_then(|before| before.options.timestamps));
+                track.adopt(syn, first_timestamps(&seen.syns, &syn));
             }
         }
         for track in seen.track.iter_mut().chain(&mut seen.others) {
@@ -340,7 +339,7 @@ impl Seen {
             let is_known = answered.is_some() || !peer_is_honest;
             must!(is_known, frame, "the answer to a SYN that never arrived");
             if let (Some(&syn), None) = (answered, track.peer) {
-                track.adopt(syn, None);
+                track.adopt(syn, first_timestamps(&self.syns, &syn));
             }
             if !peer_is_honest && self.syns.len() > 1 {
                 // Whose SYN the card has taken, it alone knows.
@@ -354,6 +353,11 @@ impl Seen {
         track.text(s, 1, frame);
         track.sent = track.sent.max(1 + s.payload.len() as u64);
     }
+}
+
+/// A SYN may have come before, with an earlier timestamp: that is the one which the card knows.
+fn first_timestamps(syns: &[Syn], syn: &Syn) -> Option<(u32, u32)> {
+    syns.iter().find(|before| before.seq == syn.seq)?.options.timestamps
 }
 
 impl Track {
