@@ -38,7 +38,7 @@ pub(crate) use driver::{Driver, Told};
 pub(crate) use waker::{Waker, Watch};
 
 /// How long HELLO is repeated before a card is taken for absent.
-pub(crate) const HELLO_PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const HELLO_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a dropped stream, and a dropped context, wait for data to reach the card.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// How long the answer to a question is waited for.
@@ -184,7 +184,7 @@ impl Context {
     /// filters on, if it does.
     ///
     /// # Errors
-    /// [`FallbackReason::NoCard`] if nobody answers within half a second, the card's reason if it refuses, and
+    /// [`FallbackReason::NoCard`] if nobody answers within two seconds, the card's reason if it refuses, and
     /// [`FallbackReason::System`] if there is no thread to be had.
     pub fn open(
         transport: Arc<dyn Transport>,

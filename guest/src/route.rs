@@ -5,7 +5,7 @@
 //! makes it find out.
 //!
 //! There is one context per interface. An interface whose card did not answer is not asked again for
-//! [`ABSENT_FOR`], so that programs on machines without a card do not wait half a second at every connect.
+//! [`ABSENT_FOR`], so that programs on machines without a card do not wait two seconds at every connect.
 //! Unless an interface was chosen by name, only those with the driver virtio_net are asked: no other NIC
 //! shall see frames that make no sense to its network.
 
