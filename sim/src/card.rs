@@ -791,7 +791,7 @@ impl CardEnd {
             };
             assert!(left == 0 || is_kept, "{pool} are left: {in_use:?}");
         }
-        assert_eq!(self.guest.firmware_events, 0, "the context was lost");
+        assert!(self.guest.firmware_events == 0 || self.excuse.loses_context, "the context was lost");
         for (reason, kind_of_message) in &self.guest.errors {
             let is_excused = may_be_late && *reason == Reason::UnknownObject || self.excuse.refuses.contains(reason);
             assert!(is_excused, "ERROR {reason} for a message of type {kind_of_message:#06x}");

@@ -400,7 +400,11 @@ impl Guest {
             Message::Notice(Notice { connection, serial, .. }) => {
                 self.pending.push_back(Out::Fixed(Message::Noticed(Noticed { connection, serial })));
             }
-            Message::FirmwareEvent(_) => self.firmware_events += 1,
+            Message::FirmwareEvent(_) => {
+                self.firmware_events += 1;
+                // What the card no longer knows is gone.
+                self.begin_anew(now_us, 0);
+            }
             // A small card has small pools.
             Message::ResourceEvent(_) => {}
             other => panic!("the card said {other:?}, which was not asked for"),
