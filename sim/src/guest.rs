@@ -8,7 +8,7 @@
 //! Its programs' streams are patterns: what they have written is a length, made into bytes where a SEND is written, and
 //! what they receive is compared where a RECEIVED is read.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
 use toe_abi::{
@@ -143,6 +143,8 @@ pub struct Guest {
     known: BTreeSet<u64>,
     /// Of these, connections that nobody asked for.
     disowned: BTreeSet<u64>,
+    /// Of ids that are not known, the last cookie that had been given out when the card first named them.
+    suspects: BTreeMap<u64, u64>,
     pending: VecDeque<Out>,
     next_cookie: u64,
     /// Flows that ended with the driver that had them, and the keys of such drivers.
@@ -175,6 +177,7 @@ impl Guest {
             wanted: Vec::new(),
             known: BTreeSet::new(),
             disowned: BTreeSet::new(),
+            suspects: BTreeMap::new(),
             pending: VecDeque::new(),
             next_cookie: 1,
             gone: BTreeSet::new(),
@@ -216,6 +219,7 @@ impl Guest {
         self.settings.key = u128::from(self.random.bits()) << 32 | u128::from(self.random.bits() >> 32);
         self.context = Context::None;
         self.disowned.clear();
+        self.suspects.clear();
         self.hello_at_us = now_us + pause_us;
         self.pending.clear();
         self.leaves_for_us = None;
@@ -500,6 +504,14 @@ impl Guest {
     }
 
     fn handle_state(&mut self, now_us: u64, m: &State) {
+        if !self.known.contains(&m.connection) && m.bits & state::ACCEPTED == 0 {
+            // The answer to its CONNECT was lost and is not said again: it is nobody's when every CONNECT is answered.
+            let last = *self.suspects.entry(m.connection).or_insert(self.next_cookie);
+            let waits = |c: &Conn| c.id.is_none() && c.refused.is_none() && c.cookie <= last;
+            if !self.conns.iter().any(waits) {
+                self.disown(m.connection);
+            }
+        }
         if self.disowned.contains(&m.connection) {
             // The card has not heard that nobody wants it.
             self.pending.push_back(Out::Fixed(Message::Release(Release { connection: m.connection })));

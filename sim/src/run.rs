@@ -11,7 +11,7 @@ use toe_firmware::fault::SITES;
 
 use crate::chance::Seed;
 use crate::scenes::{ALL, BASE, Draw, Ends, Named, Scene, drawn};
-use crate::singles::{drawn_strikes, rules};
+use crate::singles::{Strike, drawn_strikes, rules};
 use crate::transcript::narrate;
 use crate::world::{World, check_flow};
 
@@ -296,6 +296,11 @@ pub fn replay(seed: u64, until_us: u64, order: &Order) -> bool {
     remember_panics();
     let scenario = order.scenario_of(Seed(seed));
     println!("seed {seed}: {}, {}", scenario.name, scenario.about);
+    if order.drawn_faults > 0 {
+        for Strike { card, site, nth, action } in drawn_strikes(Seed(seed), order.drawn_faults) {
+            println!("card {}: passage {nth} of {}: {action:?}", ["a", "b"][card], site.name());
+        }
+    }
     narrate(Some(until_us));
     let result = judged(seed, order);
     narrate(None);
