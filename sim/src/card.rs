@@ -765,6 +765,11 @@ impl CardEnd {
         s.offered + s.duplicated - s.lost - s.queue_dropped - s.delivered
     }
 
+    /// Whether a connection is left on the card.
+    pub fn has_connections(&self) -> bool {
+        self.card.in_use()["connections"] > 0
+    }
+
     /// What must hold when every program has let go and time has passed: nothing is left, nobody complained. `may_be_late`:
     /// what comes late, or twice, may speak of a connection that is over.
     pub fn check_rest(&mut self, may_be_late: bool) {
