@@ -59,6 +59,14 @@ pub struct Settings {
     pub options: Vec<(u32, u64)>,
 }
 
+impl Settings {
+    /// The flags of CONNECT or LISTEN. Every other one can wait for what no program sleeps for.
+    fn wishes(&self, cookie: u64) -> u32 {
+        let patient = if cookie % 2 == 1 { flags::PATIENT } else { 0 };
+        if self.nodelay { flags::NODELAY | patient } else { patient }
+    }
+}
+
 /// A message that waits for a frame.
 enum Out {
     Fixed(Message<'static>),
@@ -623,7 +631,7 @@ impl Guest {
                     local,
                     remote,
                     next_hop: self.settings.next_hop,
-                    flags: if self.settings.nodelay { flags::NODELAY } else { 0 },
+                    flags: self.settings.wishes(conn.cookie),
                     mtu: self.settings.mtu,
                     receive_limit: self.settings.window_bytes,
                 })));
@@ -685,6 +693,11 @@ impl Guest {
             || conn.bits & over == over
             || (!conn.abort && conn.held == conn.written && conn.bits & state::SHUTDOWN != 0);
         if conn.release && may_release && (again || !conn.said_release) {
+            if !conn.said_release {
+                // The answer has its time, whatever was said before.
+                conn.backoff_us = self.settings.resend_us;
+                conn.resend_at_us = now_us + conn.backoff_us;
+            }
             conn.said_release = true;
             self.pending.push_back(Out::Fixed(Message::Release(Release { connection })));
         }
@@ -819,7 +832,7 @@ impl Listener {
             cookie: self.cookie,
             local: self.local,
             backlog: 128,
-            flags: if settings.nodelay { flags::NODELAY } else { 0 },
+            flags: settings.wishes(self.cookie),
             receive_limit: settings.window_bytes,
             mtu: settings.mtu,
             policy: 0,

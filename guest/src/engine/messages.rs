@@ -46,7 +46,10 @@ impl Engine {
                 None => self.unknown(),
             },
             Message::Accepted(m) => self.handle_accepted(now, m),
-            Message::Received(m, data) => self.for_connection(m.connection, |c| c.received(m.offset, data)),
+            Message::Received(m, data) => {
+                self.patience.bytes += data.len() as u64;
+                self.for_connection(m.connection, |c| c.received(m.offset, data));
+            }
             Message::SendCredit(m) => {
                 let mut possible = true;
                 self.for_connection(m.connection, |c| {

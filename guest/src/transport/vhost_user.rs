@@ -336,6 +336,10 @@ impl Transport for VhostUser {
         received.ok_or_else(|| ErrorKind::WouldBlock.into())
     }
 
+    fn looks_for_free(&self) -> bool {
+        true
+    }
+
     fn wait(&self, room: bool, wake: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
         let arm = |queue: &Mutex<Queue>| -> io::Result<Option<Arc<EventFd>>> {
             let mut queue = lock(queue);
