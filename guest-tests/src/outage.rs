@@ -199,17 +199,23 @@ impl Held {
             Ok(Instant::now())
         });
         let active = guest
-            .start(&format!("toe run -- toe-peer hold /tmp/held.active {HELD} --to {PEER_V4}:{port} --tell {tell}"))?;
-        let passive = guest
-            .start(&format!("toe run -- toe-peer hold /tmp/held.passive {HELD} --at {HELD_PORT} --tell {tell}"))?;
+            .start(&format!("toe run -- toe-peer hold /tmp/held.active {HELD} --to {PEER_V4}:{port} --tell {tell} 2>/tmp/held.active.err"))?;
+        let passive = guest.start(&format!(
+            "toe run -- toe-peer hold /tmp/held.passive {HELD} --at {HELD_PORT} --tell {tell} 2>/tmp/held.passive.err"
+        ))?;
+        let explained = |error: anyhow::Error| {
+            let left = "ls /tmp/held.*; cat /tmp/held.*.err; toe ss -tanpi; cat /proc/net/tcp; for p in $(pidof toe-peer toe); do cat /proc/$p/comm; \
+                        cat /proc/$p/task/*/syscall; done";
+            error.context(guest.run(left).map_or_else(|e| e.to_string(), |output| output.text))
+        };
         let there = |file: &str| -> Result<()> {
-            wait_for("held connections", OUTAGE_MAX, || {
-                Ok((guest.run(&format!("test -e {file}"))?.status == 0).then_some(()))
-            })
+            let is_there = || Ok((guest.run(&format!("test -e {file}"))?.status == 0).then_some(()));
+            wait_for(file, OUTAGE_MAX, is_there).map_err(explained)
         };
         there("/tmp/held.passive.listening")?;
         let to = SocketAddr::new(GUEST_V4, HELD_PORT);
-        let accepted = (0..HELD).map(|_| peers::connect(&lab.namespace, to)).collect::<Result<Vec<_>>>()?;
+        let accepted = (0..HELD).map(|_| peers::connect(&lab.namespace, to)).collect::<Result<Vec<_>>>();
+        let accepted = accepted.map_err(explained)?;
         there("/tmp/held.active")?;
         there("/tmp/held.passive")?;
         Ok(Self { jobs: [active, passive], told, _opened: opened, _accepted: accepted })

@@ -33,7 +33,11 @@ fn firmware(lab: &mut Lab, services: &Services) -> Result<()> {
     faults::stopped_processor(lab, services, "hang", false)?;
     faults::stopped_processor(lab, services, "crash", false)?;
     faults::stopped_processor(lab, services, "crash-kept", true)?;
-    faults::killed_backend(lab, services)
+    if lab.guest()?.kind() == Kind::Qemu {
+        // User-Mode Linux does not connect to a second backend: its device is gone with the first.
+        faults::killed_backend(lab, services)?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -68,4 +72,10 @@ fn user_mode_linux_survives_the_firmwares_faults() -> Result<()> {
 #[ignore = "needs what scripts/faults --guest unpacks"]
 fn user_mode_linux_survives_the_devices_faults() -> Result<()> {
     run("uml", Kind::UserMode, device)
+}
+
+#[test]
+#[ignore = "needs what scripts/faults --guest unpacks"]
+fn user_mode_linux_survives_every_pool_exhausted() -> Result<()> {
+    run("uml-pools", Kind::UserMode, exhaustion::exhausted_pools)
 }

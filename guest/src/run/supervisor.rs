@@ -458,7 +458,9 @@ impl Supervisor {
         let gone: Vec<_> = self.accepting.iter().filter(|(_, a)| !valid(a.call())).map(|(token, _)| *token).collect();
         for token in gone {
             self.counters.calls_gone += 1;
-            self.accepting.remove(&token);
+            if let Some(accepting) = self.accepting.remove(&token) {
+                self.watch_no_more(&accepting);
+            }
         }
         self.accept_timeouts(now);
         let mut to_do = Vec::new();

@@ -258,9 +258,11 @@ impl Supervisor {
         let Some(accepting) = self.accepting.remove(&token) else { return };
         if !self.notify.is_valid(accepting.call.id) {
             self.counters.calls_gone += 1;
+            self.watch_no_more(&accepting);
             return;
         }
         if self.try_accept(&accepting.call, accepting.socket.as_fd(), accepting.listener) {
+            self.watch_no_more(&accepting);
             return;
         }
         // Another call had it.
@@ -270,8 +272,17 @@ impl Supervisor {
                 self.accepting.insert(token, accepting);
             }
             Err(e) => {
+                self.watch_no_more(&accepting);
                 self.fail(&accepting.call, e.raw_os_error());
             }
+        }
+    }
+
+    /// A call that waited is over. Its program has the socket as well, so that closing this descriptor alone would leave the
+    /// epoll's entry, and the next call that is given the same number would find it there.
+    pub(super) fn watch_no_more(&self, accepting: &Accepting) {
+        if let Err(e) = epoll::delete(&self.epoll, accepting.socket.as_fd()) {
+            log::debug!("a listening socket was not watched: {e}");
         }
     }
 
@@ -281,6 +292,7 @@ impl Supervisor {
         let late: Vec<_> = self.accepting.iter().filter(|(_, a)| late(a)).map(|(token, _)| *token).collect();
         for token in late {
             if let Some(accepting) = self.accepting.remove(&token) {
+                self.watch_no_more(&accepting);
                 self.fail(&accepting.call, libc::EAGAIN);
             }
         }

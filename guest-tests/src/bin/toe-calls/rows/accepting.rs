@@ -29,6 +29,11 @@ pub const ROWS: &[Row] = &[
         let (l, _) = listener(any_v4(0), false);
         format!("{} {}", receive_timeout(&l, 50), error_of(accept(&l, 0)))
     }),
+    ("accept: nobody there, SO_RCVTIMEO, four times", |_| {
+        let (l, _) = listener(any_v4(0), false);
+        let first = receive_timeout(&l, 10);
+        format!("{first} {:?}", [(); 4].map(|()| error_of(accept(&l, 0))))
+    }),
     ("accept: nobody there, interrupted", |_| {
         let (l, _) = listener(any_v4(0), false);
         alarm();
