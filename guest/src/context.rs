@@ -213,8 +213,10 @@ impl Context {
             buffers,
             process: Some(Process::this()),
         };
+        let mut engine = Engine::new(Instant::now(), config);
+        engine.share(transport.rings());
         let core = Core {
-            engine: Engine::new(Instant::now(), config),
+            engine,
             wakers: HashMap::new(),
             listener_wakers: HashMap::new(),
             reservations: HashMap::new(),

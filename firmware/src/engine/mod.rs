@@ -29,6 +29,7 @@ mod predicted;
 mod pressure;
 mod recent;
 mod requests;
+mod rings;
 mod scrub;
 mod self_test;
 #[cfg(test)]
@@ -88,6 +89,7 @@ use listener::Listener;
 use perception::Perception;
 pub use pressure::Event;
 use pressure::Pressure;
+pub use rings::HostMemory;
 use scrub::Scrubber;
 pub use self_test::SelfTestError;
 use timers::Timers;
@@ -219,6 +221,8 @@ pub struct Firmware {
     /// Blocks are sealed.
     seals: bool,
     scrubber: Scrubber,
+    /// The driver's memory, if the card reaches it.
+    host: Option<Box<dyn HostMemory>>,
 }
 
 impl Firmware {
@@ -342,6 +346,7 @@ impl Firmware {
             beats: 0,
             seals: profile.recovery.seals,
             scrubber: Scrubber::default(),
+            host: None,
         })
     }
 

@@ -13,6 +13,7 @@
 //! *Bounds.* As many connections as the card grants; per connection the bytes of [`Buffers`]; the ids of the last
 //! [`FORGOTTEN_MAX`] released connections, so that a late ACCEPTED does not raise the dead.
 
+mod buffer;
 mod connection;
 mod listener;
 mod messages;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use toe_abi::{
     Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, ResourceEvent, VERSION,
-    Writer, option,
+    Writer, feature, option,
 };
 
 pub(crate) use connection::Connection;
@@ -43,6 +44,8 @@ use repeat::{Repeat, earliest};
 use request::Request;
 pub use request::{LimitRow, StatRow};
 pub(crate) use request::{Question, Reply};
+
+use crate::transport::RingMemory;
 
 /// So many ids of released connections are remembered.
 const FORGOTTEN_MAX: usize = 4096;
@@ -141,6 +144,10 @@ pub struct ChannelCounters {
     pub contexts_lost: u64,
     /// Connections and listeners of the card that were nobody's here (a late CONNECT or LISTEN made them) and were let go of.
     pub strays: u64,
+    /// Rings that the card was told of, for one direction of a connection each.
+    pub rings_used: u64,
+    /// Times that there was no ring to be had, or the connection's buffer is longer than one: its bytes went on in frames.
+    pub rings_wanting: u64,
 }
 
 /// What CAPS said.
@@ -150,6 +157,8 @@ struct Open {
     epoch: u32,
     lease: Duration,
     frame_bytes_max: usize,
+    /// It reaches our rings.
+    shares: bool,
 }
 
 /// One context; see the module.
@@ -187,6 +196,7 @@ pub(crate) struct Engine {
     counters: ChannelCounters,
     pressure: pressure::Pressure,
     suspects: stray::Suspects,
+    rings: Option<RingMemory>,
 }
 
 impl Engine {
@@ -223,6 +233,26 @@ impl Engine {
             counters: ChannelCounters::default(),
             pressure: pressure::Pressure::default(),
             suspects: stray::Suspects::default(),
+            rings: None,
+        }
+    }
+
+    /// Memory that the card reaches, if it says that it does.
+    pub(crate) fn share(&mut self, rings: Option<RingMemory>) {
+        self.rings = rings;
+    }
+
+    /// Gives a connection the ring that it is worth by now, and tells the card.
+    fn offer_ring(&mut self, now: Instant, key: ConnectionKey) {
+        let Some(rings) = self.rings.as_ref().filter(|_| self.open.is_some_and(|open| open.shares)) else { return };
+        let Some(which) = self.connections.get(&key).and_then(Connection::wanted_ring) else { return };
+        let value = self.connections.get_mut(&key).and_then(|c| c.use_ring(which, rings.take()));
+        match value {
+            Some(value) => {
+                self.counters.rings_used += 1;
+                self.set_option(now, key, which, value);
+            }
+            None => self.counters.rings_wanting += 1,
         }
     }
 
@@ -290,7 +320,9 @@ impl Engine {
 
     /// Takes bytes to send. A connection that is not there any more was broken off.
     pub(crate) fn write(&mut self, now: Instant, key: ConnectionKey, bytes: &[u8]) -> Write {
-        self.with(key, |c| c.write(now, bytes)).unwrap_or(Write::Broken(Broken::CardRestarted))
+        let written = self.with(key, |c| c.write(now, bytes)).unwrap_or(Write::Broken(Broken::CardRestarted));
+        self.offer_ring(now, key);
+        written
     }
 
     /// The same, and marks what was taken as urgent.
@@ -476,6 +508,7 @@ impl Engine {
             return;
         }
         let (id, cookie) = (c.id, c.cookie());
+        c.give_rings_back();
         self.connections.remove(&key);
         if let Some(cookie) = cookie {
             self.connections_by_cookie.remove(&cookie);
@@ -604,6 +637,7 @@ impl Engine {
             epoch: caps.epoch,
             lease: Duration::from_millis(u64::from(caps.lease_ms.max(30))),
             frame_bytes_max: self.config.frame_bytes_max.min(caps.frame_bytes_max as usize),
+            shares: caps.features & feature::SHARED_RINGS != 0,
         };
         if let Some(before) = self.open
             && (before.context, before.epoch) != (open.context, open.epoch)
