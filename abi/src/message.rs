@@ -34,6 +34,8 @@ pub mod flags {
     pub const FAST_OPEN: u32 = 1 << 1;
     /// Of CONNECT: the SYN asks for explicit congestion notification (RFC 3168), whatever the card's default.
     pub const ECN: u32 = 1 << 2;
+    /// The driver can wait a little for what no program sleeps for: see docs/interface.md, section 7.
+    pub const PATIENT: u32 = 1 << 3;
 }
 
 /// The bits of [`Caps::features`].

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -147,6 +148,8 @@ pub(crate) struct Inner {
     pub(crate) aside: Condvar,
     /// Frames that were received; of whoever looks.
     inbox: Mutex<Vec<Vec<u8>>>,
+    /// The last batch was full: there may be more.
+    more: AtomicBool,
     transport: Arc<dyn Transport>,
     neighbourhood: Arc<dyn Neighbourhood>,
     wake: OwnedFd,
@@ -240,6 +243,7 @@ impl Context {
             background: Condvar::new(),
             aside: Condvar::new(),
             inbox: Mutex::new(vec![vec![0; FRAME_BYTES_MAX]; BATCH]),
+            more: AtomicBool::new(false),
             transport,
             neighbourhood,
             wake,
@@ -630,10 +634,10 @@ impl Inner {
         self.settle(&mut core);
     }
 
-    /// Takes the frames that are there and applies them; if there are none, does what is due, sends what there is to say
-    /// and sleeps until there is something, at most until `deadline`. Of whoever has the turn.
+    /// Does what is due, sends what there is to say, sleeps until there are frames, at most until `deadline`, and applies them. If
+    /// some are known to be there, or to look costs nothing, it looks first. Of whoever has the turn.
     pub(crate) fn look(&self, deadline: Option<Instant>) {
-        if self.receive() > 0 {
+        if (self.more.load(Ordering::Relaxed) || self.transport.looks_for_free()) && self.receive() > 0 {
             return;
         }
         let now = Instant::now();
@@ -663,6 +667,8 @@ impl Inner {
             // Empty is as good as emptied.
             let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
         }
+        drop(core);
+        self.receive();
     }
 
     /// Does what is due after frames were received; whether the context has ended.
@@ -736,8 +742,12 @@ impl Inner {
         let mut inbox = self.inbox.lock().unwrap_or_else(|e| e.into_inner());
         let mut lengths = [0; BATCH];
         let received = match self.transport.receive_many(&mut inbox, &mut lengths) {
-            Ok(received) => received,
+            Ok(received) => {
+                self.more.store(received == BATCH, Ordering::Relaxed);
+                received
+            }
             Err(e) => {
+                self.more.store(false, Ordering::Relaxed);
                 if e.kind() != ErrorKind::WouldBlock {
                     log::debug!("no frame from the card: {e}");
                 }

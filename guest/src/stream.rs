@@ -9,8 +9,8 @@
 //! end. [`TcpStream::take_error`] gives it once, as in std.
 //!
 //! *Closing.* Dropping the last handle closes both directions in order. Bytes that were written still go out: the drop
-//! waits until the card has them, at most for a second (not at all if the stream is non-blocking), and the
-//! context's thread goes on after that. A process that ends earlier than its context's thread is done loses them:
+//! waits until the card has them or they are on their way to it with the last word, at most for a second (not at all if the stream
+//! is non-blocking), and the context's thread goes on after that. A process that ends earlier than its context's thread is done loses them:
 //! see [`crate::close_all`]. If received bytes were left unread, the connection is reset, as the kernel does it.
 
 mod settings;
@@ -555,13 +555,13 @@ impl Drop for CardStream {
     fn drop(&mut self) {
         let deadline = self.deadline(Some(LINGER));
         self.context.act(|core| core.engine.close(Instant::now(), self.key));
-        // Only an established connection has data that would be worth waiting for.
+        // Only an established connection has data that would be worth waiting for, and only until the card has it.
         let key = self.key;
         let gone = self.context.wait_for(key, &self.waker, deadline, |engine, _| {
-            engine.connection(key).is_none_or(|c| !c.has(state::ESTABLISHED)).then_some(())
+            engine.connection(key).is_none_or(|c| !c.has(state::ESTABLISHED) || c.has_left()).then_some(())
         });
         if gone.is_none() {
-            log::debug!("the card has not let go of the connection to {} yet", self.remote);
+            log::debug!("the card has not all data of the connection to {} yet", self.remote);
         }
     }
 }

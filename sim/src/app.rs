@@ -46,6 +46,8 @@ pub enum Outcome {
 
 const ABSENT: &str = "no program here";
 
+const LOST_PATIENCE: &str = "this program lost patience";
+
 /// A running program.
 #[derive(Debug)]
 pub struct App {
@@ -55,6 +57,8 @@ pub struct App {
     pub read: u64,
     peer_closed: bool,
     has_shut: bool,
+    /// It has closed before it had written all, because nothing went on.
+    pub gave_up: bool,
     /// When it may close, if it is idle before.
     idle_until_us: Option<u64>,
     /// When it reads again, if it rests.
@@ -72,6 +76,7 @@ impl App {
             read: 0,
             peer_closed: false,
             has_shut: false,
+            gave_up: false,
             idle_until_us: None,
             next_read_us: None,
             progress_us: 0,
@@ -159,7 +164,7 @@ impl App {
             moved = true;
         }
         if self.has_shut && self.peer_closed && (!self.plan.lingers || end.all_acknowledged(self.flow)) {
-            self.finish(end, Outcome::Clean);
+            self.finish(end, if self.gave_up { Outcome::Broken(LOST_PATIENCE) } else { Outcome::Clean });
             moved = true;
         }
         moved
@@ -210,10 +215,10 @@ impl App {
         if end.status(self.flow) == Status::Open && !self.has_shut {
             // Speaking makes a peer that has forgotten the connection answer with a RST.
             end.shutdown(self.flow);
-            self.has_shut = true;
+            (self.has_shut, self.gave_up) = (true, true);
         } else {
             end.abort(self.flow);
-            self.finish(end, Outcome::Broken("this program lost patience"));
+            self.finish(end, Outcome::Broken(LOST_PATIENCE));
         }
         true
     }

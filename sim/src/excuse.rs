@@ -24,6 +24,8 @@ pub struct Excuse {
     pub leaks: Vec<String>,
     /// It may refuse for want of these.
     pub refuses: Vec<Reason>,
+    /// It may give the guest up: its lease is over by a clock that jumped.
+    pub loses_context: bool,
 }
 
 impl Excuse {
@@ -31,7 +33,7 @@ impl Excuse {
     pub fn of(rules: &Rules, card: &str) -> Self {
         let mut all = Self::default();
         for rule in rules.clone().of_card(card).as_slice() {
-            let Self { breaks, sends_anything, wrong_bytes, miscounts, odd_timers, leaks, refuses } =
+            let Self { breaks, sends_anything, wrong_bytes, miscounts, odd_timers, leaks, refuses, loses_context } =
                 excused(rule.site, rule.action);
             all.breaks |= breaks;
             all.sends_anything |= sends_anything;
@@ -40,6 +42,7 @@ impl Excuse {
             all.odd_timers |= odd_timers;
             all.leaks.extend(leaks);
             all.refuses.extend(refuses);
+            all.loses_context |= loses_context;
         }
         all
     }
@@ -73,6 +76,8 @@ fn excused(site: Site, action: Action) -> Excuse {
             };
             Excuse {
                 breaks: true,
+                // A SYN-ACK may stay unsaid: to a second SYN, a stranger's, the card answers with what nobody has seen begin.
+                sends_anything: pool == "segments",
                 odd_timers: matches!(pool, "timers" | "transmit_records"),
                 leaks: Vec::from_iter((action == Action::Leak).then_some(name)),
                 refuses: Vec::from_iter(refusal),
@@ -80,7 +85,8 @@ fn excused(site: Site, action: Action) -> Excuse {
             }
         }
         ("timer", _) => Excuse { breaks: true, odd_timers: true, ..nothing },
-        ("processor" | "clock", _) => Excuse { breaks: true, ..nothing },
+        ("processor", _) => Excuse { breaks: true, ..nothing },
+        ("clock", _) => Excuse { breaks: true, loses_context: matches!(action, Action::Jump(_)), ..nothing },
         // Numbers that were used before: what an earlier life of the 4-tuple left under way is acceptable to the next.
         ("isn" | "key", _) => Excuse { breaks: true, sends_anything: true, ..nothing },
         // A block, a known bug, the next hop.

@@ -8,7 +8,7 @@
 //! Its programs' streams are patterns: what they have written is a length, made into bytes where a SEND is written, and
 //! what they receive is compared where a RECEIVED is read.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
 use toe_abi::{
@@ -57,6 +57,14 @@ pub struct Settings {
     pub short_sends: bool,
     /// What every connection is set to: options and their values.
     pub options: Vec<(u32, u64)>,
+}
+
+impl Settings {
+    /// The flags of CONNECT or LISTEN. Every other one can wait for what no program sleeps for.
+    fn wishes(&self, cookie: u64) -> u32 {
+        let patient = if cookie % 2 == 1 { flags::PATIENT } else { 0 };
+        if self.nodelay { flags::NODELAY | patient } else { patient }
+    }
 }
 
 /// A message that waits for a frame.
@@ -143,6 +151,8 @@ pub struct Guest {
     known: BTreeSet<u64>,
     /// Of these, connections that nobody asked for.
     disowned: BTreeSet<u64>,
+    /// Of ids that are not known, the last cookie that had been given out when the card first named them.
+    suspects: BTreeMap<u64, u64>,
     pending: VecDeque<Out>,
     next_cookie: u64,
     /// Flows that ended with the driver that had them, and the keys of such drivers.
@@ -175,6 +185,7 @@ impl Guest {
             wanted: Vec::new(),
             known: BTreeSet::new(),
             disowned: BTreeSet::new(),
+            suspects: BTreeMap::new(),
             pending: VecDeque::new(),
             next_cookie: 1,
             gone: BTreeSet::new(),
@@ -216,6 +227,7 @@ impl Guest {
         self.settings.key = u128::from(self.random.bits()) << 32 | u128::from(self.random.bits() >> 32);
         self.context = Context::None;
         self.disowned.clear();
+        self.suspects.clear();
         self.hello_at_us = now_us + pause_us;
         self.pending.clear();
         self.leaves_for_us = None;
@@ -400,7 +412,11 @@ impl Guest {
             Message::Notice(Notice { connection, serial, .. }) => {
                 self.pending.push_back(Out::Fixed(Message::Noticed(Noticed { connection, serial })));
             }
-            Message::FirmwareEvent(_) => self.firmware_events += 1,
+            Message::FirmwareEvent(_) => {
+                self.firmware_events += 1;
+                // What the card no longer knows is gone.
+                self.begin_anew(now_us, 0);
+            }
             // A small card has small pools.
             Message::ResourceEvent(_) => {}
             other => panic!("the card said {other:?}, which was not asked for"),
@@ -496,6 +512,14 @@ impl Guest {
     }
 
     fn handle_state(&mut self, now_us: u64, m: &State) {
+        if !self.known.contains(&m.connection) && m.bits & state::ACCEPTED == 0 {
+            // The answer to its CONNECT was lost and is not said again: it is nobody's when every CONNECT is answered.
+            let last = *self.suspects.entry(m.connection).or_insert(self.next_cookie);
+            let waits = |c: &Conn| c.id.is_none() && c.refused.is_none() && c.cookie <= last;
+            if !self.conns.iter().any(waits) {
+                self.disown(m.connection);
+            }
+        }
         if self.disowned.contains(&m.connection) {
             // The card has not heard that nobody wants it.
             self.pending.push_back(Out::Fixed(Message::Release(Release { connection: m.connection })));
@@ -607,7 +631,7 @@ impl Guest {
                     local,
                     remote,
                     next_hop: self.settings.next_hop,
-                    flags: if self.settings.nodelay { flags::NODELAY } else { 0 },
+                    flags: self.settings.wishes(conn.cookie),
                     mtu: self.settings.mtu,
                     receive_limit: self.settings.window_bytes,
                 })));
@@ -669,6 +693,11 @@ impl Guest {
             || conn.bits & over == over
             || (!conn.abort && conn.held == conn.written && conn.bits & state::SHUTDOWN != 0);
         if conn.release && may_release && (again || !conn.said_release) {
+            if !conn.said_release {
+                // The answer has its time, whatever was said before.
+                conn.backoff_us = self.settings.resend_us;
+                conn.resend_at_us = now_us + conn.backoff_us;
+            }
             conn.said_release = true;
             self.pending.push_back(Out::Fixed(Message::Release(Release { connection })));
         }
@@ -803,7 +832,7 @@ impl Listener {
             cookie: self.cookie,
             local: self.local,
             backlog: 128,
-            flags: if settings.nodelay { flags::NODELAY } else { 0 },
+            flags: settings.wishes(self.cookie),
             receive_limit: settings.window_bytes,
             mtu: settings.mtu,
             policy: 0,

@@ -88,6 +88,8 @@ struct Track {
     timestamp: Option<u32>,
     /// What the peer said in its SYN, once the card knows it.
     peer: Option<Syn>,
+    /// Whether that SYN, or one like it before, asked for ECN.
+    was_asked: bool,
     arrived: Ranges,
     /// What arrived has acknowledged, and the largest window it offered.
     una: u64,
@@ -213,7 +215,7 @@ impl Oracle {
                 && s.has(ACK)
                 && s.ack == track.iss.wrapping_add(1)
             {
-                track.adopt(syn, first_timestamps(&seen.syns, &syn));
+                track.adopt(syn, &seen.syns);
             }
         }
         for track in seen.track.iter_mut().chain(&mut seen.others) {
@@ -281,7 +283,7 @@ impl Oracle {
             && track.peer.is_some_and(|peer| peer.flags & ACK != 0 && !is_answered(&peer))
             && let Some(&syn) = seen.syns.iter().rev().find(|&syn| is_answered(syn))
         {
-            track.adopt(syn, None);
+            track.adopt(syn, &[]);
         }
         // Of several SYNs that strangers have sent on these ports, only the card knows whose it has taken.
         let is_forged = !self.peer_is_honest && seen.syns.len() > 1;
@@ -302,8 +304,9 @@ impl Seen {
         if let Some(track) = &mut self.track {
             let at = position(s.seq, track.iss, track.sent);
             if (0..=track.sent as i64).contains(&at) {
-                // From a connection that was open it is the last word.
-                track.is_reset = track.una > 0 && track.peer.is_some() && at == track.sent as i64;
+                // From a connection that was open it is the last word; one without ACK answers a segment that was nobody's, and an
+                // answer of TIME-WAIT may still be on its way out, or the connection open by a cookie that another segment has.
+                track.is_reset = s.has(ACK) && track.una > 0 && track.peer.is_some() && at == track.sent as i64;
                 return true;
             }
         }
@@ -339,7 +342,7 @@ impl Seen {
             let is_known = answered.is_some() || !peer_is_honest;
             must!(is_known, frame, "the answer to a SYN that never arrived");
             if let (Some(&syn), None) = (answered, track.peer) {
-                track.adopt(syn, first_timestamps(&self.syns, &syn));
+                track.adopt(syn, &self.syns);
             }
             if !peer_is_honest && self.syns.len() > 1 {
                 // Whose SYN the card has taken, it alone knows.
@@ -355,18 +358,17 @@ impl Seen {
     }
 }
 
-/// A SYN may have come before, with an earlier timestamp: that is the one which the card knows.
-fn first_timestamps(syns: &[Syn], syn: &Syn) -> Option<(u32, u32)> {
-    syns.iter().find(|before| before.seq == syn.seq)?.options.timestamps
-}
-
 impl Track {
     fn peer_has(&self, what: impl FnOnce(&Options) -> bool) -> bool {
         self.peer.as_ref().is_some_and(|p| what(&p.options))
     }
 
     /// The card knows the peer's SYN, and it may be from an earlier one, with a timestamp of its own, that it does.
-    fn adopt(&mut self, syn: Syn, before: Option<(u32, u32)>) {
+    fn adopt(&mut self, syn: Syn, all: &[Syn]) {
+        // A SYN may have come before, with an earlier timestamp: that is the one which the card knows.
+        let mut same = all.iter().filter(|s| s.seq == syn.seq);
+        let before = same.clone().next().and_then(|first| first.options.timestamps);
+        self.was_asked = same.any(|s| s.flags & (ECE | CWR) == ECE | CWR);
         self.arrived = Ranges::default();
         self.arrived.insert(0, syn.length.into());
         self.timestamps = syn.options.timestamps.map(|(value, _)| (before.map_or(value, |b| b.0), value));
@@ -411,7 +413,8 @@ impl Track {
         let agreed = |flags: u8| flags & (ECE | CWR) == ECE;
         self.peer.is_some_and(|p| {
             let simultaneous = asked(self.my_flags) && asked(p.flags);
-            simultaneous || (asked(self.my_flags) && agreed(p.flags)) || (agreed(self.my_flags) && asked(p.flags))
+            // That it has agreed says that it knows a SYN that asked, though a later one, which did not, may be still to come.
+            simultaneous || (asked(self.my_flags) && agreed(p.flags)) || (agreed(self.my_flags) && self.was_asked)
         })
     }
 
@@ -440,7 +443,7 @@ impl Track {
         // lie beyond what any one segment has offered.
         let limit = self.una.max(1) + self.window;
         let is_probe = s.payload.len() == 1 && text_end <= limit + 1;
-        let fits = s.payload.is_empty() || text_end <= limit || is_probe;
+        let fits = s.payload.is_empty() || text_end <= limit || is_probe || is_forged;
         must!(fits, frame, "text up to {text_end}, the peer's window ends at {limit}");
         let mss = peer.options.mss.map_or(if s.source.is_ipv4() { 536 } else { 1220 }, usize::from);
         let most = mss.max(MSS_MIN + 12);
@@ -472,8 +475,10 @@ impl Track {
         let edge = self.acked + (u64::from(s.window) << scale);
         // What a shift cannot say is no step back (RFC 7323, 2.4).
         let slack = (1 << scale) - 1;
-        must!(edge + slack >= self.edge, frame, "its window shrinks: {edge} after {}", self.edge);
-        self.edge = self.edge.max(edge);
+        // What is offered before the connection is open is not set aside: others may have it by then.
+        let is_first = self.acked <= 1;
+        must!(is_first || edge + slack >= self.edge, frame, "its window shrinks: {edge} after {}", self.edge);
+        self.edge = if is_first { edge } else { self.edge.max(edge) };
 
         // RFC 7323.
         let has_timestamps = self.mine.timestamps.is_some() && peer.options.timestamps.is_some();

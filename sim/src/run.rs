@@ -11,13 +11,14 @@ use toe_firmware::fault::SITES;
 
 use crate::chance::Seed;
 use crate::scenes::{ALL, BASE, Draw, Ends, Named, Scene, drawn};
-use crate::singles::{drawn_strikes, rules};
+use crate::singles::{Strike, drawn_strikes, rules};
 use crate::transcript::narrate;
 use crate::world::{World, check_flow};
 
 /// Everything must have come to its end so long after the bad time, in virtual time.
 const CONVERGENCE_US: u64 = 3_000_000_000;
-
+/// After so long without an answer every card has given up (RFC 9293, 3.8.3: R2), and then some.
+const GIVEN_UP_US: u64 = 1_500_000_000;
 /// So many violations are told in full.
 const TOLD_MAX: usize = 10;
 
@@ -154,11 +155,13 @@ pub struct Faults {
 /// Runs a scene to its end, with faults at every card, if there are any. Panics where something does not hold.
 pub fn hold(mut scene: Scene, faults: Option<&Faults>) -> (Counts, World) {
     let world = &mut scene.world;
+    let mut is_broken = false;
     if let Some(Faults { rules, seed, last }) = faults {
         let excuses = world.arm(rules, *seed, *last);
         // What a fault of the channel repeats or holds back may speak of a connection that is over.
         scene.may_be_late = true;
-        scene.is_clean &= !scene.is_crossing && !excuses.iter().any(|excuse| excuse.breaks);
+        is_broken = excuses.iter().any(|excuse| excuse.breaks);
+        scene.is_clean &= !scene.is_crossing && !is_broken;
     }
     let in_time = world.run(scene.mended_us + CONVERGENCE_US);
     if !in_time {
@@ -174,6 +177,10 @@ pub fn hold(mut scene: Scene, faults: Option<&Faults>) -> (Counts, World) {
         check_flow(world, flow, scene.is_clean);
     }
     world.wait(scene.rest_us);
+    if is_broken && (0..2).any(|i| world.try_card(i).is_some_and(|card| card.has_connections())) {
+        // A card that has lost its way to the peer hears of nothing, and gives up by itself.
+        world.wait(GIVEN_UP_US);
+    }
     for i in [0, 1] {
         if let Some(card) = world.try_card(i) {
             card.check_rest(scene.may_be_late);
@@ -296,6 +303,11 @@ pub fn replay(seed: u64, until_us: u64, order: &Order) -> bool {
     remember_panics();
     let scenario = order.scenario_of(Seed(seed));
     println!("seed {seed}: {}, {}", scenario.name, scenario.about);
+    if order.drawn_faults > 0 {
+        for Strike { card, site, nth, action } in drawn_strikes(Seed(seed), order.drawn_faults) {
+            println!("card {}: passage {nth} of {}: {action:?}", ["a", "b"][card], site.name());
+        }
+    }
     narrate(Some(until_us));
     let result = judged(seed, order);
     narrate(None);

@@ -158,11 +158,10 @@ pub fn single_faults(from: u64, asked: &Order, jobs: u64) -> (Counts, bool) {
     (sum, failed == 0)
 }
 
-/// Runs every `step`th single fault around the cards of all base scenarios; how many there were, and what did not hold.
+/// Runs every `step`th single fault of all base scenarios; how many there were, and what did not hold.
 #[cfg(test)]
 pub fn sample(step: usize) -> (usize, Vec<Violation>) {
-    let all = ALL[..BASE].iter().flat_map(|scenario| singles(scenario, 0));
-    let all: Vec<_> = all.filter(|single| AROUND.contains(&single.strike.site)).step_by(step).collect();
+    let all: Vec<_> = ALL[..BASE].iter().flat_map(|scenario| singles(scenario, 0)).step_by(step).collect();
     let violations = run(&all, 1).1.into_iter().map(|(_, violation)| violation).collect();
     (all.len(), violations)
 }

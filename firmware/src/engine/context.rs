@@ -59,6 +59,8 @@ pub struct Context {
     pub listeners: u32,
     /// Of its connections, those with words for it: everything but received data.
     pub news: Queue,
+    /// Some of these words cannot wait.
+    pub hurry: bool,
     /// Of its connections, those with received data for it. They wait here, untouched, while it can hold no more.
     pub data: Queue,
     /// Its parts of what each context has a part of.
@@ -86,6 +88,7 @@ impl Context {
             connections: 0,
             listeners: 0,
             news: Queue::EMPTY,
+            hurry: false,
             data: Queue::EMPTY,
             pressure: 0,
             holds,
@@ -103,6 +106,7 @@ impl Context {
         self.connections = 0;
         self.listeners = 0;
         self.news = Queue::EMPTY;
+        self.hurry = false;
         self.data = Queue::EMPTY;
         self.pressure = 0;
         self.holds.begin();
@@ -117,7 +121,7 @@ impl Context {
 
     /// Whether a frame could be written for it now.
     pub fn has_news(&self) -> bool {
-        self.pressure != 0 || !self.news.is_empty() || (!self.data.is_empty() && self.credit() > 0)
+        self.pressure != 0 || (self.hurry && !self.news.is_empty()) || (!self.data.is_empty() && self.credit() > 0)
     }
 
     /// Whether the guest has named the address as its own.
@@ -242,6 +246,7 @@ impl Firmware {
         let context = &mut self.contexts[owner];
         if t.has_words() {
             context.news.push(&mut self.news_links, slot);
+            context.hurry |= t.has_urgent_words();
         }
         if t.deliverable() > 0 {
             context.data.push(&mut self.data_links, slot);

@@ -56,7 +56,7 @@ impl Firmware {
         let now = self.perceive(now)?;
         self.answer_bell();
         let length = self.say_announcement(now, buffer);
-        let length = length.or_else(|| self.answers(now, buffer)).or_else(|| self.news(now, buffer));
+        let length = length.or_else(|| self.frame_of_answers(now, buffer)).or_else(|| self.frame_of_news(now, buffer));
         if length.is_some() {
             self.store.counters.add(Counter::GuestOut);
         }
@@ -64,21 +64,24 @@ impl Firmware {
         length
     }
 
-    /// A frame with the first answer, and those behind it for the same context.
-    fn answers(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+    /// A frame with the first answer, those behind it for the same context, and its news.
+    fn frame_of_answers(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+        if self.patience.answers_wait() {
+            return None;
+        }
         let &Reply { mac, key, context, .. } = self.replies.first()?;
-        let frame_max = self.contexts.find(context).map_or(FRAME_UNKNOWN, |slot| self.contexts[slot].frame_bytes_max);
+        let slot = self.contexts.find(context);
+        let frame_max = slot.map_or(FRAME_UNKNOWN, |slot| self.contexts[slot].frame_bytes_max);
         let room = frame_max.min(buffer.len());
         let mut w = Writer::new(&mut buffer[..room], CARD_MAC, mac, context, self.epoch, key)?;
-        while let Some(&reply) = self.replies.first() {
-            self.store.steps.one();
-            if (reply.key, reply.context, reply.mac) != (key, context, mac)
-                || !self.answer(&mut w, context, &reply.body, now)
-            {
-                break;
-            }
-            self.replies.pop();
-            self.replies_gauge.give_back(1);
+        let fit = self.answers(&mut w, (mac, key, context), now);
+        if fit
+            && let Some(slot) = slot
+            && (self.contexts[slot].mac, self.contexts[slot].key) == (mac, key)
+            && self.contexts[slot].has_news()
+        {
+            self.guest_queue.remove(&mut self.guest_links, slot);
+            self.news(&mut w, slot, now);
         }
         if w.is_empty() {
             // It would not fit into any frame: every message does, by the least frame size.
@@ -87,6 +90,22 @@ impl Firmware {
             self.replies_gauge.give_back(1);
         }
         Some(w.finish())
+    }
+
+    /// Writes the answers at the head of the ring that are for this context; `false` if there was no room for all of them.
+    fn answers(&mut self, w: &mut Writer<'_>, to: (Mac, u128, u64), now: Instant) -> bool {
+        while let Some(&reply) = self.replies.first() {
+            self.store.steps.one();
+            if (reply.mac, reply.key, reply.context) != to {
+                return true;
+            }
+            if !self.answer(w, reply.context, &reply.body, now) {
+                return false;
+            }
+            self.replies.pop();
+            self.replies_gauge.give_back(1);
+        }
+        true
     }
 
     fn answer(&self, w: &mut Writer<'_>, context: u64, body: &Body, now: Instant) -> bool {
@@ -118,8 +137,8 @@ impl Firmware {
         }
     }
 
-    /// A frame with news of the connections of the first context in the queue that may be told.
-    fn news(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
+    /// A frame with news of the connections of the first context in the queue that may be told, and the answers for it that waited.
+    fn frame_of_news(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         while let Some(slot) = self.guest_queue.pop(&mut self.guest_links) {
             self.store.steps.one();
             if !self.contexts.in_use(slot) {
@@ -128,36 +147,11 @@ impl Firmware {
             let context = &self.contexts[slot];
             let room = context.frame_bytes_max.min(buffer.len());
             let id = self.contexts.id(slot);
-            let mut w = Writer::new(&mut buffer[..room], CARD_MAC, context.mac, id, self.epoch, context.key)?;
-            let mut told = 0;
-            let mut fit = self.tell_pressure(&mut w, slot);
-            // Words first: they are short, and no credit holds them back.
-            while fit && told < CONNECTIONS_PER_FRAME {
-                let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) else { break };
-                self.store.steps.one();
-                told += 1;
-                if self.connections[connection].guest.context != Some(slot) {
-                    // The place was given to another context's connection meanwhile.
-                    self.queue_news(connection);
-                    continue;
-                }
-                self.is_sound(connection, now);
-                fit = self.tell(&mut w, connection, now);
-                let again = self.connections[connection].repeatable();
-                if fit && again > 0 {
-                    fit = self.deliver(&mut w, connection, again, now);
-                }
-                self.settle(connection, now);
-            }
-            while fit && told < CONNECTIONS_PER_FRAME && self.contexts[slot].credit() > 0 {
-                let Some(connection) = self.contexts[slot].data.pop(&mut self.data_links) else { break };
-                self.store.steps.one();
-                told += 1;
-                self.is_sound(connection, now);
-                fit = self.deliver(&mut w, connection, self.contexts[slot].credit(), now);
-                self.settle(connection, now);
-            }
-            if self.contexts[slot].has_news() {
+            let (mac, key) = (context.mac, context.key);
+            let mut w = Writer::new(&mut buffer[..room], CARD_MAC, mac, id, self.epoch, key)?;
+            if self.answers(&mut w, (mac, key, id), now) {
+                self.news(&mut w, slot, now);
+            } else {
                 self.guest_queue.push(&mut self.guest_links, slot);
             }
             if w.is_empty() {
@@ -167,6 +161,44 @@ impl Firmware {
             return Some(w.finish());
         }
         None
+    }
+
+    /// Writes the news of a context's connections, as much as there is room for.
+    fn news(&mut self, w: &mut Writer<'_>, slot: Slot, now: Instant) {
+        let mut told = 0;
+        let mut fit = self.tell_pressure(w, slot);
+        // Words first: they are short, and no credit holds them back.
+        while fit && told < CONNECTIONS_PER_FRAME {
+            let Some(connection) = self.contexts[slot].news.pop(&mut self.news_links) else {
+                self.contexts[slot].hurry = false;
+                break;
+            };
+            self.store.steps.one();
+            told += 1;
+            if self.connections[connection].guest.context != Some(slot) {
+                // The place was given to another context's connection meanwhile.
+                self.queue_news(connection);
+                continue;
+            }
+            self.is_sound(connection, now);
+            fit = self.tell(w, connection, now);
+            let again = self.connections[connection].repeatable();
+            if fit && again > 0 {
+                fit = self.deliver(w, connection, again, now);
+            }
+            self.settle(connection, now);
+        }
+        while fit && told < CONNECTIONS_PER_FRAME && self.contexts[slot].credit() > 0 {
+            let Some(connection) = self.contexts[slot].data.pop(&mut self.data_links) else { break };
+            self.store.steps.one();
+            told += 1;
+            self.is_sound(connection, now);
+            fit = self.deliver(w, connection, self.contexts[slot].credit(), now);
+            self.settle(connection, now);
+        }
+        if self.contexts[slot].has_news() {
+            self.guest_queue.push(&mut self.guest_links, slot);
+        }
     }
 
     /// Writes what a connection has to tell beside data; `false` if there was no room for all of it.
@@ -208,7 +240,7 @@ impl Firmware {
             t.guest.notice.told();
         }
         let limit = t.send.stream.limit();
-        if t.guest.credit_due || limit > t.guest.limit_told {
+        if t.guest.credit_due || t.guest.credit_later || limit > t.guest.limit_told {
             let message = SendCredit {
                 connection: id,
                 held: t.send_offset(t.send.end),
@@ -219,8 +251,8 @@ impl Firmware {
                 t.await_guest(now);
                 return false;
             }
-            t.guest.credit_due = false;
-            t.guest.limit_told = limit;
+            (t.guest.credit_due, t.guest.credit_later) = (false, false);
+            (t.guest.held_told, t.guest.limit_told) = (t.send.end, limit);
         }
         t.await_guest(now);
         true

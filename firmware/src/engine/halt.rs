@@ -140,6 +140,7 @@ impl Firmware {
         (0..self.timers.count()).for_each(|timer: Timer| self.wheel.disarm(timer));
         while self.wire_queue.pop(&mut self.wire_links).is_some() {}
         while self.guest_queue.pop(&mut self.guest_links).is_some() {}
+        self.patience.forget();
         for context in 0..self.contexts.capacity() {
             let take = |queue: &mut Queue, links: &mut Links| while queue.pop(links).is_some() {};
             take(&mut self.contexts[context].news, &mut self.news_links);

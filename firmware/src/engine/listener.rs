@@ -37,6 +37,8 @@ pub struct Listener {
     pub policy: Option<Refusal>,
     /// Of its connections: Nagle's algorithm is off.
     pub nodelay: bool,
+    /// Of its connections: the guest can wait for what no program sleeps for.
+    pub patient: bool,
     /// Of its connections: the first offset that the guest cannot take.
     pub receive_limit: u64,
     /// The MTU of the guest's interface.
@@ -71,6 +73,7 @@ impl Listener {
             backlog: 0,
             policy: None,
             nodelay: false,
+            patient: false,
             receive_limit: 0,
             mtu: 0,
             accepted: 0,
@@ -394,6 +397,7 @@ impl Firmware {
         self.backlog_gauge.claim(1);
         let t = &mut self.connections[id.slot];
         t.guest = Guest::new(Some(listener.context), 0, listener_id);
+        t.guest.patient = listener.patient;
         let limit = Position::initial(opening.irs) + 1 + listener.receive_limit.min(u64::MAX / 2);
         match handshake {
             Handshake::Complete(took) => opening.establish(t, &mut self.store, listener.nodelay, took, now),

@@ -24,6 +24,7 @@ mod icmp;
 #[cfg(test)]
 pub(crate) mod inspect;
 mod listener;
+mod patience;
 mod perception;
 mod predicted;
 mod pressure;
@@ -86,6 +87,7 @@ pub use finding::Finding;
 pub use halt::Halt;
 use held::Held;
 use listener::Listener;
+use patience::Patience;
 use perception::Perception;
 pub use pressure::Event;
 use pressure::Pressure;
@@ -203,6 +205,8 @@ pub struct Firmware {
     /// Contexts with connections that have news.
     guest_queue: Queue,
     guest_links: Links,
+    /// Contexts with connections that have news which can wait, and answers that can.
+    patience: Patience,
     /// Of each context's connections, those with words for it.
     news_links: Links,
     /// The same, with received data.
@@ -333,6 +337,7 @@ impl Firmware {
             replies: Ring::new(limits.replies),
             replies_gauge: gauge(Pool::Replies),
             guest_queue: Queue::EMPTY,
+            patience: Patience::new(limits.contexts),
             guest_links: Links::new(limits.contexts),
             news_links: Links::new(limits.connections),
             data_links: Links::new(limits.connections),
@@ -511,6 +516,7 @@ impl Firmware {
             self.wire_queue.push(&mut self.wire_links, slot);
         }
         self.queue_news(slot);
+        self.put_off(slot, now);
         self.seal(slot);
     }
 

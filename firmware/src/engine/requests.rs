@@ -230,10 +230,18 @@ impl Firmware {
                 None => self.unknown(from, kind, 0, m.connection),
             },
             Message::Release(m) => {
-                if let Some(slot) = self.connection_of(context, m.connection) {
-                    self.leave(slot, now);
+                let released = Message::Released(Released { connection: m.connection });
+                match self.connection_of(context, m.connection) {
+                    Some(slot) if self.connections[slot].guest.patient => {
+                        self.leave(slot, now);
+                        self.reply_later(from, released, now);
+                    }
+                    Some(slot) => {
+                        self.leave(slot, now);
+                        self.reply(from, released);
+                    }
+                    None => self.reply(from, released),
                 }
-                self.reply(from, Message::Released(Released { connection: m.connection }));
             }
             Message::SetOption(m) => self.set_option(context, from, &m, now),
             Message::GetOption(m) => self.get_option(context, from, &m),
@@ -362,7 +370,13 @@ impl Firmware {
             }
             Err(reason) => refused(reason, Action::Deny),
         };
-        self.reply(from, Message::ConnectResult(result));
+        // With Fast Open the SYN waits for the first data, and that for this answer.
+        let patient = m.flags & (flags::PATIENT | flags::FAST_OPEN) == flags::PATIENT;
+        if patient && result.reason == Reason::None as u32 {
+            self.reply_later(from, Message::ConnectResult(result), now);
+        } else {
+            self.reply(from, Message::ConnectResult(result));
+        }
     }
 
     /// OPEN, active (RFC 9293, 3.10.1).
@@ -416,6 +430,7 @@ impl Firmware {
         let t = &mut self.connections[id.slot];
         t.begin(tuple, link, m.mtu, &self.store, now);
         t.guest = Guest::new(Some(context), m.cookie, 0);
+        t.guest.patient = m.flags & flags::PATIENT != 0;
         t.guest.limit = Position::default() + m.receive_limit.min(u64::MAX / 2);
         t.timestamp_offset = self.keys.timestamp.hash(&tuple.words()) as u32;
         if m.flags & flags::FAST_OPEN != 0 && self.store.config.fast_open.is_some() {
@@ -489,6 +504,7 @@ impl Firmware {
             policy: own_policy(m.policy),
             nodelay: m.flags & flags::NODELAY != 0,
             fast_open: m.flags & flags::FAST_OPEN != 0,
+            patient: m.flags & flags::PATIENT != 0,
             receive_limit: m.receive_limit,
             mtu: m.mtu,
             ..Listener::vacant()
@@ -524,6 +540,12 @@ impl Firmware {
             other => self.connections[slot].set_option(other, m.value, now),
         };
         self.settle(slot, now);
+        // Of this one it knows the answer.
+        if self.connections[slot].guest.patient && m.option == option::NODELAY && result.is_ok() {
+            let SetOption { cookie, value, option, .. } = *m;
+            let result = OptionResult { cookie, value, option, reason: Reason::None as u32 };
+            return self.reply_later(from, Message::OptionResult(result), now);
+        }
         self.option_result(from, slot, m.cookie, m.option, result);
     }
 
@@ -577,12 +599,22 @@ impl Firmware {
         self.push_reply(from, Body::Message(message));
     }
 
+    fn reply_later(&mut self, from: From, message: Message<'static>, now: Instant) {
+        let From { mac, key, context } = from;
+        self.queue_reply_for_later(Reply { mac, key, context, body: Body::Message(message) }, now);
+    }
+
     fn push_reply(&mut self, from: From, body: Body) {
         let From { mac, key, context } = from;
         self.queue_reply(Reply { mac, key, context, body });
     }
 
     pub(super) fn queue_reply(&mut self, reply: Reply) {
+        self.patience.answer_at_once();
+        self.add_reply(reply);
+    }
+
+    pub(super) fn add_reply(&mut self, reply: Reply) {
         if self.replies_gauge.admits() && self.replies.push(reply) {
             let taken = self.replies_gauge.take(1);
             debug_assert!(taken);

@@ -106,9 +106,10 @@ impl Firmware {
             return Err((Counter::ChannelWrongState, Reason::MemoryUnreachable));
         }
         let t = &mut self.connections[slot];
-        // As after every SEND: the answer says what the card holds.
-        t.guest.credit_due = true;
         let mut held = t.send_offset(t.send.end);
+        let limit = t.send_offset(t.send.stream.limit());
+        // Whatever is not taken shows that the guest does not know something.
+        t.guest.credit_due |= end <= held || end > limit;
         if end <= held {
             self.store.counters.add(Counter::ChannelRepeated);
             return Ok(());
@@ -116,7 +117,7 @@ impl Firmware {
         if end - held > ring.bytes() {
             return Err((Counter::ChannelOffset, Reason::Offset));
         }
-        if end > t.send_offset(t.send.stream.limit()) {
+        if end > limit {
             return Err((Counter::ChannelBeyondCredit, Reason::BeyondCredit));
         }
         let mut piece = [0; PIECE_BYTES];

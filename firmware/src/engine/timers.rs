@@ -92,7 +92,8 @@ pub const TIMER_STEPS: u64 = 64;
 impl Firmware {
     /// When `handle_timeout` wants to be called next. May change with every other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let next = [self.wheel.next(), self.processor.next(), self.announcement.due()].into_iter().flatten().min();
+        let own = [self.wheel.next(), self.processor.next(), self.announcement.due(), self.patience.due()];
+        let next = own.into_iter().flatten().min();
         next.and_then(|at| self.by_the_hosts_clock(at))
     }
 
@@ -102,6 +103,7 @@ impl Firmware {
         if self.scrub(now) {
             self.worked(Call::Scrub, false, now);
         }
+        self.run_out_of_patience(now);
         self.run_timers(now);
         self.worked(Call::HandleTimeout, false, now);
     }

@@ -149,14 +149,22 @@ fn take_syn(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant)
 /// cross agree if both ask: whether the peer ever sees our SYN-ACK, which would answer its own, depends on which of the two
 /// SYN-ACKs is first.
 fn agrees_on_ecn(t: &Tcb, flags: Flags) -> bool {
-    let asked = t.asks_for_ecn() && t.syn_transmissions == 1;
-    let answered = if flags.has(Flags::ACK) { ecn::is_setup_syn_ack(flags) } else { ecn::is_setup_syn(flags) };
-    asked && answered
+    t.asks_for_ecn() && t.syn_transmissions == 1 && wants_ecn(flags)
+}
+
+/// Whether a SYN asks for ECN, or a SYN-ACK agrees to it.
+fn wants_ecn(flags: Flags) -> bool {
+    if flags.has(Flags::ACK) { ecn::is_setup_syn_ack(flags) } else { ecn::is_setup_syn(flags) }
 }
 
 /// 3.10.7.4.
 fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant) -> Reply {
     let mut segment = *segment;
+    // RFC 3168, 6.1.1: nobody who was sent one SYN or SYN-ACK that does not ask for ECN, or agree, may set ECT. Of SYNs that
+    // cross, the one that was taken may have asked, and its repetition, or the SYN-ACK, may ask no more.
+    if t.state == State::SynReceived && segment.flags.has(Flags::SYN) && segment.seq == t.receive.irs.seq() {
+        t.agreed.ecn &= wants_ecn(segment.flags);
+    }
     // In a simultaneous open the peer's SYN-ACK repeats a SYN that was taken already: what is new is its ACK.
     if t.state == State::SynReceived
         && segment.flags.has(Flags::SYN | Flags::ACK)
@@ -165,7 +173,8 @@ fn otherwise(t: &mut Tcb, store: &mut Store, segment: &Segment<'_>, now: Instant
     {
         segment.seq = segment.seq + 1;
         segment.urgent = segment.urgent.saturating_sub(1);
-        segment.flags.0 &= !Flags::SYN.0;
+        // ECE in a SYN-ACK agrees, and echoes no mark.
+        segment.flags.0 &= !(Flags::SYN | Flags::ECE | Flags::CWR).0;
         // It is still the window of a SYN, which is not scaled (RFC 7323, 2.2).
         segment.window >>= t.send.shift;
     }

@@ -6,7 +6,7 @@ use toe_abi::{Reason, state};
 
 use crate::seq::Position;
 use crate::tcp::arrives;
-use crate::tcp::tcb::{State, Store, Tcb};
+use crate::tcp::tcb::{Guest, State, Store, Tcb};
 use crate::time::{Duration, Instant};
 
 /// What became of a SEND.
@@ -47,7 +47,24 @@ impl Tcb {
 
     /// SEND. The guest gets a SEND_CREDIT whatever becomes of it.
     pub fn call_send(&mut self, store: &mut Store, offset: u64, data: &[u8], now: Instant) -> Sent {
-        self.guest.credit_due = true;
+        let sent = self.take_sent(store, offset, data, now);
+        if sent == Sent::Taken && !data.is_empty() && self.credit_can_wait() {
+            self.guest.credit_later = true;
+        } else {
+            self.guest.credit_due = true;
+        }
+        sent
+    }
+
+    /// Whether the guest can go on for a while without hearing that the card holds what it sent: it said so, and has more than half
+    /// of its credit left. Without data it asks, and whatever was not taken shows that it does not know something.
+    fn credit_can_wait(&self) -> bool {
+        let Guest { patient, held_told, limit_told, .. } = self.guest;
+        let known = held_told.max(self.send.iss + 1);
+        patient && self.send.end.since(known) * 2 < limit_told.since(known)
+    }
+
+    fn take_sent(&mut self, store: &mut Store, offset: u64, data: &[u8], now: Instant) -> Sent {
         if data.is_empty() {
             return Sent::Taken;
         }
@@ -204,6 +221,11 @@ impl Tcb {
 
     /// Whether there is something to tell the guest for which it needs no room, unlike for new data.
     pub fn has_words(&self) -> bool {
+        self.guest.credit_later || self.has_urgent_words()
+    }
+
+    /// The same, and it cannot wait.
+    pub fn has_urgent_words(&self) -> bool {
         self.untold() != 0
             || self.guest.notice.is_due()
             || self.guest.credit_due

@@ -177,8 +177,14 @@ pub struct Guest {
     pub told: u32,
     /// With ABORTED: why.
     pub reason: Reason,
+    /// The guest can wait for what no program sleeps for (`flags::PATIENT`).
+    pub patient: bool,
     /// A SEND_CREDIT is due.
     pub credit_due: bool,
+    /// The same, and it can wait for other news.
+    pub credit_later: bool,
+    /// How much of the sent stream the guest knows that the card holds.
+    pub held_told: Position,
     /// The limit that was last told.
     pub limit_told: Position,
     /// Received data up to here was sent to the guest, and is not to be sent again yet.
@@ -656,9 +662,10 @@ impl Tcb {
         self.send.scrap(slot, &mut store.send);
         self.send.records.close(&mut store.records);
         self.receive.scrap(slot, &mut store.receive, &mut store.ranges);
-        let Guest { delivered, furthest, limit, limit_told, credit_due, .. } = &mut self.guest;
+        let Guest { delivered, furthest, limit, limit_told, held_told, credit_due, credit_later, .. } = &mut self.guest;
         let zero = Position::default();
-        (*delivered, *furthest, *limit, *limit_told, *credit_due) = (zero, zero, zero, zero, false);
+        (*delivered, *furthest, *limit, *limit_told, *held_told) = (zero, zero, zero, zero, zero);
+        (*credit_due, *credit_later) = (false, false);
     }
 
     /// Whether the guest may not know yet that this is its connection: it broke before the guest has said anything of
@@ -710,7 +717,10 @@ impl Guest {
             seen: 0,
             told: 0,
             reason: Reason::None,
+            patient: false,
             credit_due: false,
+            credit_later: false,
+            held_told: Position::default(),
             limit_told: Position::default(),
             delivered: Position::default(),
             furthest: Position::default(),

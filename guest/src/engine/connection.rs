@@ -5,7 +5,8 @@
 //! again; if there is nothing to send again but the card gives no credit, an empty SEND asks for it.
 //!
 //! *Receiving*: bytes are taken in order only, up to the limit that was told to the card. Whatever the card says
-//! of the connection, a RECEIVE_CREDIT answers it, because that is what stops the card from repeating it.
+//! of the connection, a RECEIVE_CREDIT answers it, because that is what stops the card from repeating it. Mostly it can wait for
+//! something else to say ([`super::patience`]).
 //!
 //! *Urgent data* is a mark in the stream, told beside it: ours ahead of the data, the peer's by NOTICE, which is answered
 //! even if it says nothing new.
@@ -20,6 +21,7 @@ use toe_abi::{
 };
 
 use super::buffer::Buffer;
+use super::patience;
 use super::repeat::{Repeat, earliest};
 use crate::transport::{RING_BYTES, RingPlace};
 
@@ -104,7 +106,10 @@ struct Outgoing {
     sent: u64,
     limit: u64,
     acknowledged: u64,
+    /// The card is to be asked what it holds and how much it takes.
     probe: bool,
+    /// It was asked for the sake of room, and what it holds has not grown since.
+    asked: bool,
     /// Runs while an answer to a SEND, or credit, is waited for.
     repeat: Repeat,
     /// The bytes before this offset are urgent; zero if none ever were.
@@ -122,6 +127,12 @@ impl Outgoing {
     fn end(&self) -> u64 {
         self.held + self.bytes.len() as u64
     }
+
+    /// Whether all that the card is not known to hold can stand before the RELEASE, in its frame.
+    fn can_go_with_release(&self) -> bool {
+        let urgent = self.owes_urgent || self.urgent_repeat.is_running();
+        self.bytes.is_empty() || (self.bytes.len() <= LAST_DATA_BYTES && self.end() <= self.limit && !urgent)
+    }
 }
 
 #[derive(Debug)]
@@ -131,6 +142,8 @@ struct Incoming {
     next: u64,
     /// The limit that was told last.
     told: u64,
+    /// What was said last to be held.
+    held_told: u64,
     /// The end of the stream, once known.
     fin: Option<u64>,
     /// The program wants no more.
@@ -156,6 +169,8 @@ pub(crate) struct Connection {
     incoming: Incoming,
     buffers: Buffers,
     owes_credit: bool,
+    /// And that cannot wait.
+    credit_hurries: bool,
     /// The last NOTICE, and whether it is to be answered.
     notice: Option<Notice>,
     owes_noticed: bool,
@@ -172,6 +187,8 @@ pub(crate) struct Connection {
     pub(crate) finished: bool,
     /// For the engine: whether it waits for its turn to send, and which timer is set for it.
     pub(crate) queued: bool,
+    /// The same for what can wait.
+    pub(crate) waits: bool,
     pub(crate) timer: Option<Instant>,
 }
 
@@ -194,6 +211,7 @@ impl Connection {
                 limit: 0,
                 acknowledged: 0,
                 probe: false,
+                asked: false,
                 repeat: repeat.clone(),
                 urgent: 0,
                 urgent_repeat: repeat.clone(),
@@ -205,6 +223,7 @@ impl Connection {
                 bytes: Buffer::new(),
                 next: 0,
                 told: buffers.receive_bytes as u64,
+                held_told: 0,
                 fin: None,
                 shut: false,
                 reopened: repeat,
@@ -212,6 +231,7 @@ impl Connection {
             },
             buffers,
             owes_credit: false,
+            credit_hurries: false,
             notice: None,
             owes_noticed: false,
             owes_connect: false,
@@ -223,8 +243,14 @@ impl Connection {
             owes_release: false,
             finished: false,
             queued: false,
+            waits: false,
             timer: None,
         }
+    }
+
+    /// Answers what the card says, before anything else.
+    fn answer_at_once(&mut self) {
+        (self.owes_credit, self.credit_hurries) = (true, true);
     }
 
     /// An active open; `connect.receive_limit` is set here.
@@ -245,7 +271,7 @@ impl Connection {
         c.opening = Opening::Taken;
         c.bits = state::ACCEPTED | state::ESTABLISHED;
         c.outgoing.limit = accepted.send_limit;
-        c.owes_credit = true;
+        c.answer_at_once();
         c
     }
 
@@ -307,7 +333,12 @@ impl Connection {
         if n == 0 && !bytes.is_empty() {
             return Write::Full;
         }
-        self.outgoing.bytes.extend(&bytes[..n]);
+        let out = &mut self.outgoing;
+        out.bytes.extend(&bytes[..n]);
+        if out.bytes.len() * 2 >= self.buffers.send_bytes && !out.asked {
+            // Room will be wanted soon, and the card may be in no hurry to say what it holds.
+            (out.probe, out.asked) = (true, true);
+        }
         self.watch_sending(now);
         Write::Bytes(n)
     }
@@ -402,17 +433,22 @@ impl Connection {
             self.finished = true;
             return;
         };
-        if self.broken.is_some() || self.abort || self.outgoing.bytes.is_empty() {
-            let mut repeat = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
-            repeat.start(now);
-            self.release = Some(repeat);
-            self.owes_release = true;
-            self.outgoing.repeat.stop();
-            self.outgoing.urgent_repeat.stop();
-            self.outgoing.owes_urgent = false;
-            if let Some(repeat) = &mut self.shutdown {
-                repeat.stop();
+        if self.broken.is_none() && !self.abort && !self.outgoing.can_go_with_release() {
+            // What is left must be held before.
+            if !self.outgoing.asked {
+                (self.outgoing.probe, self.outgoing.asked) = (true, true);
             }
+            return;
+        }
+        let mut repeat = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
+        repeat.start(now);
+        self.release = Some(repeat);
+        self.owes_release = true;
+        self.outgoing.repeat.stop();
+        self.outgoing.urgent_repeat.stop();
+        self.outgoing.owes_urgent = false;
+        if let Some(repeat) = &mut self.shutdown {
+            repeat.stop();
         }
     }
 
@@ -437,11 +473,13 @@ impl Connection {
 
     /// A repeated ACCEPTED.
     pub(crate) fn accepted_again(&mut self) {
-        self.owes_credit = true;
+        self.answer_at_once();
     }
 
     pub(crate) fn state(&mut self, now: Instant, m: &State) {
         self.owes_credit = true;
+        // Of one that comes again the answer was lost.
+        self.credit_hurries |= m.bits & !self.bits & !state::ABORTED == 0;
         self.bits |= m.bits;
         if m.bits & state::PEER_CLOSED != 0 && self.incoming.fin.is_none() && m.fin_offset >= self.incoming.next {
             self.incoming.fin = Some(m.fin_offset);
@@ -494,7 +532,7 @@ impl Connection {
             self.opening = Opening::Taken;
             self.connect = None;
             self.owes_connect = false;
-            self.owes_credit = false;
+            (self.owes_credit, self.credit_hurries) = (false, false);
             self.owes_noticed = false;
             self.release = None;
             self.owes_release = false;
@@ -516,6 +554,7 @@ impl Connection {
             let n = usize::try_from(m.held - out.held).unwrap_or(usize::MAX).min(out.bytes.len());
             out.bytes.drop_front(n);
             out.held = m.held;
+            out.asked = false;
             out.next = out.next.max(m.held);
         }
         out.limit = out.limit.max(m.limit);
@@ -554,6 +593,9 @@ impl Connection {
         self.owes_credit = true;
         let inc = &mut self.incoming;
         inc.reopened.stop();
+        if offset != inc.next {
+            self.credit_hurries = true;
+        }
         if offset > inc.next {
             return data.len();
         }
@@ -564,6 +606,7 @@ impl Connection {
         let take = new.len().min(room);
         inc.bytes.extend(&new[..take]);
         inc.next += take as u64;
+        self.credit_hurries |= take < new.len() || inc.next - inc.held_told >= patience::HELD_UNTOLD_MAX;
         new.len() - take
     }
 
@@ -576,6 +619,7 @@ impl Connection {
         let inc = &mut self.incoming;
         inc.reopened.stop();
         let told = usize::try_from(end.saturating_sub(offset.max(inc.next))).unwrap_or(usize::MAX);
+        self.credit_hurries |= offset != inc.next;
         if offset > inc.next || !inc.bytes.is_ring() {
             return told;
         }
@@ -583,6 +627,7 @@ impl Connection {
         let take = usize::try_from(end.min(bound).saturating_sub(inc.next)).unwrap_or(0);
         inc.bytes.found(take);
         inc.next += take as u64;
+        self.credit_hurries |= take < told || inc.next - inc.held_told >= patience::HELD_UNTOLD_MAX;
         told - take
     }
 
@@ -643,7 +688,7 @@ impl Connection {
         if gain < (self.buffers.receive_bytes as u64 / 4).max(1) {
             return;
         }
-        self.owes_credit = true;
+        self.answer_at_once();
         // With room left, data that is on its way would bring the news again. With none, the card waits for us.
         if self.incoming.told == self.incoming.next && self.broken.is_none() && self.incoming.fin.is_none() {
             self.incoming.reopened.start(now);
@@ -679,7 +724,7 @@ impl Connection {
         }
         out.owes_urgent |= out.urgent_repeat.expired(now);
         if self.incoming.reopened.expired(now) {
-            self.owes_credit = true;
+            self.answer_at_once();
             if self.incoming.reopened.fired() >= REOPENED_REPEATS_MAX {
                 self.incoming.reopened.stop();
             }
@@ -693,6 +738,8 @@ impl Connection {
             && repeat.expired(now)
         {
             self.owes_release = true;
+            // What it stood behind may be lost as well.
+            self.owes_credit = !self.abort;
         }
     }
 
@@ -708,7 +755,7 @@ impl Connection {
 
     /// RELEASE is said, and nothing more can be: the card does not know the id any more. (What the card had said before it
     /// heard of that would else be answered.)
-    fn has_left(&self) -> bool {
+    pub(crate) fn has_left(&self) -> bool {
         self.release.is_some() && !self.owes_release
     }
 
@@ -721,13 +768,23 @@ impl Connection {
         if self.has_left() {
             return false;
         }
-        self.owes_credit
+        self.credit_hurries
             || self.owes_noticed
             || out.owes_urgent
             || (self.owes_shutdown && out.next == out.end())
             || self.owes_release
             || out.probe
             || (self.release.is_none() && out.next < out.limit.min(out.end()))
+    }
+
+    /// Whether it has something to say that can wait.
+    pub(crate) fn has_patience(&self) -> bool {
+        self.owes_credit && !self.credit_hurries && self.id.is_some() && !self.has_left()
+    }
+
+    /// What can wait has waited long enough.
+    pub(crate) fn lose_patience(&mut self) {
+        self.credit_hurries |= self.owes_credit;
     }
 
     /// Writes what there is to say; `false` if the frame is full and something is left.
@@ -746,14 +803,11 @@ impl Connection {
         if self.has_left() {
             return true;
         }
-        if self.owes_credit {
-            let limit = if self.closing { self.incoming.told } else { self.limit_now() };
-            let credit = ReceiveCredit { connection, held: self.incoming.next, limit, seen: self.bits };
-            if !w.push(&Message::ReceiveCredit(credit)) {
-                return false;
-            }
-            self.incoming.told = limit;
-            self.owes_credit = false;
+        if self.owes_release {
+            return self.emit_release(connection, w);
+        }
+        if !self.emit_credit(w) {
+            return false;
         }
         if self.owes_noticed
             && let Some(notice) = &self.notice
@@ -770,7 +824,7 @@ impl Connection {
             }
             self.outgoing.owes_urgent = false;
         }
-        if self.release.is_none() && !self.emit_data(connection, w) {
+        if !self.emit_data(connection, w) {
             return false;
         }
         // Behind the data: before, the card could do nothing with it.
@@ -781,17 +835,46 @@ impl Connection {
             }
             self.owes_shutdown = false;
         }
-        if self.owes_release {
-            // Together or not at all: after the RELEASE the card does not know the id any more.
-            let release = Message::Release(Release { connection });
-            let abort = Message::Abort(Abort { connection });
-            let needed = if self.abort { 2 * MESSAGE_WITH_ID_BYTES } else { MESSAGE_WITH_ID_BYTES };
-            if w.room(&release) + MESSAGE_WITH_ID_BYTES < needed || (self.abort && !w.push(&abort)) || !w.push(&release)
-            {
-                return false;
-            }
-            self.owes_release = false;
+        true
+    }
+
+    /// The last words, together or not at all: after the RELEASE the card does not know the id any more, and without what stands
+    /// before it data would be lost, or the connection reset.
+    fn emit_release(&mut self, connection: u64, w: &mut Writer<'_>) -> bool {
+        let out = &self.outgoing;
+        let data = if self.abort || self.broken.is_some() { 0 } else { out.bytes.len() };
+        let release = Message::Release(Release { connection });
+        if w.room(&release) < LAST_WORDS_BYTES + data {
+            return false;
         }
+        let mut fits = self.emit_credit(w);
+        let out = &self.outgoing;
+        if data > 0 {
+            let send = Message::Send(Send { connection, offset: out.held }, &[]);
+            fits &= w.push_with(&send, data, |room| out.bytes.copy_out(0, room));
+        }
+        if self.abort {
+            fits &= w.push(&Message::Abort(Abort { connection }));
+        }
+        fits &= w.push(&release);
+        debug_assert!(fits, "room was asked for");
+        self.outgoing.sent = self.outgoing.sent.max(self.outgoing.held + data as u64);
+        self.owes_release = false;
+        true
+    }
+
+    /// Writes what there is to answer; `false` if the frame is full.
+    pub(crate) fn emit_credit(&mut self, w: &mut Writer<'_>) -> bool {
+        let Some(connection) = self.id.filter(|_| self.owes_credit) else {
+            return true;
+        };
+        let limit = if self.closing { self.incoming.told } else { self.limit_now() };
+        let credit = ReceiveCredit { connection, held: self.incoming.next, limit, seen: self.bits };
+        if !w.push(&Message::ReceiveCredit(credit)) {
+            return false;
+        }
+        (self.incoming.told, self.incoming.held_told) = (limit, self.incoming.next);
+        (self.owes_credit, self.credit_hurries) = (false, false);
         true
     }
 
@@ -805,7 +888,6 @@ impl Connection {
                 }
                 out.next = end;
                 out.sent = out.sent.max(end);
-                out.probe = false;
                 break;
             }
             let message = Message::Send(Send { connection, offset: out.next }, &[]);
@@ -820,7 +902,6 @@ impl Connection {
             }
             out.next += n as u64;
             out.sent = out.sent.max(out.next);
-            out.probe = false;
         }
         if out.probe {
             if !w.push(&Message::Send(Send { connection, offset: out.next }, &[])) {
@@ -838,5 +919,7 @@ const RING_FROM_BYTES: u64 = 64 * 1024;
 /// Less data than this is not squeezed into the rest of a frame if there is more to send.
 const SLIVER_BYTES: usize = 512;
 
-/// Bytes of a message whose only field is an id.
-const MESSAGE_WITH_ID_BYTES: usize = toe_abi::MESSAGE_HEADER_BYTES + 8;
+/// Bytes of all messages that may stand before a RELEASE in its frame, data aside: RECEIVE_CREDIT, SEND with padding, ABORT.
+const LAST_WORDS_BYTES: usize = 40 + 32 + 16;
+/// Data that the card is not known to hold goes with the RELEASE if it is no more than this; it fits into the least frame.
+const LAST_DATA_BYTES: usize = 256;

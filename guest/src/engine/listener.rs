@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use toe_abi::{Action, Endpoint, Listen, ListenResult, Message, Reason, Taken, Unlisten, Writer};
+use toe_abi::{Action, Endpoint, Listen, ListenResult, Message, Reason, Taken, Unlisten, Writer, flags};
 
 use super::ConnectionKey;
 use super::connection::{REPEAT_FIRST, REPEAT_MAX};
@@ -66,7 +66,7 @@ impl Listener {
         Self {
             id: None,
             state: ListenerState::Asked,
-            listen: Listen { cookie, local, backlog, flags, receive_limit, mtu, policy },
+            listen: Listen { cookie, local, backlog, flags: flags | flags::PATIENT, receive_limit, mtu, policy },
             asking,
             owes_listen: true,
             announced: VecDeque::new(),

@@ -47,12 +47,16 @@ impl Engine {
             },
             Message::Accepted(m) => self.handle_accepted(now, m),
             Message::Received(m, data) => {
+                self.patience.bytes += data.len() as u64;
                 self.for_connection(m.connection, |c| c.received(m.offset, data));
                 if let Some(key) = self.connections_by_id.get(&m.connection).copied() {
                     self.offer_ring(now, key);
                 }
             }
-            Message::Stored(m) => self.for_connection(m.connection, |c| c.stored(m.offset, m.end)),
+            Message::Stored(m) => {
+                self.patience.bytes += m.end.saturating_sub(m.offset);
+                self.for_connection(m.connection, |c| c.stored(m.offset, m.end));
+            }
             Message::SendCredit(m) => {
                 let mut possible = true;
                 self.for_connection(m.connection, |c| {

@@ -15,10 +15,13 @@
 
 mod buffer;
 mod connection;
+#[cfg(test)]
+mod frames;
 mod listener;
 mod messages;
 #[cfg(test)]
 pub(crate) mod mock_card;
+mod patience;
 mod pressure;
 mod repeat;
 mod request;
@@ -32,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use toe_abi::{
     Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, ResourceEvent, VERSION,
-    Writer, feature, option,
+    Writer, feature, flags, option,
 };
 
 pub(crate) use connection::Connection;
@@ -192,6 +195,7 @@ pub(crate) struct Engine {
     next_key: u64,
     timers: BTreeSet<(Instant, Speaker)>,
     speakers: VecDeque<Speaker>,
+    patience: patience::Patience,
     changes: Vec<Change>,
     counters: ChannelCounters,
     pressure: pressure::Pressure,
@@ -229,6 +233,7 @@ impl Engine {
             next_key: 1,
             timers: BTreeSet::new(),
             speakers: VecDeque::new(),
+            patience: patience::Patience::default(),
             changes: Vec::new(),
             counters: ChannelCounters::default(),
             pressure: pressure::Pressure::default(),
@@ -300,6 +305,7 @@ impl Engine {
     ) -> ConnectionKey {
         let cookie = self.new_key();
         let key = ConnectionKey(cookie);
+        let flags = flags | flags::PATIENT;
         let connect = Connect { cookie, local, remote, next_hop, flags, mtu, receive_limit: 0 };
         self.connections.insert(key, Connection::active(now, connect, self.config.buffers));
         self.connections_by_cookie.insert(cookie, key);
@@ -420,9 +426,14 @@ impl Engine {
 
     /// Asks the card; the answer comes with [`Change::Question`], at the latest after `patience`.
     pub(crate) fn ask(&mut self, now: Instant, question: Question, patience: Duration) -> QuestionKey {
+        self.begin_question(now, question, patience, false)
+    }
+
+    fn begin_question(&mut self, now: Instant, question: Question, patience: Duration, patient: bool) -> QuestionKey {
         let cookie = self.new_key();
         let key = QuestionKey(cookie);
         let mut request = Request::new(now, cookie, question, patience);
+        request.patient = patient;
         let object = match question {
             Question::Option { connection, .. } | Question::Info { connection } => {
                 self.connections.get(&connection).and_then(|c| c.id)
@@ -457,7 +468,9 @@ impl Engine {
             self.forget_question(key);
         }
         let question = Question::Option { connection, option, set: Some(value) };
-        let key = self.ask(now, question, OPTION_PATIENCE);
+        // The one that goes by it from the next data on is not told before that.
+        let key = self.begin_question(now, question, OPTION_PATIENCE, option == option::NODELAY);
+        self.begin_to_wait(now);
         if let Some(question) = self.questions.get_mut(&key) {
             question.detached = true;
         }
@@ -501,6 +514,10 @@ impl Engine {
         if c.wants_to_speak() && !c.queued {
             c.queued = true;
             self.speakers.push_back(speaker);
+        }
+        if c.has_patience() && !c.waits {
+            c.waits = true;
+            self.patience.speakers.push_back(speaker);
         }
         let due = if c.finished { None } else { c.poll_timeout() };
         set_timer(&mut self.timers, speaker, &mut c.timer, due);
@@ -554,7 +571,8 @@ impl Engine {
         let speaker = Speaker::Question(key);
         if q.wants_to_speak() && !q.queued {
             q.queued = true;
-            self.speakers.push_back(speaker);
+            let queue = if q.patient { &mut self.patience.speakers } else { &mut self.speakers };
+            queue.push_back(speaker);
         }
         let due = q.poll_timeout();
         set_timer(&mut self.timers, speaker, &mut q.timer, due);
@@ -602,6 +620,7 @@ impl Engine {
                 Ok(_) => self.counters.frames_not_ours += 1,
             }
         }
+        self.begin_to_wait(now);
         true
     }
 
@@ -705,6 +724,7 @@ impl Engine {
         {
             self.handle_keepalive(now, open);
         }
+        self.run_out_of_patience(now);
         while let Some(&(due, speaker)) = self.timers.first()
             && due <= now
         {
@@ -767,7 +787,7 @@ impl Engine {
     /// When [`Engine::handle_timeout`] wants to be called next.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let first = self.timers.first().map(|(due, _)| *due);
-        earliest(earliest(self.hello.due(), self.keepalive), first)
+        earliest(earliest(self.hello.due(), self.keepalive), earliest(first, self.patience.due()))
     }
 
     /// The next frame to send, into `buffer`; its length. To be called until `None`.
@@ -810,36 +830,42 @@ impl Engine {
             // Without room it is said with the next sign of life: it is for tables alone.
             let _ = w.push(&Message::Process(message, process.name.as_bytes()));
         }
-        while let Some(speaker) = self.speakers.front().copied() {
-            let complete = match speaker {
-                Speaker::Connection(key) => self.connections.get_mut(&key).is_none_or(|c| {
-                    let complete = c.emit(&mut w);
-                    c.queued = !complete;
-                    complete
-                }),
-                Speaker::Listener(key) => self.listeners.get_mut(&key).is_none_or(|l| {
-                    let complete = l.emit(&mut w);
-                    l.queued = !complete;
-                    complete
-                }),
-                Speaker::Question(key) => self.questions.get_mut(&key).is_none_or(|q| {
-                    let complete = q.emit(&mut w);
-                    q.queued = !complete;
-                    complete
-                }),
-            };
-            self.speakers.pop_front();
-            if !complete {
+        while let Some(speaker) = self.speakers.pop_front() {
+            if !self.speak(speaker, &mut w) {
                 // Others first, so that one with much to send does not keep the rest waiting.
                 self.speakers.push_back(speaker);
                 break;
             }
+        }
+        if !w.is_empty() || self.owes_keepalive {
+            self.take_along(&mut w);
         }
         if w.is_empty() && !self.owes_keepalive {
             return None;
         }
         self.owes_keepalive = false;
         Some(w.finish())
+    }
+
+    /// Writes what an object has to say; `false` if the frame is full and something is left.
+    fn speak(&mut self, speaker: Speaker, w: &mut Writer<'_>) -> bool {
+        match speaker {
+            Speaker::Connection(key) => self.connections.get_mut(&key).is_none_or(|c| {
+                let complete = c.emit(w);
+                c.queued = !complete;
+                complete
+            }),
+            Speaker::Listener(key) => self.listeners.get_mut(&key).is_none_or(|l| {
+                let complete = l.emit(w);
+                l.queued = !complete;
+                complete
+            }),
+            Speaker::Question(key) => self.questions.get_mut(&key).is_none_or(|q| {
+                let complete = q.emit(w);
+                q.queued = !complete;
+                complete
+            }),
+        }
     }
 
     fn emit_hello(&self, buffer: &mut [u8]) -> Option<usize> {

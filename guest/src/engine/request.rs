@@ -96,6 +96,8 @@ pub(crate) struct Request {
     pub(crate) reply: Option<Reply>,
     /// Nobody waits for the answer.
     pub(crate) detached: bool,
+    /// It can wait for something else to say.
+    pub(crate) patient: bool,
     pub(crate) queued: bool,
     pub(crate) timer: Option<Instant>,
 }
@@ -126,6 +128,7 @@ impl Request {
             owes: true,
             reply: None,
             detached: false,
+            patient: false,
             queued: false,
             timer: None,
         }
@@ -179,6 +182,7 @@ impl Request {
             Question::Sockets { after } => Message::Sockets(Sockets { cookie, after }),
         };
         self.owes = !w.push(&message);
+        self.patient &= self.owes;
         !self.owes
     }
 }

@@ -80,6 +80,11 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
         Ok(buffers.len())
     }
 
+    /// Whether [`Transport::receive_many`] without a frame costs next to nothing: no system call.
+    fn looks_for_free(&self) -> bool {
+        false
+    }
+
     /// Waits until a frame can be received, or sent (if `room` is wanted), or `wake` can be read, or `timeout` has
     /// passed. May return early.
     ///

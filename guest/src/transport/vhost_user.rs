@@ -344,6 +344,10 @@ impl Transport for VhostUser {
         Some(self.rings.clone())
     }
 
+    fn looks_for_free(&self) -> bool {
+        true
+    }
+
     fn wait(&self, room: bool, wake: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
         let arm = |queue: &Mutex<Queue>| -> io::Result<Option<Arc<EventFd>>> {
             let mut queue = lock(queue);

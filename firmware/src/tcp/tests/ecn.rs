@@ -67,6 +67,23 @@ fn syns_that_cross_agree_only_if_both_ask() {
     }
 }
 
+/// A peer that repeats its SYN asks no more, and its SYN-ACK may agree to nothing.
+#[test]
+fn syns_that_cross_agree_on_nothing_if_a_later_one_does_not_ask() {
+    for (later, agreed) in [("SAE 0 ack 1", true), ("SA 0 ack 1", false), ("S 0", false), ("SEW 0", true)] {
+        let mut b = Bench::with(|p| p.tcp.ecn = EcnPolicy::On);
+        b.connect(flags::NODELAY);
+        b.expect("SEW 0");
+        b.peer("SEW 0 win 60000 <mss 1000>");
+        b.expect("SAE 0 ack 1");
+        b.peer(&format!("{later} win 60000 <mss 1000>"));
+        b.drain();
+        b.peer("A 1 ack 1 win 60000");
+        b.send(1000);
+        b.expect(if agreed { "PA ect 1:1001" } else { "PA 1:1001" });
+    }
+}
+
 //= docs/specs/rfc9293.txt#section-3.8.2
 //= type=test
 //# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).
