@@ -18,6 +18,7 @@ mod connection;
 #[cfg(test)]
 mod frames;
 mod listener;
+pub(crate) mod map;
 mod messages;
 #[cfg(test)]
 pub(crate) mod mock_card;
@@ -29,7 +30,7 @@ mod stray;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,7 @@ pub use connection::{Broken, Buffers};
 pub(crate) use connection::{Opening, Read, Write};
 use listener::Listener;
 pub(crate) use listener::{ListenWish, ListenerState};
+use map::Map;
 use repeat::{Repeat, earliest};
 use request::Request;
 pub use request::{LimitRow, StatRow};
@@ -185,13 +187,13 @@ pub(crate) struct Engine {
     addresses: Vec<IpAddr>,
     owes_addresses: bool,
     owes_process: bool,
-    connections: HashMap<ConnectionKey, Connection>,
-    connections_by_id: HashMap<u64, ConnectionKey>,
-    connections_by_cookie: HashMap<u64, ConnectionKey>,
+    connections: Map<ConnectionKey, Connection>,
+    connections_by_id: Map<u64, ConnectionKey>,
+    connections_by_cookie: Map<u64, ConnectionKey>,
     forgotten: VecDeque<u64>,
     forgotten_set: HashSet<u64>,
-    listeners: HashMap<ListenerKey, Listener>,
-    questions: HashMap<QuestionKey, Request>,
+    listeners: Map<ListenerKey, Listener>,
+    questions: Map<QuestionKey, Request>,
     next_key: u64,
     timers: BTreeSet<(Instant, Speaker)>,
     speakers: VecDeque<Speaker>,
@@ -223,13 +225,13 @@ impl Engine {
             addresses: Vec::new(),
             owes_addresses: false,
             owes_process: false,
-            connections: HashMap::new(),
-            connections_by_id: HashMap::new(),
-            connections_by_cookie: HashMap::new(),
+            connections: Map::default(),
+            connections_by_id: Map::default(),
+            connections_by_cookie: Map::default(),
             forgotten: VecDeque::new(),
             forgotten_set: HashSet::new(),
-            listeners: HashMap::new(),
-            questions: HashMap::new(),
+            listeners: Map::default(),
+            questions: Map::default(),
             next_key: 1,
             timers: BTreeSet::new(),
             speakers: VecDeque::new(),
