@@ -38,6 +38,12 @@ pub mod flags {
     pub const PATIENT: u32 = 1 << 3;
 }
 
+/// The bits of [`Caps::features`].
+pub mod feature {
+    /// The card reaches the driver's memory: the options SEND_RING and RECEIVE_RING, FILLED and STORED.
+    pub const SHARED_RINGS: u64 = 1 << 0;
+}
+
 /// Options of [`SetOption`] and [`GetOption`]. An unknown one is refused.
 pub mod option {
     /// 1: Nagle's algorithm is off (RFC 9293, 3.7.4). 0: it is on.
@@ -64,6 +70,12 @@ pub mod option {
     pub const ADVERTISE_USER_TIMEOUT_MS: u32 = 11;
     /// The user timeout that the peer advertised last, in milliseconds; 0 for none. Cannot be set.
     pub const PEER_USER_TIMEOUT_MS: u32 = 12;
+    /// Where the bytes to send lie in the driver's own memory, for FILLED ([`Filled`]): the address, a multiple of 4,096, plus the
+    /// binary logarithm of the ring's length, 12 to 30. Zero, as at first: in SEND alone.
+    pub const SEND_RING: u32 = 13;
+    /// Where received bytes go in the driver's own memory, told by STORED ([`Stored`]); as [`SEND_RING`]. Zero, as at first: in
+    /// RECEIVED alone.
+    pub const RECEIVE_RING: u32 = 14;
     /// The controllers by value and name.
     pub const CONTROLLERS: &[(u64, &str)] = &[(1, "new-reno"), (2, "cubic"), (3, "dctcp"), (4, "bbr")];
     /// 1, as at first: ICMP errors are told by NOTICE. 0: they are not (RFC 9293, 3.9.1.8).
@@ -184,6 +196,17 @@ layout! {
         connection: u64,
         /// The position of the first byte in the stream.
         offset: u64,
+    }
+}
+
+layout! {
+    /// The connection's SEND_RING holds its bytes up to `end`, from the first on that the card does not hold. Does what a SEND of
+    /// these bytes does.
+    Filled {
+        /// The connection's id.
+        connection: u64,
+        /// The position behind the last byte.
+        end: u64,
     }
 }
 
@@ -320,7 +343,7 @@ layout! {
         lease_ms: u32,
         /// The longest channel frame that the card takes and sends in this context.
         frame_bytes_max: u32,
-        /// Bits for later versions.
+        /// See [`feature`].
         features: u64,
         /// The most bytes that one connection can hold for sending.
         send_bytes_max: u64,
@@ -390,6 +413,18 @@ layout! {
         connection: u64,
         /// The position of the first byte in the stream.
         offset: u64,
+    }
+}
+
+layout! {
+    /// Received data that the card has written into the connection's RECEIVE_RING. The card keeps it as after RECEIVED.
+    Stored {
+        /// The connection's id.
+        connection: u64,
+        /// The position of the first byte in the stream.
+        offset: u64,
+        /// The position behind the last.
+        end: u64,
     }
 }
 
@@ -715,6 +750,7 @@ messages! {
         Release = 0x0124,
         Urgent = 0x0125,
         Noticed = 0x0126,
+        Filled = 0x0127,
         SetOption = 0x0130,
         GetOption = 0x0131,
         Info = 0x0132,
@@ -730,6 +766,7 @@ messages! {
         State = 0x0222,
         Released = 0x0223,
         Notice = 0x0224,
+        Stored = 0x0225,
         OptionResult = 0x0230,
         InfoResult = 0x0231,
         Error = 0x0240,

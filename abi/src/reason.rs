@@ -82,6 +82,8 @@ reasons! {
     OptionUnknown = 23, "option-unknown";
     /// An option's value is out of its range.
     OptionValue = 24, "option-value";
+    /// The card does not reach that memory, or not any more.
+    MemoryUnreachable = 25, "memory-unreachable";
 
     // Endings of a connection.
     /// The peer answered the SYN with a RST.

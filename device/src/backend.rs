@@ -82,7 +82,8 @@ impl VhostUserBackend for Backend {
     }
 
     fn update_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
-        // The card holds the same handle and looks through it in each batch.
+        // The card holds the same handle and looks through it in each batch. What programs named in the old map is over.
+        self.card.memory_replaced(self.connection);
         Ok(())
     }
 

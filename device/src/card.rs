@@ -144,6 +144,14 @@ impl Card {
         }
     }
 
+    /// The frontend has told its memory anew.
+    pub fn memory_replaced(&self, connection: Connection) {
+        let mut inner = self.inner.lock();
+        if inner.connection == connection {
+            inner.path.memory_replaced();
+        }
+    }
+
     /// The guest's driver has agreed to `features`.
     pub fn negotiated(&self, connection: Connection, features: Features) {
         let mut inner = self.inner.lock();

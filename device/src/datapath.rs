@@ -36,7 +36,7 @@ use crate::fifo::Fifo;
 use crate::flow::FlowHash;
 use crate::net::{Features, Header, Offloads};
 use crate::packet::Packet;
-use crate::ring::{Delivery, Ring, RingError, Scratch, Transmitted};
+use crate::ring::{Delivery, Ring, RingError, Scratch, SharedMemory, Transmitted};
 use crate::vigil::Vigil;
 use crate::watchdog::Guard;
 use crate::wire::{Sent, Wire};
@@ -119,6 +119,8 @@ pub struct DataPath {
     guard: Option<Guard>,
     faults: Faults,
     vigil: Vigil,
+    /// The guest's memory, if the firmware may reach it.
+    shared: SharedMemory,
 }
 
 impl std::fmt::Debug for DataPath {
@@ -158,12 +160,24 @@ impl DataPath {
             guard: None,
             faults: Faults::default(),
             vigil: Vigil::new(2 * pairs),
+            shared: SharedMemory::default(),
         }
     }
 
     /// The firmware is watched from now on.
     pub fn guard(&mut self, guard: Guard) {
         self.guard = Some(guard);
+    }
+
+    /// The firmware may read and write the guest's memory from now on, where a program asks for that: see
+    /// [`Firmware::share`].
+    pub fn share_memory(&mut self) {
+        self.firmware.share(Box::new(self.shared.clone()));
+    }
+
+    /// The guest's memory map was replaced.
+    pub fn memory_replaced(&mut self) {
+        self.shared.remap();
     }
 
     /// Somebody wants to see what passes.
@@ -191,6 +205,7 @@ impl DataPath {
         self.guest = None;
         self.refresh_active();
         self.counters.frontends += u64::from(guest.is_some());
+        self.shared.replace(guest.as_ref().map(|guest| guest.memory.clone()));
         self.guest = guest;
         self.faults.forget_guest();
         self.set_offloads(Offloads::default());

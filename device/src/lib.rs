@@ -74,6 +74,8 @@ pub struct Config {
     pub seed: Option<[u8; 32]>,
     /// How long the card looks for more after the last frame before it sleeps.
     pub poll: std::time::Duration,
+    /// The firmware may reach the frontend's memory, where a program asks for that.
+    pub shared_rings: bool,
 }
 
 /// Where a frontend comes from.
@@ -142,6 +144,7 @@ impl Device {
             faults,
             seed,
             poll,
+            shared_rings,
         } = config;
         let system = |step| move |error: io::Error| Error::System(step, error);
         let mut files = Vec::new();
@@ -187,6 +190,9 @@ impl Device {
         if profile.recovery.watchdog_ms > 0 {
             let every = Duration::from_ms(profile.recovery.watchdog_ms.into());
             path.guard(Guard::new(every, boots));
+        }
+        if shared_rings {
+            path.share_memory();
         }
         if let Some((rules, seed)) = faults {
             path.arm(rules, seed, Instant::from_us(0));

@@ -63,6 +63,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         faults_seed,
         seed,
         poll_us,
+        shared_rings,
         verbose: _,
     } = options;
     let frontend = match (socket_path, fd) {
@@ -94,6 +95,7 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         faults,
         seed,
         poll,
+        shared_rings,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {

@@ -103,6 +103,11 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub poll_us: u64,
 
+    /// Let programs have their payload read from and written to the frontend's memory, past the channel's frames. For frontends that are
+    /// themselves the program: in a guest, whoever may send channel frames could have all of the guest's memory
+    #[arg(long)]
+    pub shared_rings: bool,
+
     /// Log more: -v what frontends do, -vv every change of a ring
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,

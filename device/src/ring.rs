@@ -17,6 +17,7 @@
 //!
 //! There is no `unsafe` here: it is all in [`window`], which checks every access.
 
+mod shared;
 mod window;
 
 use std::cell::Cell;
@@ -24,6 +25,7 @@ use std::num::Wrapping;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
+pub use shared::SharedMemory;
 use toe_abi::ETHERNET_HEADER_BYTES;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};

@@ -130,6 +130,12 @@ counters! {
     ChannelRepliesFull = "channel-replies-full",
     /// Announcements and data sent to a guest again because it did not acknowledge them in time.
     ChannelResent = "channel-resent",
+    /// Rings that programs named for a connection's bytes.
+    RingsNamed = "rings-named",
+    /// Rings that were refused because the card does not reach that memory.
+    RingsRefused = "rings-refused",
+    /// Connections whose rings were forgotten: the memory was replaced or went, or more credit was given than the ring has room.
+    RingsLost = "rings-lost",
     /// Contexts whose lease ran out.
     ChannelLeaseExpired = "channel-lease-expired",
 

@@ -37,8 +37,8 @@ mod wire;
 mod work;
 
 pub use engine::{
-    Call, Checksum, ConnectionBytes, Contradiction, Event, Finding, Firmware, Halt, Lane, SelfTestError, Verdict, Way,
-    Work,
+    Call, Checksum, ConnectionBytes, Contradiction, Event, Finding, Firmware, Halt, HostMemory, Lane, SelfTestError,
+    Verdict, Way, Work,
 };
 pub use pool::{Kind, Pool};
 pub use profile::{

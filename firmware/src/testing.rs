@@ -76,6 +76,8 @@ pub struct Bench {
     pub deaf: bool,
     /// What the card said of its pools.
     pub resource_events: Vec<ResourceEvent>,
+    /// Every STORED: offset and end.
+    pub stored: Vec<(u64, u64)>,
     /// Channel messages other than those that the bench deals with.
     pub messages: Vec<String>,
     /// What the wire does itself; segments are compared as they leave it.
@@ -230,6 +232,7 @@ impl Bench {
             notices: 0,
             deaf: false,
             resource_events: Vec::new(),
+            stored: Vec::new(),
             messages: Vec::new(),
             wire: Offload::default(),
             frames: 0,
@@ -369,6 +372,7 @@ impl Bench {
                     self.credit(0);
                 }
             }
+            Message::Stored(m) => self.stored.push((m.offset, m.end)),
             Message::Notice(m) => {
                 self.notice = m;
                 self.notices += 1;

@@ -27,6 +27,8 @@ pub struct CardOptions {
     pub impair_seed: u64,
     /// `--poll-us`.
     pub poll_us: u64,
+    /// `--shared-rings`.
+    pub shared_rings: bool,
     /// The kind of `--wire`.
     pub wire: CardWire,
 }
@@ -48,6 +50,7 @@ impl Default for CardOptions {
             impair: None,
             impair_seed: 1,
             poll_us: 0,
+            shared_rings: false,
             wire: CardWire::Tap,
         }
     }
@@ -78,6 +81,9 @@ impl Card {
         command.args(["--wire", &wire, "--profile", &options.profile]);
         command.args(["--queue-pairs", &options.queue_pairs.to_string()]);
         command.args(["--poll-us", &options.poll_us.to_string()]);
+        if options.shared_rings {
+            command.arg("--shared-rings");
+        }
         if let Some(impair) = &options.impair {
             command.args(["--impair", impair, "--impair-seed", &options.impair_seed.to_string()]);
         }

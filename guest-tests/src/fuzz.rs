@@ -11,7 +11,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use toe_abi::{
-    Abort, Addresses, Bye, CARD_MAC, Connect, ETHERNET_HEADER_BYTES, ETHERTYPE, Endpoint, FRAME_HEADER_BYTES,
+    Abort, Addresses, Bye, CARD_MAC, Connect, ETHERNET_HEADER_BYTES, ETHERTYPE, Endpoint, FRAME_HEADER_BYTES, Filled,
     GetOption, Hello, Info, Limits, Listen, Mac, Message, Noticed, Parsed, ReceiveCredit, Received, Release, Send,
     SetOption, Shutdown, Stat, State, Taken, Unlisten, Urgent, Writer, option,
 };
@@ -20,7 +20,7 @@ use crate::bytes::Pattern;
 use crate::net::{GUEST_V4, GUEST_V6, PEER_V4, PEER_V6};
 
 /// All options of a connection, with 0 and one that is none.
-const OPTIONS: usize = option::PEER_USER_TIMEOUT_MS as usize + 2;
+const OPTIONS: usize = option::RECEIVE_RING as usize + 2;
 
 /// The longest lease, in milliseconds, that a fuzzer's context asks for.
 const LEASE_MS_MAX: u32 = 2000;
@@ -198,7 +198,7 @@ impl Fuzzer {
     }
 
     fn any_message(&mut self) -> Message<'static> {
-        match self.random.below(24) {
+        match self.random.below(25) {
             0 => Message::Hello(self.any_hello()),
             1 => Message::Addresses(Addresses { cookie: self.number() }, &[]),
             2 | 3 => Message::Connect(Connect {
@@ -234,7 +234,7 @@ impl Fuzzer {
             15 => Message::SetOption(SetOption {
                 cookie: self.number(),
                 object: self.id(),
-                value: self.number(),
+                value: if self.random.below(2) == 0 { self.ring() } else { self.number() },
                 option: self.random.below(OPTIONS) as u32,
             }),
             16 => Message::GetOption(GetOption {
@@ -247,6 +247,7 @@ impl Fuzzer {
             19 => Message::Stat(Stat { cookie: self.number(), first: self.number() as u32 }),
             20 => Message::Urgent(Urgent { connection: self.id(), offset: self.number() }),
             21 => Message::Noticed(Noticed { connection: self.id(), serial: self.number() }),
+            23 => Message::Filled(Filled { connection: self.id(), end: self.number() }),
             // What only a card may say.
             22 => Message::Received(Received { connection: self.id(), offset: self.number() }, &[]),
             _ => Message::State(State {
@@ -267,6 +268,11 @@ impl Fuzzer {
             reserved: self.number() as u32,
             receive_bytes_max: self.number(),
         }
+    }
+
+    /// What could name a ring, in a small memory.
+    fn ring(&mut self) -> u64 {
+        (self.random.below(80) as u64) << 12 | self.random.below(32) as u64
     }
 
     /// A number: extreme, small, or any.

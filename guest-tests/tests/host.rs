@@ -26,6 +26,23 @@ fn impaired(impair: &str, impair_seed: u64) -> Result<Bench> {
     Bench::start(&BenchOptions { card, ..BenchOptions::default() })
 }
 
+/// A card that reaches this process's memory.
+fn sharing(impair: Option<&str>) -> Result<Bench> {
+    let card = CardOptions { impair: impair.map(str::to_owned), shared_rings: true, ..CardOptions::default() };
+    Bench::start(&BenchOptions { card, ..BenchOptions::default() })
+}
+
+/// The card knows of as many rings as the library named, and lost and refused none.
+fn rings_were_used(bench: &Bench, used: u64, wanting: bool) -> Result<()> {
+    let counters = bench.station().card().counters();
+    ensure!(counters.rings_used == used && (counters.rings_wanting > 0) == wanting, "{counters:?}");
+    ensure!(counters.messages_impossible == 0 && counters.errors == 0, "{counters:?}");
+    let [named, refused, lost] = ["rings-named", "rings-refused", "rings-lost"].map(|name| bench.counter(name));
+    let all = (named?, refused?, lost?);
+    ensure!(all == (used, 0, 0), "named, refused, lost: {all:?}");
+    Ok(())
+}
+
 fn tiny() -> Result<Bench> {
     let card = CardOptions { profile: "tiny".into(), ..CardOptions::default() };
     Bench::start(&BenchOptions { card, ..BenchOptions::default() })
@@ -103,6 +120,58 @@ fn listeners_accept_byte_for_byte_with_one_percent_lost() -> Result<()> {
     accepts(&bench, GUEST_V4, 8 * MIB)?;
     accepts(&bench, GUEST_V6, 8 * MIB)?;
     bench.finish(LOSSY)
+}
+
+#[test]
+fn shared_rings_carry_streams_byte_for_byte() -> Result<()> {
+    let bench = sharing(None)?;
+    exchanges(&bench, PEER_V4, 32 * MIB)?;
+    accepts(&bench, GUEST_V6, 32 * MIB)?;
+    // What is not worth a ring has none.
+    exchanges(&bench, PEER_V4, 20_000)?;
+    rings_were_used(&bench, 4, false)?;
+    bench.finish(&["rings-named"])
+}
+
+#[test]
+fn shared_rings_carry_streams_byte_for_byte_on_a_bad_wire() -> Result<()> {
+    let bench = sharing(Some("loss=1%,reorder=2%"))?;
+    exchanges(&bench, PEER_V4, 16 * MIB)?;
+    accepts(&bench, GUEST_V4, 16 * MIB)?;
+    rings_were_used(&bench, 4, false)
+}
+
+#[test]
+fn connections_beyond_the_shared_rings_go_on_in_frames() -> Result<()> {
+    // Two rings for each connection, and 128 of them.
+    const CONNECTIONS: usize = 80;
+    const BYTES: u64 = 300_000;
+    let bench = sharing(None)?;
+    for round in 0..2 {
+        let peer = peers::echo(&bench.namespace, PEER_V4, CONNECTIONS)?;
+        let streams: Vec<TcpStream> =
+            (0..CONNECTIONS).map(|_| Ok(bench.connect(peer.address)?)).collect::<Result<Vec<_>>>()?;
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (streams.iter().enumerate())
+                .map(|(i, stream)| (i as u64, scope.spawn(move || exchange(stream, i as u64, BYTES))))
+                .collect();
+            threads.into_iter().try_for_each(|(seed, thread)| {
+                let sum = thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+                ensure!(sum == Sum::of_pattern(seed, BYTES), "connection {seed} echoed something else");
+                Ok(())
+            })
+        })?;
+        ensure!(peer.join()?.len() == CONNECTIONS, "some connections were not the peer's");
+        drop(streams);
+        for pool in ["connections", "half-open"] {
+            toe_guest_tests::host::wait_for(pool, Duration::from_secs(10), || {
+                Ok((bench.pool(pool)?.in_use == 0).then_some(()))
+            })?;
+        }
+        // They came back: the second round has as many.
+        rings_were_used(&bench, 128 * (round + 1), true)?;
+    }
+    Ok(())
 }
 
 #[test]

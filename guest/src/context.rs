@@ -13,7 +13,6 @@
 mod driver;
 mod waker;
 
-use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use toe_abi::{Action, Endpoint, FRAME_BYTES_MAX, InfoResult, Mac, ResourceEvent, SocketEntry};
 
+use crate::engine::map::Map;
 use crate::engine::{
     Buffers, Change, ChannelCounters, Config, Connection, ConnectionKey, Engine, LimitRow, ListenWish, ListenerKey,
     ListenerState, Process, Question, Reply, StatRow,
@@ -70,9 +70,9 @@ pub trait Neighbourhood: Send + Sync + std::fmt::Debug {
 
 pub(crate) struct Core {
     pub(crate) engine: Engine,
-    wakers: HashMap<ConnectionKey, Arc<Waker>>,
-    listener_wakers: HashMap<ListenerKey, Arc<Waker>>,
-    reservations: HashMap<ConnectionKey, Reservation>,
+    wakers: Map<ConnectionKey, Arc<Waker>>,
+    listener_wakers: Map<ListenerKey, Arc<Waker>>,
+    reservations: Map<ConnectionKey, Reservation>,
     outbox: Outbox,
     /// Until when whoever looks sleeps; `None` while nobody does.
     sleeps_until: Option<Instant>,
@@ -216,11 +216,13 @@ impl Context {
             buffers,
             process: Some(Process::this()),
         };
+        let mut engine = Engine::new(Instant::now(), config);
+        engine.share(transport.rings());
         let core = Core {
-            engine: Engine::new(Instant::now(), config),
-            wakers: HashMap::new(),
-            listener_wakers: HashMap::new(),
-            reservations: HashMap::new(),
+            engine,
+            wakers: Map::default(),
+            listener_wakers: Map::default(),
+            reservations: Map::default(),
             outbox: Outbox::new(transport.frame_bytes_max()),
             sleeps_until: None,
             woken: false,

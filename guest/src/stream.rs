@@ -494,8 +494,11 @@ impl CardStream {
 
     /// When an operation that may take `timeout` gives up: in the past if it must not wait at all.
     fn deadline(&self, timeout: Option<Duration>) -> Option<Instant> {
-        let now = Instant::now();
-        if self.nonblocking.load(Ordering::Relaxed) { Some(now) } else { timeout.map(|t| now + t) }
+        // The clock may be a system call.
+        if self.nonblocking.load(Ordering::Relaxed) {
+            return Some(Instant::now());
+        }
+        timeout.map(|t| Instant::now() + t)
     }
 
     fn read(&self, buffer: &mut [u8], peek: bool) -> io::Result<usize> {

@@ -5,10 +5,10 @@
 //! wakes the thread that waits for it, and not another that has to wake it in turn.
 //!
 //! So a thread that waits takes the turn if nobody has it, and has it until what it waits for has come. Then another that
-//! waits is called, or, if nobody waits, nobody has the turn for a moment: the background thread comes by every [`TICK`],
-//! does what is due, and takes the turn when no program's thread has since it came by last. What arrives in
-//! between waits in the transport, for at most two ticks, and nobody waits for it. While a thread of the program waits for
-//! long the background thread sleeps until it is called.
+//! waits is called, or, if nobody waits, nobody has the turn for a moment: the background thread comes by after [`TICK`],
+//! does what is due, and takes the turn when no program's thread has since it came by last. If one has, it comes by half as often, down to
+//! [`TICK_MAX`]: each time is a switch of threads. What arrives in between waits in the transport, for at most two ticks (the card says nothing
+//! again before 50 ms), and nobody waits for it. While a thread of the program waits for long the background thread sleeps until it is called.
 //!
 //! *Bounds*: every wait that ends, for whatever reason, calls somebody if nobody has the turn ([`Waiting`]'s drop), so that
 //! nobody waits for a frame that nobody looks for.
@@ -20,8 +20,10 @@ use std::time::{Duration, Instant};
 use crate::context::{Core, Inner, Waker};
 use crate::engine::{Change, ConnectionKey};
 
-/// How often the background thread comes by while the program's threads look.
+/// How soon the background thread comes by when the program's threads look.
 const TICK: Duration = Duration::from_millis(2);
+/// And how seldom, if they go on looking.
+const TICK_MAX: Duration = Duration::from_millis(16);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Whose {
@@ -238,7 +240,7 @@ impl Inner {
             core.turn.taken += 1;
             self.call_next(&core);
         }
-        let mut seen = None;
+        let (mut seen, mut tick) = (None, TICK);
         loop {
             let now = Instant::now();
             if core.turn.whose == Whose::Nobodys {
@@ -260,11 +262,12 @@ impl Inner {
             core = if idle {
                 self.background.wait(core).unwrap_or_else(|e| e.into_inner())
             } else {
-                self.background.wait_timeout(core, TICK).unwrap_or_else(|e| e.into_inner()).0
+                self.background.wait_timeout(core, tick).unwrap_or_else(|e| e.into_inner()).0
             };
+            tick = (2 * tick).min(TICK_MAX);
             if std::mem::take(&mut core.turn.away) {
                 // Who has just left will wait again soon.
-                seen = None;
+                (seen, tick) = (None, TICK);
             }
         }
     }

@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use toe_abi::{FRAME_BYTES_MAX, Mac};
 use toe_guest_tests::fuzz::Fuzzer;
 
+use super::memory::Fickle;
 use crate::frames::GUEST_MAC;
 use crate::lab::{Lab, standard_card};
 
@@ -29,14 +30,17 @@ pub struct Found {
     pub refused: u64,
     /// Frames dropped as a whole.
     pub dropped: u64,
+    /// Rings that the card agreed to, and those that it forgot again.
+    pub rings: [u64; 2],
     /// Bytes of the honest connections, all of them right.
     pub honest_bytes: u64,
 }
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { frames, messages, refused, dropped, honest_bytes } = self;
-        write!(f, "{messages} messages ({refused} refused) in {frames} frames ({dropped} dropped) beside ")?;
+        let Self { frames, messages, refused, dropped, rings: [named, lost], honest_bytes } = self;
+        write!(f, "{messages} messages ({refused} refused) in {frames} frames ({dropped} dropped), ")?;
+        write!(f, "{named} rings agreed to and {lost} forgotten, beside ")?;
         write!(f, "{honest_bytes} honest bytes")
     }
 }
@@ -47,6 +51,8 @@ impl fmt::Display for Found {
 /// An honest connection broke, got a wrong byte or an error, or stood still.
 pub fn run(seed: u64, count: u64) -> Result<Found> {
     let mut lab = Lab::new(&standard_card(), seed);
+    // What the hostile one names as its rings is there, elsewhere, or gone meanwhile.
+    lab.card.firmware.share(Box::<Fickle>::default());
     let honest: Vec<usize> = (0..HONEST).map(|i| lab.bulk(i % 2 == 0)).collect();
     let until_us = lab.now_us + 1_000_000;
     lab.run(until_us, None);
@@ -83,6 +89,7 @@ pub fn run(seed: u64, count: u64) -> Result<Found> {
     check(&lab, &honest)?;
     found.refused = refusals.iter().map(|name| lab.card.counter(name)).sum();
     found.dropped = lab.card.firmware.counters().filter(|c| c.name.starts_with("guest-drop-")).map(|c| c.value).sum();
+    found.rings = ["rings-named", "rings-lost"].map(|name| lab.card.counter(name));
     found.honest_bytes = lab.world.program.conns.iter().map(|c| c.received + c.sent).sum();
     Ok(found)
 }

@@ -4,6 +4,7 @@
 //! input, so that a fuzzer that never gets past the first check shows.
 
 pub mod channel;
+mod memory;
 pub mod rings;
 
 use std::fmt::Display;

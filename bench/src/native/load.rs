@@ -232,6 +232,7 @@ fn ask_and_wait(mut stream: &Stream, flags: &Flags) -> Result<Vec<u32>> {
         let mut have = 0;
         while have < MESSAGE_BYTES && !flags.is_over() {
             match stream.read(&mut buffer[have..]) {
+                Ok(0) if flags.is_over() => break,
                 Ok(0) => return Err(anyhow!("the stream ended before its time")),
                 Ok(n) => have += n,
                 Err(error) if waits(&error) => {}
@@ -262,6 +263,8 @@ fn ask_many(streams: &[Stream], flags: &Flags) -> Result<Vec<u32>> {
         for n in wait(&poll, &mut events)? {
             let mut stream = &streams[n];
             match stream.read(&mut buffer[have[n]..]) {
+                // The peer may have seen first that it is over.
+                Ok(0) if flags.is_over() => return Ok(latencies),
                 Ok(0) => return Err(anyhow!("the stream ended before its time")),
                 Ok(bytes) => have[n] += bytes,
                 Err(error) if waits(&error) => {}

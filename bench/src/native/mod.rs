@@ -40,6 +40,10 @@ pub struct Options {
     /// How long the card polls after the last frame, in microseconds
     #[arg(long, default_value_t = 0)]
     poll_us: u64,
+
+    /// Have the card take payload from the program's memory and write it there (`toe-nic --shared-rings`)
+    #[arg(long)]
+    shared_rings: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,7 +166,12 @@ fn measure(
 }
 
 fn on_card(load: Load, options: &Options, time: Duration) -> Result<Measured> {
-    let card = CardOptions { queue_pairs: 1, poll_us: options.poll_us, ..CardOptions::default() };
+    let card = CardOptions {
+        queue_pairs: 1,
+        poll_us: options.poll_us,
+        shared_rings: options.shared_rings,
+        ..CardOptions::default()
+    };
     let mut bench = Bench::start(&BenchOptions {
         card,
         limit: time * 4 + Duration::from_secs(120),
@@ -270,6 +279,7 @@ pub fn run(options: &Options) -> Result<String> {
         "seconds": time.as_secs_f64(),
         "mtu": MTU,
         "poll_us": options.poll_us,
+        "shared_rings": options.shared_rings,
         "figures": figures,
     });
     let path = report::write("native", &value)?;

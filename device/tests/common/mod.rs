@@ -74,6 +74,7 @@ pub fn polling_card(wire: WireSpec, queue_pairs: u16, profile: Profile, poll: Du
         faults: None,
         seed: Some([7; 32]),
         poll,
+        shared_rings: false,
     };
     (Device::start(config, |_| ()).unwrap(), path)
 }

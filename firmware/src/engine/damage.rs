@@ -5,7 +5,9 @@
 //! reason. The peer is not: a reset with numbers of a damaged block would be a guess. The 4-tuple is the card's no longer, so
 //! the peer's next segment goes to the guest's kernel, which answers it with a reset.
 
-use toe_abi::{Abort, Message, Noticed, Reason, ReceiveCredit, Release, Send, SetOption, Shutdown, Urgent, state};
+use toe_abi::{
+    Abort, Filled, Message, Noticed, Reason, ReceiveCredit, Release, Send, SetOption, Shutdown, Urgent, state,
+};
 
 use crate::engine::{Finding, Firmware, Owner};
 use crate::store::slab::Slot;
@@ -40,6 +42,7 @@ impl Firmware {
     pub(super) fn check_named(&mut self, message: &Message<'_>, now: Instant) {
         let id = match *message {
             Message::Send(Send { connection, .. }, _)
+            | Message::Filled(Filled { connection, .. })
             | Message::ReceiveCredit(ReceiveCredit { connection, .. })
             | Message::Shutdown(Shutdown { connection, .. })
             | Message::Urgent(Urgent { connection, .. })

@@ -260,6 +260,9 @@ impl Firmware {
 
     /// Writes up to `credit` bytes of a connection's received data; `false` if there was no room for all of it.
     fn deliver(&mut self, w: &mut Writer<'_>, slot: Slot, credit: u64, now: Instant) -> bool {
+        if let Some(all) = self.store_in_ring(w, slot, credit, now) {
+            return all;
+        }
         let connection = self.connections.id(slot);
         let t = &mut self.connections[slot];
         let message = Message::Received(Received { connection, offset: t.receive_offset(t.guest.delivered) }, &[]);

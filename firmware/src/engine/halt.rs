@@ -87,6 +87,7 @@ impl Firmware {
         }
         std::mem::swap(&mut fresh.store.counters, &mut self.store.counters);
         fresh.beats = self.beats;
+        fresh.host = self.host.take();
         *self = fresh;
         self.store.counters.add(Counter::FirmwareResets);
         self.announce(now);

@@ -30,6 +30,7 @@ mod predicted;
 mod pressure;
 mod recent;
 mod requests;
+mod rings;
 mod scrub;
 mod self_test;
 #[cfg(test)]
@@ -90,6 +91,7 @@ use patience::Patience;
 use perception::Perception;
 pub use pressure::Event;
 use pressure::Pressure;
+pub use rings::HostMemory;
 use scrub::Scrubber;
 pub use self_test::SelfTestError;
 use timers::Timers;
@@ -223,6 +225,8 @@ pub struct Firmware {
     /// Blocks are sealed.
     seals: bool,
     scrubber: Scrubber,
+    /// The driver's memory, if the card reaches it.
+    host: Option<Box<dyn HostMemory>>,
 }
 
 impl Firmware {
@@ -347,6 +351,7 @@ impl Firmware {
             beats: 0,
             seals: profile.recovery.seals,
             scrubber: Scrubber::default(),
+            host: None,
         })
     }
 

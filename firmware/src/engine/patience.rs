@@ -112,3 +112,120 @@ impl Firmware {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use toe_abi::{Message, Send, flags, option, state};
+
+    use super::*;
+    use crate::testing::Bench;
+
+    const PATIENT: u32 = flags::NODELAY | flags::PATIENT;
+
+    /// Frames to the guest since it was last asked.
+    struct Frames(u64);
+
+    impl Frames {
+        fn of(b: &Bench) -> Self {
+            Self(b.count("guest-out"))
+        }
+
+        fn since(&mut self, b: &Bench) -> u64 {
+            let before = std::mem::replace(&mut self.0, b.count("guest-out"));
+            self.0 - before
+        }
+    }
+
+    #[test]
+    fn the_answer_to_connect_comes_with_the_end_of_the_handshake_or_in_time() {
+        let mut b = Bench::new();
+        let mut frames = Frames::of(&b);
+        b.connect(PATIENT);
+        b.expect("S 0");
+        assert_eq!((frames.since(&b), b.connection), (0, 0));
+        b.now = b.now + Duration::from_ms(1);
+        b.peer("SA 0 ack 1 win 60000 <mss 1000>");
+        b.expect("A 1:1 ack 1");
+        assert!(b.connection != 0 && b.bits == state::ESTABLISHED);
+        assert_eq!(frames.since(&b), 1);
+
+        b.wait_ms(100);
+        b.another_port(true);
+        b.connection = 0;
+        b.connect(PATIENT);
+        b.expect("S 0");
+        b.wait_ms(PATIENCE.as_us() / 1000 - 1);
+        assert_eq!(b.connection, 0);
+        b.wait_ms(1);
+        assert!(b.connection != 0, "it does not wait longer");
+        assert_eq!(frames.since(&b), 1);
+        // Nobody can wait for these: Fast Open's data waits for it, and a refusal is news.
+        for (wishes, port) in [(PATIENT | flags::FAST_OPEN, 0), (PATIENT, 1)] {
+            b.another_port(true);
+            if port == 1 {
+                b.remote.port = 0;
+            }
+            b.connect(wishes);
+            assert_eq!(frames.since(&b), 1);
+        }
+    }
+
+    #[test]
+    fn credit_waits_while_half_of_it_is_left() {
+        let mut b = Bench::established_with(PATIENT, "mss 1000");
+        let mut frames = Frames::of(&b);
+        b.send(64);
+        b.send(64);
+        assert_eq!(frames.since(&b), 0);
+        // It goes with what else there is to say.
+        b.peer("PA 1:65 ack 129");
+        assert_eq!(frames.since(&b), 1);
+        b.wait_ms(100);
+        assert_eq!(frames.since(&b), 0);
+        b.send(64);
+        b.wait_ms(PATIENCE.as_us() / 1000);
+        assert_eq!(frames.since(&b), 1);
+        // It is asked for.
+        b.send(64);
+        let ask = Message::Send(Send { connection: b.connection, offset: b.sent() }, &[]);
+        b.tell(&ask);
+        assert_eq!(frames.since(&b), 1);
+        // What came again shows that something was lost.
+        let again = Message::Send(Send { connection: b.connection, offset: 0 }, &[0; 64]);
+        b.tell(&again);
+        assert_eq!(frames.since(&b), 1);
+        // Half of it is used up.
+        let t = &b.firmware.connections[b.connection as u32];
+        let left = t.send.stream.limit().since(t.send.end);
+        b.send(left / 2 - 64);
+        assert_eq!(frames.since(&b), 0);
+        b.send(128);
+        assert_eq!(frames.since(&b), 1);
+    }
+
+    #[test]
+    fn a_release_is_confirmed_in_time_and_not_every_answer_waits() {
+        let mut b = Bench::established_with(PATIENT, "mss 1000");
+        let mut frames = Frames::of(&b);
+        b.set(option::NODELAY, 0);
+        assert_eq!(frames.since(&b), 0, "it knows the answer");
+        b.set(option::HOP_LIMIT, 9);
+        assert_eq!(frames.since(&b), 1, "both");
+        b.release();
+        assert_eq!(frames.since(&b), 0);
+        b.wait_ms(PATIENCE.as_us() / 1000);
+        assert_eq!(frames.since(&b), 1);
+        // Nothing waits for nothing.
+        assert_eq!(b.firmware.patience.due(), None);
+    }
+
+    #[test]
+    fn who_is_not_patient_hears_at_once() {
+        let mut b = Bench::established();
+        let mut frames = Frames::of(&b);
+        b.send(64);
+        b.set(option::NODELAY, 0);
+        b.release();
+        assert_eq!(frames.since(&b), 3);
+    }
+}

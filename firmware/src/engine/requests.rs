@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use toe_abi::{
     Action, Addresses, Caps, Connect, ConnectResult, ETHERTYPE, Error, FRAME_BYTES_MAX, FirmwareEvent, FrameError,
     FrameHeader, GetOption, Hello, Listen, ListenResult, Mac, Message, Noticed, OptionResult, ParseError, Parsed,
-    Reason, ReceiveCredit, Released, Send, SetOption, Shutdown, Taken, Unlistened, Urgent, VERSION, flags,
+    Reason, ReceiveCredit, Released, Send, SetOption, Shutdown, Taken, Unlistened, Urgent, VERSION, feature, flags,
     listen_policy, option,
 };
 
@@ -36,7 +36,7 @@ const LEASE_MS: std::ops::RangeInclusive<u32> = 1000..=600_000;
 
 /// Whose frame is being read.
 #[derive(Clone, Copy)]
-struct From {
+pub(super) struct From {
     mac: Mac,
     key: u128,
     context: u64,
@@ -181,6 +181,12 @@ impl Firmware {
                 };
                 self.send(slot, from, kind, connection, offset, data, now);
             }
+            Message::Filled(m) => {
+                let Some(slot) = self.connection_of(context, m.connection) else {
+                    return self.unknown(from, kind, 0, m.connection);
+                };
+                self.filled(slot, from, kind, &m, now);
+            }
             Message::ReceiveCredit(ReceiveCredit { connection, held, limit, seen }) => {
                 let Some(slot) = self.connection_of(context, connection) else {
                     return self.unknown(from, kind, 0, connection);
@@ -258,6 +264,7 @@ impl Firmware {
             | Message::SendCredit(_)
             | Message::State(_)
             | Message::Notice(_)
+            | Message::Stored(_)
             | Message::Released(_)
             | Message::OptionResult(_)
             | Message::InfoResult(_)
@@ -309,7 +316,7 @@ impl Firmware {
             context: self.contexts.id(slot),
             lease_ms,
             frame_bytes_max: self.contexts[slot].frame_bytes_max as u32,
-            features: 0,
+            features: if self.host.is_some() { feature::SHARED_RINGS } else { 0 },
             send_bytes_max: self.store.config.send_bytes_max,
             receive_bytes_max: self.store.config.receive_bytes_max,
         };
@@ -528,7 +535,10 @@ impl Firmware {
         let Some(slot) = self.connection_of(context, m.object) else {
             return self.unknown(from, Message::SetOption(*m).kind(), m.cookie, m.object);
         };
-        let result = self.connections[slot].set_option(m.option, m.value, now);
+        let result = match m.option {
+            option::SEND_RING | option::RECEIVE_RING => self.name_ring(slot, m.option, m.value),
+            other => self.connections[slot].set_option(other, m.value, now),
+        };
         self.settle(slot, now);
         // Of this one it knows the answer.
         if self.connections[slot].guest.patient && m.option == option::NODELAY && result.is_ok() {
@@ -547,7 +557,13 @@ impl Firmware {
     }
 
     fn option_result(&mut self, from: From, slot: Slot, cookie: u64, option: u32, set: Result<(), Reason>) {
-        let (value, reason) = match self.connections[slot].option(option) {
+        let rings = self.connections[slot].guest.rings;
+        let value = match option {
+            option::SEND_RING => self.host.as_ref().map(|_| rings.send.value()),
+            option::RECEIVE_RING => self.host.as_ref().map(|_| rings.receive.value()),
+            other => self.connections[slot].option(other),
+        };
+        let (value, reason) = match value {
             Some(value) => (value, set.err().unwrap_or(Reason::None)),
             None => (0, Reason::OptionUnknown),
         };
@@ -575,7 +591,7 @@ impl Firmware {
         self.error(from, kind, cookie, object, Reason::UnknownObject);
     }
 
-    fn error(&mut self, from: From, kind: u16, cookie: u64, object: u64, reason: Reason) {
+    pub(super) fn error(&mut self, from: From, kind: u16, cookie: u64, object: u64, reason: Reason) {
         self.reply(from, Message::Error(Error { cookie, object, reason: reason as u32, kind, denied: 0 }));
     }
 

@@ -28,6 +28,7 @@ pub mod ranges;
 pub mod receive;
 pub mod records;
 pub mod recovery;
+pub mod ring;
 pub mod rtt;
 pub mod seal;
 pub mod send;

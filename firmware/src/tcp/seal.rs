@@ -58,6 +58,9 @@ impl Tcb {
             .and(g.delivered.raw())
             .and(g.furthest.raw())
             .and(g.limit.raw())
+            .and(g.rings.send.value())
+            .and(g.rings.receive.value())
+            .and(g.rings.generation.into())
             .and(pair(self.recovery.window.congestion, self.recovery.window.threshold))
             .and(pair(r.timestamp, self.timestamp_offset))
             .and(pair(bits, self.mtu))
@@ -67,7 +70,7 @@ impl Tcb {
             .and(ends[0])
             .and(ends[1])
             .and(pair(local.port.into(), remote.port.into()));
-        // No two fields are turned alike: those of the first half by 0 to 14 times the turn, the others by 15 to 29 times.
+        // No two fields are turned alike: those of the first half by 0 to 14 times the turn, the others by 15 to 32 times.
         first.0 ^ second.0.rotate_left(15 * TURN % 64)
     }
 }
@@ -77,11 +80,11 @@ impl Tcb {
 pub struct Moving([u64; MOVING.len()]);
 
 /// Their places in the fold: the peer's window, SND.WL1, SND.WL2, RCV.NXT, TS.Recent.
-const MOVING: [u32; 5] = [5, 6, 7, 12, 22];
+const MOVING: [u32; 5] = [5, 6, 7, 12, 25];
 
 /// By how much the field at a place is turned.
 const fn turn_of(place: u32) -> u32 {
-    (if place < 15 { 14 - place } else { 44 - place }) * TURN % 64
+    (if place < 15 { 14 - place } else { 47 - place }) * TURN % 64
 }
 
 impl Tcb {

@@ -22,6 +22,7 @@ use crate::tcp::path_mtu::PathMtu;
 use crate::tcp::receive::{AckNeed, Receiver};
 use crate::tcp::records::Records;
 use crate::tcp::recovery::{Around, Recovery};
+use crate::tcp::ring::SharedRings;
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::send::Sender;
 use crate::tcp::settings::Settings;
@@ -200,6 +201,8 @@ pub struct Guest {
     pub repeat_at: Option<Instant>,
     /// What it should know beside the bits.
     pub notice: Notice,
+    /// Where its bytes lie in the guest's own memory.
+    pub rings: SharedRings,
 }
 
 /// What is fixed for all connections of a card.
@@ -726,6 +729,7 @@ impl Guest {
             repeats: 0,
             repeat_at: None,
             notice: Notice::NONE,
+            rings: SharedRings::default(),
         }
     }
 }

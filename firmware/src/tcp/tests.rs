@@ -23,6 +23,7 @@ mod opening;
 mod options;
 mod pacing;
 mod prediction;
+mod rings;
 mod seal;
 mod segments;
 mod settings;

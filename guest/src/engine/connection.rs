@@ -13,16 +13,17 @@
 //!
 //! *Bounds*: each stream holds at most the bytes of its buffer (see [`Buffers`]).
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use toe_abi::{
-    Abort, Connect, ConnectResult, Endpoint, Message, Notice, Noticed, Reason, ReceiveCredit, Release, Send,
-    SendCredit, Shutdown, State, Urgent, Writer, state,
+    Abort, Connect, ConnectResult, Endpoint, Filled, Message, Notice, Noticed, Reason, ReceiveCredit, Release, Send,
+    SendCredit, Shutdown, State, Urgent, Writer, option, state,
 };
 
+use super::buffer::Buffer;
 use super::patience;
 use super::repeat::{Repeat, earliest};
+use crate::transport::{RING_BYTES, RingPlace};
 
 /// Bytes that one connection may hold in the library.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +98,7 @@ pub(crate) enum Write {
 #[derive(Debug)]
 struct Outgoing {
     /// Bytes from `held` on.
-    bytes: VecDeque<u8>,
+    bytes: Buffer,
     held: u64,
     /// The next offset to go out.
     next: u64,
@@ -116,6 +117,10 @@ struct Outgoing {
     /// Runs until the card knows that.
     urgent_repeat: Repeat,
     owes_urgent: bool,
+    /// The card takes the bytes from the ring.
+    by_ring: bool,
+    /// A ring was looked for.
+    ring_tried: bool,
 }
 
 impl Outgoing {
@@ -133,7 +138,7 @@ impl Outgoing {
 #[derive(Debug)]
 struct Incoming {
     /// Bytes that the program has not read; they end at `next`.
-    bytes: VecDeque<u8>,
+    bytes: Buffer,
     next: u64,
     /// The limit that was told last.
     told: u64,
@@ -145,6 +150,8 @@ struct Incoming {
     shut: bool,
     /// Runs after a window of zero was opened, until data arrives: nobody else would repeat that.
     reopened: Repeat,
+    /// A ring was looked for.
+    ring_tried: bool,
 }
 
 /// A connection; see the module.
@@ -197,7 +204,7 @@ impl Connection {
             bits: 0,
             broken: None,
             outgoing: Outgoing {
-                bytes: VecDeque::new(),
+                bytes: Buffer::new(),
                 held: 0,
                 next: 0,
                 sent: 0,
@@ -209,15 +216,18 @@ impl Connection {
                 urgent: 0,
                 urgent_repeat: repeat.clone(),
                 owes_urgent: false,
+                by_ring: false,
+                ring_tried: false,
             },
             incoming: Incoming {
-                bytes: VecDeque::new(),
+                bytes: Buffer::new(),
                 next: 0,
                 told: buffers.receive_bytes as u64,
                 held_told: 0,
                 fin: None,
                 shut: false,
                 reopened: repeat,
+                ring_tried: false,
             },
             buffers,
             owes_credit: false,
@@ -361,9 +371,9 @@ impl Connection {
     pub(crate) fn read(&mut self, now: Instant, buffer: &mut [u8], peek: bool) -> Read {
         let n = buffer.len().min(self.incoming.bytes.len());
         if n > 0 || buffer.is_empty() {
-            copy_out(&self.incoming.bytes, 0, &mut buffer[..n]);
+            self.incoming.bytes.copy_out(0, &mut buffer[..n]);
             if !peek {
-                self.incoming.bytes.drain(..n);
+                self.incoming.bytes.drop_front(n);
                 self.update_window(now);
             }
             return Read::Bytes(n);
@@ -395,7 +405,7 @@ impl Connection {
         if !self.incoming.bytes.is_empty() {
             self.abort = true;
         }
-        self.incoming.bytes = VecDeque::new();
+        self.incoming.bytes.clear();
         self.incoming.reopened.stop();
         self.advance_closing(now);
     }
@@ -508,7 +518,7 @@ impl Connection {
     /// It is over; what was received in order can still be read.
     pub(crate) fn break_off(&mut self, now: Instant, why: Broken) {
         self.broken.get_or_insert(why);
-        self.outgoing.bytes = VecDeque::new();
+        self.outgoing.bytes.clear();
         self.outgoing.repeat.stop();
         self.outgoing.urgent_repeat.stop();
         self.outgoing.owes_urgent = false;
@@ -542,7 +552,7 @@ impl Connection {
         let progress = m.held > out.held || m.limit > out.limit;
         if m.held > out.held {
             let n = usize::try_from(m.held - out.held).unwrap_or(usize::MAX).min(out.bytes.len());
-            out.bytes.drain(..n);
+            out.bytes.drop_front(n);
             out.held = m.held;
             out.asked = false;
             out.next = out.next.max(m.held);
@@ -598,6 +608,78 @@ impl Connection {
         inc.next += take as u64;
         self.credit_hurries |= take < new.len() || inc.next - inc.held_told >= patience::HELD_UNTOLD_MAX;
         new.len() - take
+    }
+
+    /// The card has put received data into our ring, from `offset` to `end`. As [`Connection::received`].
+    pub(crate) fn stored(&mut self, offset: u64, end: u64) -> usize {
+        if self.closing {
+            return 0;
+        }
+        self.owes_credit = true;
+        let inc = &mut self.incoming;
+        inc.reopened.stop();
+        let told = usize::try_from(end.saturating_sub(offset.max(inc.next))).unwrap_or(usize::MAX);
+        self.credit_hurries |= offset != inc.next;
+        if offset > inc.next || !inc.bytes.is_ring() {
+            return told;
+        }
+        let bound = inc.fin.map_or(inc.told, |fin| fin.min(inc.told));
+        let take = usize::try_from(end.min(bound).saturating_sub(inc.next)).unwrap_or(0);
+        inc.bytes.found(take);
+        inc.next += take as u64;
+        self.credit_hurries |= take < told || inc.next - inc.held_told >= patience::HELD_UNTOLD_MAX;
+        told - take
+    }
+
+    // ---- rings ----
+
+    /// The option that names a ring for the direction that has moved enough to be worth one, if it has none yet.
+    pub(crate) fn wanted_ring(&self) -> Option<u32> {
+        if self.id.is_none() || self.broken.is_some() || self.closing {
+            return None;
+        }
+        let (out, inc) = (&self.outgoing, &self.incoming);
+        if !out.ring_tried && out.end() >= RING_FROM_BYTES {
+            return Some(option::SEND_RING);
+        }
+        (!inc.ring_tried && inc.next >= RING_FROM_BYTES).then_some(option::RECEIVE_RING)
+    }
+
+    /// Here is one, if there is one. What the card is to be told.
+    pub(crate) fn use_ring(&mut self, which: u32, ring: Option<RingPlace>) -> Option<u64> {
+        let (tried, bytes, size) = if which == option::SEND_RING {
+            (&mut self.outgoing.ring_tried, &mut self.outgoing.bytes, self.buffers.send_bytes)
+        } else {
+            (&mut self.incoming.ring_tried, &mut self.incoming.bytes, self.buffers.receive_bytes)
+        };
+        *tried = true;
+        let ring = ring?;
+        if size as u64 > RING_BYTES {
+            ring.give_back();
+            return None;
+        }
+        Some(bytes.move_into(ring))
+    }
+
+    /// The card takes bytes from the send ring.
+    pub(crate) fn send_ring_named(&mut self) {
+        self.outgoing.by_ring = self.outgoing.bytes.is_ring();
+    }
+
+    /// It does not, or not any more: they go in frames, from the first that it does not hold.
+    pub(crate) fn send_ring_lost(&mut self) {
+        let out = &mut self.outgoing;
+        if std::mem::take(&mut out.by_ring) {
+            out.next = out.held;
+        }
+    }
+
+    /// It is over, and will not be used again. A card that has merely not answered may still look into its rings: they are lost.
+    pub(crate) fn give_rings_back(&mut self) {
+        if self.broken != Some(Broken::CardSilent) {
+            self.outgoing.bytes.give_ring_back();
+            self.incoming.bytes.give_ring_back();
+        }
     }
 
     /// After a read: tells the card of new room when it is worth a message.
@@ -769,7 +851,7 @@ impl Connection {
         let out = &self.outgoing;
         if data > 0 {
             let send = Message::Send(Send { connection, offset: out.held }, &[]);
-            fits &= w.push_with(&send, data, |room| copy_out(&out.bytes, 0, room));
+            fits &= w.push_with(&send, data, |room| out.bytes.copy_out(0, room));
         }
         if self.abort {
             fits &= w.push(&Message::Abort(Abort { connection }));
@@ -799,6 +881,15 @@ impl Connection {
     fn emit_data(&mut self, connection: u64, w: &mut Writer<'_>) -> bool {
         let out = &mut self.outgoing;
         while out.next < out.limit.min(out.end()) {
+            if out.by_ring {
+                let end = out.limit.min(out.end());
+                if !w.push(&Message::Filled(Filled { connection, end })) {
+                    return false;
+                }
+                out.next = end;
+                out.sent = out.sent.max(end);
+                break;
+            }
             let message = Message::Send(Send { connection, offset: out.next }, &[]);
             let ready = usize::try_from(out.limit.min(out.end()) - out.next).unwrap_or(usize::MAX);
             let n = ready.min(w.room(&message));
@@ -806,7 +897,7 @@ impl Connection {
                 return false;
             }
             let from = (out.next - out.held) as usize;
-            if n == 0 || !w.push_with(&message, n, |room| copy_out(&out.bytes, from, room)) {
+            if n == 0 || !w.push_with(&message, n, |room| out.bytes.copy_out(from, room)) {
                 return false;
             }
             out.next += n as u64;
@@ -822,6 +913,9 @@ impl Connection {
     }
 }
 
+/// A direction that has moved so many bytes gets a ring: short connections are not worth the words.
+const RING_FROM_BYTES: u64 = 64 * 1024;
+
 /// Less data than this is not squeezed into the rest of a frame if there is more to send.
 const SLIVER_BYTES: usize = 512;
 
@@ -829,17 +923,3 @@ const SLIVER_BYTES: usize = 512;
 const LAST_WORDS_BYTES: usize = 40 + 32 + 16;
 /// Data that the card is not known to hold goes with the RELEASE if it is no more than this; it fits into the least frame.
 const LAST_DATA_BYTES: usize = 256;
-
-/// Copies bytes from position `from` on; they are there.
-fn copy_out(bytes: &VecDeque<u8>, from: usize, to: &mut [u8]) {
-    let (a, b) = bytes.as_slices();
-    let n = a.len().saturating_sub(from).min(to.len());
-    if n > 0 {
-        to[..n].copy_from_slice(&a[from..from + n]);
-    }
-    let rest = to.len() - n;
-    if rest > 0 {
-        let from = from.saturating_sub(a.len());
-        to[n..].copy_from_slice(&b[from..from + rest]);
-    }
-}

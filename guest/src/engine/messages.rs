@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use toe_abi::{Accepted, Message, Reason};
+use toe_abi::{Accepted, Message, Reason, option};
 
 use super::connection::{Broken, Connection};
 use super::listener::ListenerState;
@@ -49,6 +49,13 @@ impl Engine {
             Message::Received(m, data) => {
                 self.patience.bytes += data.len() as u64;
                 self.for_connection(m.connection, |c| c.received(m.offset, data));
+                if let Some(key) = self.connections_by_id.get(&m.connection).copied() {
+                    self.offer_ring(now, key);
+                }
+            }
+            Message::Stored(m) => {
+                self.patience.bytes += m.end.saturating_sub(m.offset);
+                self.for_connection(m.connection, |c| c.stored(m.offset, m.end));
             }
             Message::SendCredit(m) => {
                 let mut possible = true;
@@ -80,6 +87,12 @@ impl Engine {
                 None => self.unknown(),
             },
             Message::OptionResult(m) => {
+                if m.option == option::SEND_RING
+                    && m.reason == Reason::None as u32
+                    && let Some(key) = self.questions.get(&QuestionKey(m.cookie)).and_then(Request::option_of)
+                {
+                    self.with(key, Connection::send_ring_named);
+                }
                 self.answer(m.cookie, |_| Reply::Option { reason: m.reason, value: m.value });
             }
             Message::InfoResult(m) => self.answer(m.cookie, |_| Reply::Info(Box::new(*m))),
@@ -172,6 +185,13 @@ impl Engine {
             self.changes.push(Change::Connection(key));
             return;
         }
+        if m.kind == FILLED_KIND
+            && reason != Some(Reason::UnknownObject)
+            && let Some(key) = self.connections_by_id.get(&m.object).copied()
+        {
+            self.with(key, Connection::send_ring_lost);
+            return;
+        }
         // An object that the card does not know any more: whoever waits for it must hear of that.
         if reason == Some(Reason::UnknownObject)
             && let Some(key) = self.connections_by_id.get(&m.object).copied()
@@ -184,3 +204,6 @@ impl Engine {
         }
     }
 }
+
+/// FILLED's type, which an ERROR about it names.
+const FILLED_KIND: u16 = 0x0127;

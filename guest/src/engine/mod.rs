@@ -13,10 +13,12 @@
 //! *Bounds.* As many connections as the card grants; per connection the bytes of [`Buffers`]; the ids of the last
 //! [`FORGOTTEN_MAX`] released connections, so that a late ACCEPTED does not raise the dead.
 
+mod buffer;
 mod connection;
 #[cfg(test)]
 mod frames;
 mod listener;
+pub(crate) mod map;
 mod messages;
 #[cfg(test)]
 pub(crate) mod mock_card;
@@ -28,13 +30,13 @@ mod stray;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use toe_abi::{
     Addresses, Bye, CARD_MAC, Caps, Connect, Endpoint, Hello, Mac, Message, Parsed, Reason, ResourceEvent, VERSION,
-    Writer, flags, option,
+    Writer, feature, flags, option,
 };
 
 pub(crate) use connection::Connection;
@@ -42,10 +44,13 @@ pub use connection::{Broken, Buffers};
 pub(crate) use connection::{Opening, Read, Write};
 use listener::Listener;
 pub(crate) use listener::{ListenWish, ListenerState};
+use map::Map;
 use repeat::{Repeat, earliest};
 use request::Request;
 pub use request::{LimitRow, StatRow};
 pub(crate) use request::{Question, Reply};
+
+use crate::transport::RingMemory;
 
 /// So many ids of released connections are remembered.
 const FORGOTTEN_MAX: usize = 4096;
@@ -144,6 +149,10 @@ pub struct ChannelCounters {
     pub contexts_lost: u64,
     /// Connections and listeners of the card that were nobody's here (a late CONNECT or LISTEN made them) and were let go of.
     pub strays: u64,
+    /// Rings that the card was told of, for one direction of a connection each.
+    pub rings_used: u64,
+    /// Times that there was no ring to be had, or the connection's buffer is longer than one: its bytes went on in frames.
+    pub rings_wanting: u64,
 }
 
 /// What CAPS said.
@@ -153,6 +162,8 @@ struct Open {
     epoch: u32,
     lease: Duration,
     frame_bytes_max: usize,
+    /// It reaches our rings.
+    shares: bool,
 }
 
 /// One context; see the module.
@@ -176,13 +187,13 @@ pub(crate) struct Engine {
     addresses: Vec<IpAddr>,
     owes_addresses: bool,
     owes_process: bool,
-    connections: HashMap<ConnectionKey, Connection>,
-    connections_by_id: HashMap<u64, ConnectionKey>,
-    connections_by_cookie: HashMap<u64, ConnectionKey>,
+    connections: Map<ConnectionKey, Connection>,
+    connections_by_id: Map<u64, ConnectionKey>,
+    connections_by_cookie: Map<u64, ConnectionKey>,
     forgotten: VecDeque<u64>,
     forgotten_set: HashSet<u64>,
-    listeners: HashMap<ListenerKey, Listener>,
-    questions: HashMap<QuestionKey, Request>,
+    listeners: Map<ListenerKey, Listener>,
+    questions: Map<QuestionKey, Request>,
     next_key: u64,
     timers: BTreeSet<(Instant, Speaker)>,
     speakers: VecDeque<Speaker>,
@@ -191,6 +202,7 @@ pub(crate) struct Engine {
     counters: ChannelCounters,
     pressure: pressure::Pressure,
     suspects: stray::Suspects,
+    rings: Option<RingMemory>,
 }
 
 impl Engine {
@@ -213,13 +225,13 @@ impl Engine {
             addresses: Vec::new(),
             owes_addresses: false,
             owes_process: false,
-            connections: HashMap::new(),
-            connections_by_id: HashMap::new(),
-            connections_by_cookie: HashMap::new(),
+            connections: Map::default(),
+            connections_by_id: Map::default(),
+            connections_by_cookie: Map::default(),
             forgotten: VecDeque::new(),
             forgotten_set: HashSet::new(),
-            listeners: HashMap::new(),
-            questions: HashMap::new(),
+            listeners: Map::default(),
+            questions: Map::default(),
             next_key: 1,
             timers: BTreeSet::new(),
             speakers: VecDeque::new(),
@@ -228,6 +240,26 @@ impl Engine {
             counters: ChannelCounters::default(),
             pressure: pressure::Pressure::default(),
             suspects: stray::Suspects::default(),
+            rings: None,
+        }
+    }
+
+    /// Memory that the card reaches, if it says that it does.
+    pub(crate) fn share(&mut self, rings: Option<RingMemory>) {
+        self.rings = rings;
+    }
+
+    /// Gives a connection the ring that it is worth by now, and tells the card.
+    fn offer_ring(&mut self, now: Instant, key: ConnectionKey) {
+        let Some(rings) = self.rings.as_ref().filter(|_| self.open.is_some_and(|open| open.shares)) else { return };
+        let Some(which) = self.connections.get(&key).and_then(Connection::wanted_ring) else { return };
+        let value = self.connections.get_mut(&key).and_then(|c| c.use_ring(which, rings.take()));
+        match value {
+            Some(value) => {
+                self.counters.rings_used += 1;
+                self.set_option(now, key, which, value);
+            }
+            None => self.counters.rings_wanting += 1,
         }
     }
 
@@ -296,7 +328,9 @@ impl Engine {
 
     /// Takes bytes to send. A connection that is not there any more was broken off.
     pub(crate) fn write(&mut self, now: Instant, key: ConnectionKey, bytes: &[u8]) -> Write {
-        self.with(key, |c| c.write(now, bytes)).unwrap_or(Write::Broken(Broken::CardRestarted))
+        let written = self.with(key, |c| c.write(now, bytes)).unwrap_or(Write::Broken(Broken::CardRestarted));
+        self.offer_ring(now, key);
+        written
     }
 
     /// The same, and marks what was taken as urgent.
@@ -493,6 +527,7 @@ impl Engine {
             return;
         }
         let (id, cookie) = (c.id, c.cookie());
+        c.give_rings_back();
         self.connections.remove(&key);
         if let Some(cookie) = cookie {
             self.connections_by_cookie.remove(&cookie);
@@ -623,6 +658,7 @@ impl Engine {
             epoch: caps.epoch,
             lease: Duration::from_millis(u64::from(caps.lease_ms.max(30))),
             frame_bytes_max: self.config.frame_bytes_max.min(caps.frame_bytes_max as usize),
+            shares: caps.features & feature::SHARED_RINGS != 0,
         };
         if let Some(before) = self.open
             && (before.context, before.epoch) != (open.context, open.epoch)

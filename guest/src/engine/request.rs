@@ -108,6 +108,14 @@ impl Request {
         matches!(self.question, Question::Option { connection, option, set: Some(_) } if (connection, option) == (of, which))
     }
 
+    /// The connection whose option it sets or asks for.
+    pub(crate) fn option_of(&self) -> Option<ConnectionKey> {
+        match self.question {
+            Question::Option { connection, .. } => Some(connection),
+            _ => None,
+        }
+    }
+
     pub(crate) fn new(now: Instant, cookie: u64, question: Question, patience: Duration) -> Self {
         let mut repeat = Repeat::new(REPEAT_FIRST, REPEAT_MAX);
         repeat.start(now);

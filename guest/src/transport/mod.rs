@@ -5,6 +5,7 @@
 
 mod packet;
 mod ring;
+mod ring_memory;
 mod vhost_user;
 
 use std::io::{self, IoSlice};
@@ -16,6 +17,8 @@ use toe_abi::Mac;
 pub use packet::PacketTransport;
 #[cfg(test)]
 pub(crate) use packet::link_address;
+pub use ring_memory::RingMemory;
+pub(crate) use ring_memory::{RING_BYTES, RingPlace};
 pub use vhost_user::{VhostUser, VhostUserError};
 
 /// Carries frames; see the module. All methods may be called from any thread; `receive` and `wait` only from one
@@ -92,6 +95,11 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
     /// The descriptor that is readable (and writable) when [`Transport::wait`] would return for a frame (and for room), for who
     /// waits for other things as well. `None` if there is no such.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Memory of this process that the card reaches, too; `None` if there is no such.
+    fn rings(&self) -> Option<RingMemory> {
         None
     }
 }

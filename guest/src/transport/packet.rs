@@ -4,7 +4,9 @@
 //! key, and those with none, which the firmware says to all when it has booted: so several processes can share the interface
 //! and none is woken for another's. The kernel's copy of our own frames is switched off with PACKET_IGNORE_OUTGOING
 //! (Linux 4.20). Several frames go in one call (sendmmsg(2), recvmmsg(2)): where a call is dear, it costs more than the
-//! frame.
+//! frame. One that goes alone goes past the interface's queueing discipline (PACKET_QDISC_BYPASS, Linux 3.14) by a socket of its
+//! own; that has no queue, so that a frame for which the driver has no room takes the ordinary way. The channel does not mind
+//! that they overtake each other.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -38,6 +40,8 @@ const KEY_OFFSET: u32 = ETHERNET_HEADER_BYTES as u32 + 24;
 #[derive(Debug)]
 pub struct PacketTransport {
     socket: Socket,
+    /// Past the queueing discipline; receives nothing.
+    direct: Option<Socket>,
     mac: Mac,
     mtu: u32,
     receive_bytes_max: u64,
@@ -60,8 +64,20 @@ impl PacketTransport {
         }
         let receive_bytes_max = (socket.recv_buffer_size()? / RECEIVE_BUFFER_OVERHEAD) as u64;
         socket.bind(&link_address(interface)?)?;
-        Ok(Self { socket, mac, mtu, receive_bytes_max })
+        let direct = direct(interface)
+            .inspect_err(|e| log::debug!("every frame takes the way through the queueing discipline: {e}"))
+            .ok();
+        Ok(Self { socket, direct, mac, mtu, receive_bytes_max })
     }
+}
+
+/// A socket that sends past the interface's queueing discipline, and receives nothing.
+fn direct(interface: u32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    socket.set_nonblocking(true)?;
+    set_option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)?;
+    socket.bind(&address(interface, 0)?)?;
+    Ok(socket)
 }
 
 impl Transport for PacketTransport {
@@ -82,6 +98,12 @@ impl Transport for PacketTransport {
     }
 
     fn send(&self, frame: &[u8]) -> io::Result<()> {
+        // What the driver has no room for is not queued there, and lost.
+        if let Some(direct) = &self.direct
+            && direct.send(frame).is_ok()
+        {
+            return Ok(());
+        }
         self.socket.send(frame).map(drop)
     }
 
@@ -173,13 +195,18 @@ fn key_filter(key: u128) -> Vec<SockFilter> {
 
 /// An interface and the channel's EtherType, for `bind`.
 pub(crate) fn link_address(interface: u32) -> io::Result<SockAddr> {
+    address(interface, ETHERTYPE)
+}
+
+/// The same for frames of another EtherType; zero for none.
+fn address(interface: u32, ethertype: u16) -> io::Result<SockAddr> {
     let index = libc::c_int::try_from(interface)
         .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "interface index out of range"))?;
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: sockaddr_ll is plain data, no larger than the storage, and every bit pattern of it is valid.
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = ETHERTYPE.to_be();
+    address.sll_protocol = ethertype.to_be();
     address.sll_ifindex = index;
     // SAFETY: the storage holds a sockaddr_ll whose family says so, and the length is that of one.
     Ok(unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) })

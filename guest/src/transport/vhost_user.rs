@@ -28,6 +28,7 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemory
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::ring::{Layout, Ring, RingError};
+use super::ring_memory::RingMemory;
 use super::{Transport, poll};
 use crate::checksum;
 
@@ -85,6 +86,7 @@ pub struct VhostUser {
     mac: Mac,
     mtu: u32,
     memory: Arc<GuestMemoryMmap>,
+    rings: RingMemory,
     receive: Mutex<Queue>,
     send: Mutex<Queue>,
     /// Its end closes the connection.
@@ -151,7 +153,8 @@ impl VhostUser {
         let receive = Layout::new(GUEST_BASE, RECEIVE_SIZE, RECEIVE_BUFFER_BYTES);
         let send_bytes = (FRAME_BYTES_MAX + NET_HEADER_BYTES).next_multiple_of(4096) as u32;
         let send = Layout::new(receive.end, SEND_SIZE, send_bytes);
-        let memory = Arc::new(shared_memory((send.end - GUEST_BASE).next_multiple_of(4096))?);
+        let rings_at = send.end.next_multiple_of(4096);
+        let memory = Arc::new(shared_memory(rings_at - GUEST_BASE + RingMemory::BYTES)?);
         let queue = |layout, for_device| -> Result<Queue, VhostUserError> {
             let ring = Ring::new(memory.clone(), layout, event_idx, for_device).map_err(ring_failed)?;
             let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(system("make an eventfd"));
@@ -198,7 +201,8 @@ impl VhostUser {
         // The receive buffers were given before the backend looked.
         receive_queue.kick.write(1).map_err(system("kick the receive queue"))?;
         let (receive, send) = (Mutex::new(receive_queue), Mutex::new(send_queue));
-        Ok(Self { mac, mtu, memory, receive, send, _frontend: frontend })
+        let rings = RingMemory::new(memory.clone(), rings_at);
+        Ok(Self { mac, mtu, memory, rings, receive, send, _frontend: frontend })
     }
 
     fn send_frame(&self, queue: &mut Queue, frame: &[u8]) -> Result<bool, RingError> {
@@ -334,6 +338,10 @@ impl Transport for VhostUser {
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let received = lock(&self.receive).guarded(|queue| self.receive_frame(queue, buffer))?;
         received.ok_or_else(|| ErrorKind::WouldBlock.into())
+    }
+
+    fn rings(&self) -> Option<RingMemory> {
+        Some(self.rings.clone())
     }
 
     fn looks_for_free(&self) -> bool {

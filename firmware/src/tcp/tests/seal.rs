@@ -25,7 +25,7 @@ fn block(b: &mut Bench) -> &mut Tcb {
 type Change = fn(&mut Tcb);
 
 /// Each the lowest bit of a field that has a word of the seal, or half of one, to itself.
-const WORDS: [Change; 26] = [
+const WORDS: [Change; 29] = [
     |t| moved(&mut t.send.iss, 0),
     |t| moved(&mut t.send.una, 0),
     |t| moved(&mut t.send.nxt, 0),
@@ -42,6 +42,9 @@ const WORDS: [Change; 26] = [
     |t| moved(&mut t.guest.delivered, 0),
     |t| moved(&mut t.guest.furthest, 0),
     |t| moved(&mut t.guest.limit, 0),
+    |t| t.guest.rings.send.0 ^= 1,
+    |t| t.guest.rings.receive.0 ^= 1,
+    |t| t.guest.rings.generation ^= 1,
     |t| t.recovery.window.congestion ^= 1,
     |t| t.recovery.window.threshold ^= 1,
     |t| t.receive.timestamp ^= 1,
