@@ -475,8 +475,8 @@ impl Track {
         let edge = self.acked + (u64::from(s.window) << scale);
         // What a shift cannot say is no step back (RFC 7323, 2.4).
         let slack = (1 << scale) - 1;
-        // What is offered before the connection is open is not set aside: others may have it by then.
-        let is_first = self.acked <= 1;
+        // What is offered before the connection is open is not set aside: a liar may have made others take it by then.
+        let is_first = self.acked <= 1 && !peer_is_honest;
         must!(is_first || edge + slack >= self.edge, frame, "its window shrinks: {edge} after {}", self.edge);
         self.edge = if is_first { edge } else { self.edge.max(edge) };
 
