@@ -506,18 +506,23 @@ impl Firmware {
             self.connections.give(slot);
             return;
         }
-        if self.perceives_oddly() {
-            self.arm_oddly(slot);
-        } else {
-            let deadlines = timeout::deadlines(&self.connections[slot]);
-            self.wheel.set(self.timers.connection(slot, Kind::ALL[0]), &deadlines);
-        }
+        self.set_timers(slot);
         if output::wants_a_turn(&mut self.connections[slot]) {
             self.wire_queue.push(&mut self.wire_links, slot);
         }
         self.queue_news(slot);
         self.put_off(slot, now);
         self.seal(slot);
+    }
+
+    /// Its timers follow from its block.
+    fn set_timers(&mut self, slot: Slot) {
+        if self.perceives_oddly() {
+            self.arm_oddly(slot);
+        } else {
+            let deadlines = timeout::deadlines(&self.connections[slot]);
+            self.wheel.set(self.timers.connection(slot, Kind::ALL[0]), &deadlines);
+        }
     }
 
     /// Moves a connection's end on the wire to a TIME-WAIT entry. If none is free, the oldest gives way.

@@ -355,6 +355,8 @@ impl Firmware {
                 }
                 let t = &mut self.connections[slot];
                 let Some(mut segment) = output::next_segment(t, &mut self.store, now) else {
+                    // What was due when it got its turn may be so no more: then a timer waits in its place.
+                    self.set_timers(slot);
                     self.seal(slot);
                     continue;
                 };
