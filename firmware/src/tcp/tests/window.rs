@@ -2,6 +2,8 @@
 
 use toe_abi::{Reason, flags, state};
 
+use crate::engine::{Checksum, Verdict};
+use crate::tcp::tcb::Due;
 use crate::testing::Bench;
 
 //= docs/specs/rfc9293.txt#section-3.1
@@ -181,4 +183,27 @@ fn the_window_is_said_as_it_is() {
     b.peer("PA 1001:2001 ack 1");
     // The first buffer is a whole number of segments, and 66,000.
     b.expect("A 1:1 ack 2001 win 64000");
+}
+
+/// A tail probe is due, and before it has its turn everything is acknowledged, with a window that is not worth a segment: the
+/// probe is not needed any more, and a timer must wait in its place.
+#[test]
+fn a_probe_that_an_acknowledgement_overtakes_leaves_a_timer_behind() {
+    let mut b = Bench::established_sack();
+    b.peer("A 1 ack 1 win 2000");
+    b.send(2500);
+    b.expect("A 1:1001");
+    b.expect("PA 1001:2001");
+    b.nothing();
+    let connection = b.connection;
+    while b.firmware.block(connection).0.due == Due::None {
+        b.now = b.firmware.poll_timeout().expect("the probe's timer");
+        b.firmware.handle_timeout(b.now);
+    }
+    let overtaking = b.frame("A 1 ack 2001 win 300");
+    assert_eq!(b.firmware.handle_wire(b.now, &overtaking, Checksum::Unverified), Verdict::Taken);
+    b.nothing();
+    assert_eq!(b.firmware.audit(), Ok(()));
+    b.wait_for_segment();
+    b.expect("A 2001:2301");
 }
