@@ -470,6 +470,7 @@ impl CardEnd {
         self.is_armed = true;
         self.excuse = Excuse::of(&rules, self.name);
         self.guest.may_be_refused = self.excuse.refuses.contains(&Reason::Listeners);
+        self.guest.may_begin_late = self.excuse.begins_late;
         self.card.firmware.arm(rules.of_card(self.name), seed, Instant::default());
         self.excuse.clone()
     }
@@ -477,6 +478,19 @@ impl CardEnd {
     /// From now on wrong bytes are expected.
     pub fn expect_wrong_bytes(&mut self) {
         self.guest.expects_wrong_bytes = true;
+    }
+
+    /// What armed faults may break.
+    pub fn excuse(&self) -> &Excuse {
+        &self.excuse
+    }
+
+    /// How many of the first bytes of a flow, of which `sent` were sent and `read` were read, its program cannot have read by
+    /// its excuse.
+    pub fn late_bytes(&self, flow: Flow, sent: u64, read: u64) -> u64 {
+        // Of a single byte nothing is left by which it could be seen.
+        let none_left = self.excuse.begins_late && (sent, read) == (1, 0);
+        u64::from(none_left || self.guest.began_late(flow))
     }
 
     /// Whether its link is down when a frame would pass it.
