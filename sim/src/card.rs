@@ -158,10 +158,11 @@ impl Boxed {
     pub fn handle_timeout(&mut self, now_us: u64) {
         let now = Instant::from_us(now_us);
         self.inside(|f, _| {
-            // A call does a bounded part of what is due.
+            // A call does a bounded part of what is due. One that does nothing leaves what is due to others: a frame that waits for
+            // the processor is for who hands it in.
             for _ in 0..TIMER_CALLS_MAX {
                 f.handle_timeout(now);
-                if f.poll_timeout().is_none_or(|at| at > now) {
+                if f.work().last == 0 || f.poll_timeout().is_none_or(|at| at > now) {
                     break;
                 }
             }

@@ -97,6 +97,8 @@ struct Track {
     /// Whether that SYN, or one like it before, asked for ECN.
     was_asked: bool,
     arrived: Ranges,
+    /// Whether anything in its place has arrived that acknowledges the card's SYN.
+    is_answered: bool,
     /// What arrived has acknowledged, and the largest window it offered.
     una: u64,
     window: u64,
@@ -409,6 +411,7 @@ impl Track {
         self.acknowledged(s);
         let Some(peer) = self.peer else { return };
         let start = position(s.seq, peer.seq, self.arrived.whole());
+        self.is_answered |= start >= 1 && self.una > 0 && !s.has(SYN | RST);
         if start >= 0 {
             self.arrived.insert(start as u64, start as u64 + u64::from(s.length()));
         }
@@ -500,15 +503,17 @@ impl Track {
         let edge = self.acked + (u64::from(s.window) << scale);
         // What a shift cannot say is no step back (RFC 7323, 2.4).
         let slack = (1 << scale) - 1;
-        // What is offered before the connection is open is not set aside: a liar may have made others take it by then. That it is
-        // open is seen by what it sends, or acknowledges.
+        // What is offered before the connection is open is not set aside: an ACK that refuses what is not in its place repeats what the
+        // SYN-ACK has offered. That it is open is seen by what arrived; among liars, who may have sent that and made others take what
+        // was offered, by what the card sends or acknowledges.
         let is_first = self.acked <= 1 && !peer_is_honest;
         let is_open = self.acked > 1 || self.sent > 1 || s.length() > 0;
+        let is_half_open = self.my_flags & ACK != 0 && (!self.is_answered || is_first) && !is_open;
         must!(is_first || edge + slack >= self.edge, frame, "its window shrinks: {edge} after {}", self.edge);
-        self.edge = match (is_first, is_open) {
-            (false, _) => self.edge.max(edge),
-            (true, true) => edge,
-            (true, false) => 0,
+        self.edge = match (is_half_open, is_first) {
+            (true, _) => 0,
+            (false, true) => edge,
+            (false, false) => self.edge.max(edge),
         };
 
         // RFC 7323.
