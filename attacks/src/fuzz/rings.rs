@@ -222,9 +222,9 @@ impl Rings {
         for n in 0..ahead.min(4) {
             let slot = u64::from(next.wrapping_add(n) & (self.size - 1));
             let head = if self.random.one_in(16) { self.random.bits() } else { self.random.below(self.size.into()) };
-            self.store(avail + 4 + 2 * slot, &(head as u16).to_le_bytes());
+            self.store(avail.wrapping_add(4 + 2 * slot), &(head as u16).to_le_bytes());
         }
-        self.store(avail + 2, &next.wrapping_add(ahead).to_le_bytes());
+        self.store(avail.wrapping_add(2), &next.wrapping_add(ahead).to_le_bytes());
         if self.random.one_in(8) {
             let event = self.random.bits() as u16;
             self.store(avail, &event.to_le_bytes());

@@ -186,7 +186,9 @@ fn attend(mut supervisor: UnixStream, unanswered: notify::Unanswered) -> Result<
 /// The supervisor has died: the kernel does from here on what programs ask for.
 fn stand_in(listener: &notify::Listener, program: i32) -> u8 {
     eprintln!("toe run: the supervisor has died: the card's connections are reset, new ones are the kernel's");
-    listener.proceed_all();
+    if !listener.proceed_all() {
+        call_again(program);
+    }
     let pid = Pid::from_raw(program);
     let pidfd = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
     loop {
@@ -208,6 +210,22 @@ fn stand_in(listener: &notify::Listener, program: i32) -> u8 {
             return if reaped == program { code(ExitStatus::from_raw(status)) } else { OUR_FAULT };
         }
     }
+}
+
+/// Interrupts the calls of the program: the kernel makes them anew once it goes on, and tells of them again.
+fn call_again(program: i32) {
+    // SAFETY: it takes no pointers; the program is this process's to wait for, so that its id is nobody else's.
+    let send = |signal| unsafe { libc::kill(program, signal) };
+    send(libc::SIGSTOP);
+    // Going on takes a stop back that has not come about yet.
+    // SAFETY: all zeros is a value of this plain structure.
+    let mut what: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let (wanted, id) = (libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT, program.cast_unsigned());
+    // SAFETY: `what` is such a structure. What has ended stays to be waited for.
+    while unsafe { libc::waitid(libc::P_PID, id, &mut what, wanted) } < 0
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
+    send(libc::SIGCONT);
 }
 
 // ---- the supervisor ----

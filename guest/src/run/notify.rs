@@ -158,15 +158,20 @@ impl Listener {
         Self { fd, unanswered }
     }
 
-    /// Has the kernel execute every call that another process has received and not answered.
-    pub(super) fn proceed_all(&self) {
+    /// Has the kernel execute every call that another process has received and not answered. `false` if that process had not
+    /// noted any: whether it has received a first one, and which, nobody knows.
+    pub(super) fn proceed_all(&self) -> bool {
         let Shared { last, places } = self.unanswered.0;
         let ids = places.iter().map(|place| place.load(Ordering::SeqCst));
         let last = last.load(Ordering::SeqCst);
+        if last == 0 {
+            return false;
+        }
         for id in ids.filter(|id| *id != 0).chain((1..=NEXT).map(|next| last.wrapping_add(next))) {
             // Most are gone, or never were.
             self.proceed(id);
         }
+        true
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {

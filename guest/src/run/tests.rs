@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use super::supervisor::Supervisor;
-use super::{Policy, filter, notify, receive_descriptor, send_descriptor};
+use super::{Policy, filter, notify, receive_descriptor, send_descriptor, stand_in};
 use crate::engine::mock_card::{ECHO_PORT, MockCard, SILENT_PORT};
 use crate::route::Kernel;
 use crate::transport::link_address;
@@ -350,7 +350,7 @@ fn shared_page() -> *mut u8 {
 
 #[test]
 fn an_address_that_changes_under_the_call_never_makes_a_wrong_connection() {
-    const ROUNDS: usize = 300;
+    const ROUNDS: i64 = 300;
     with_far(&[], |_far, kernel| {
         // At the card's port is an echo. At the loopback's is somebody who says "k".
         let near = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -368,6 +368,9 @@ fn an_address_that_changes_under_the_call_never_makes_a_wrong_connection() {
         let page = shared_page() as usize;
         let stop = AtomicBool::new(false);
         let addresses = [sockaddr(PEER, ECHO_PORT), sockaddr(Ipv4Addr::LOCALHOST, near_port)];
+        // Before the other thread runs there is an address, too: zeros would be AF_UNSPEC, with which connect succeeds.
+        // SAFETY: the page is there, and nobody else's yet.
+        unsafe { std::ptr::copy_nonoverlapping(addresses[0].as_ptr(), page as *mut u8, 16) };
         let run = std::thread::scope(|scope| {
             scope.spawn(|| {
                 // SAFETY: the page is there for good; bytes are written one by one, so that halves of both can be seen.
@@ -383,7 +386,10 @@ fn an_address_that_changes_under_the_call_never_makes_a_wrong_connection() {
             });
             let run = supervised(Some(&kernel), |words| {
                 let [mut card, mut near, mut neither, mut wrong] = [0; 4];
-                for _ in 0..ROUNDS {
+                // On a busy machine the other thread has to get its turn.
+                while card + near + neither + wrong < ROUNDS
+                    || (card.min(near) == 0 && card + near + neither + wrong < 100 * ROUNDS)
+                {
                     let fd = tcp(false);
                     // SAFETY: the page is there for good.
                     let connected = unsafe { libc::connect(fd, page as *const libc::sockaddr, 16) };
@@ -413,7 +419,7 @@ fn an_address_that_changes_under_the_call_never_makes_a_wrong_connection() {
         std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, near_port)).unwrap().write_all(b"q").unwrap();
         says.join().unwrap();
         let Some((words, report)) = run else { return };
-        assert_eq!(words.iter().sum::<i64>(), ROUNDS as i64);
+        assert!(words.iter().sum::<i64>() >= ROUNDS, "{words:?}");
         assert_eq!(words[3], 0, "card, near, neither, wrong: {words:?}; {report}");
         assert!(words[0] > 0 && words[1] > 0, "both were reached: {words:?}; {report}");
     });
@@ -500,4 +506,48 @@ fn arguments_that_make_no_sense_have_the_kernels_errors() {
         assert!(card.iter().filter(|w| **w == -i64::from(libc::EFAULT)).count() > 100);
         assert_eq!(card.last(), Some(&i64::from(ECHO_PORT)));
     });
+}
+
+/// Calls that a supervisor had received when it died, and had noted nowhere yet.
+#[test]
+fn calls_that_were_received_in_the_moment_of_death_are_the_kernels() {
+    for before in [0, 1, 5] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let filter = filter::program();
+        // SAFETY: the child makes system calls and ends without coming back.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let run = || -> std::io::Result<bool> {
+                // SAFETY: it is new, and this process's alone.
+                let listener = unsafe { notify::own(notify::install(&filter)?) };
+                send_descriptor(&theirs, b"L", &listener)?;
+                Ok((0..=before).all(|_| connect(-1, PEER, 80) == -i64::from(libc::EBADF)))
+            };
+            // SAFETY: it ends this process.
+            unsafe { libc::_exit(if matches!(run(), Ok(true)) { 7 } else { 8 }) };
+        }
+        drop(theirs);
+        let Some(listener) = receive_descriptor(&ours, &mut [0]) else {
+            eprintln!("skipped: this kernel tells nobody of calls");
+            return;
+        };
+        let kept = notify::Unanswered::new().unwrap();
+        let copy = listener.try_clone().unwrap();
+        let supervisor = notify::Listener::new(copy, kept);
+        for _ in 0..before {
+            let call = supervisor.receive().unwrap().unwrap();
+            assert_eq!(supervisor.proceed(call.id), notify::Answered::Yes);
+        }
+        // The last one it notes where nobody will look.
+        let lost = notify::Listener::new(listener.try_clone().unwrap(), notify::Unanswered::new().unwrap());
+        lost.receive().unwrap().unwrap();
+        let (done, code) = channel();
+        std::thread::spawn(move || done.send(stand_in(&notify::Listener::new(listener, kept), child)));
+        let code = code.recv_timeout(Duration::from_secs(20));
+        if code.is_err() {
+            // SAFETY: it takes no pointers; the child is this test's.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+        }
+        assert_eq!(code, Ok(7), "after {before} calls");
+    }
 }
