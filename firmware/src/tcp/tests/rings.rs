@@ -115,6 +115,18 @@ fn a_card_that_reaches_no_memory_has_no_rings() {
 }
 
 #[test]
+fn a_ring_that_is_named_again_or_let_go_of_is_not_counted_again() {
+    let (mut b, _) = with_rings();
+    let before = b.count("rings-named");
+    assert_eq!(before, 2);
+    assert_eq!(b.set(option::SEND_RING, SEND), (0, SEND));
+    assert_eq!(b.set(option::SEND_RING, 0), (0, 0));
+    assert_eq!(b.count("rings-named"), before);
+    assert_eq!(b.set(option::SEND_RING, SEND), (0, SEND));
+    assert_eq!(b.count("rings-named"), before + 1);
+}
+
+#[test]
 fn what_the_ring_has_is_sent_across_its_end() {
     let (mut b, memory) = with_rings();
     let mut at = 0;
