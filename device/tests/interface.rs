@@ -8,9 +8,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Nic, Shape, card, eventually};
-use toe_device::wire::{InterfaceError, WireError, WireSpec};
-use toe_firmware::Profile;
+use common::{GUEST_MAC, HOST_MAC, Nic, Shape, card, datagram, eventually};
+use toe_device::packet::Packet;
+use toe_device::wire::{InterfaceError, Wire, WireError, WireSpec};
+use toe_firmware::{Instant, Profile};
 use virtio_bindings::bindings::virtio_net::VIRTIO_NET_F_GUEST_CSUM;
 
 /// Runs `work` in a thread with a network namespace of its own, with a pair whose near end has the host's addresses.
@@ -45,27 +46,8 @@ fn both_up() {
     }
 }
 
-const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-
 fn far() -> WireSpec {
     WireSpec::Interface("far".to_owned())
-}
-
-/// A UDP datagram from 192.0.2.2 to port 7 of 192.0.2.1, without UDP checksum.
-fn datagram(payload: &[u8]) -> Vec<u8> {
-    let total = (28 + payload.len()) as u16;
-    let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1];
-    ip[2..4].copy_from_slice(&total.to_be_bytes());
-    let sum: u32 = ip.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
-    let mut frame = [&HOST_MAC[..], &GUEST_MAC, &[8, 0], &ip].concat();
-    frame.extend([0, 9, 0, 7]);
-    frame.extend((8 + payload.len() as u16).to_be_bytes());
-    frame.extend([0, 0]);
-    frame.extend(payload);
-    frame
 }
 
 /// RFC 1071's sum of 16-bit words; 0xffff over a datagram with its pseudo header if the checksum is right.
@@ -175,6 +157,75 @@ fn an_interface_that_is_down_drops_and_one_that_goes_up_again_is_read() {
         let socket = UdpSocket::bind("192.0.2.1:7").unwrap();
         socket.send_to(b"again", "192.0.2.2:9").unwrap();
         eventually("the datagram", || nic.receive(0).filter(|(_, f)| f.ends_with(b"again")));
+    });
+}
+
+/// Everything that a wire has, as the texts of the datagrams.
+fn texts(wire: &mut dyn Wire) -> Vec<Vec<u8>> {
+    let mut packet = Packet::default();
+    let mut texts = Vec::new();
+    while wire.receive(Instant::default(), &mut packet) {
+        let frame = packet.frame();
+        if frame.get(23) == Some(&17) {
+            texts.push(frame[42..].to_vec());
+        }
+    }
+    texts
+}
+
+#[test]
+fn frames_longer_than_a_slot_come_whole_and_in_their_turn() {
+    with_a_pair(|| {
+        for name in ["near", "far"] {
+            ip(&format!("link set {name} mtu 9000"));
+        }
+        let mut wire = far().open().unwrap();
+        let socket = UdpSocket::bind("192.0.2.1:7").unwrap();
+        // About the length at which a slot is full, and more than twice around the ring.
+        for round in 0..180u32 {
+            let sent: Vec<Vec<u8>> = (0..100)
+                .map(|i| {
+                    let bytes = [1, 1_400, 1_900 + (i + round) % 60, 8_900][(i + round) as usize % 4];
+                    (0..bytes).map(|at| (at ^ i ^ round) as u8).collect()
+                })
+                .collect();
+            for text in &sent {
+                assert_eq!(socket.send_to(text, "192.0.2.2:9").unwrap(), text.len());
+            }
+            let mut got = Vec::new();
+            eventually("all of them", || {
+                got.extend(texts(&mut *wire));
+                (got.len() == sent.len()).then_some(())
+            });
+            assert!(got == sent, "another text, or another order");
+        }
+        assert!(wire.counters().iter().all(|(_, n)| *n == 0), "{:?}", wire.counters());
+    });
+}
+
+#[test]
+fn what_a_full_ring_has_no_room_for_is_dropped_and_counted_and_the_ring_goes_on() {
+    with_a_pair(|| {
+        let mut wire = far().open().unwrap();
+        let socket = UdpSocket::bind("192.0.2.1:7").unwrap();
+        let dropped =
+            |wire: &dyn Wire| wire.counters().iter().find(|(name, _)| *name == "interface-dropped").unwrap().1;
+        const SENT: u32 = 20_000;
+        for round in 0..2 {
+            let before = dropped(&*wire);
+            for n in 0..SENT {
+                socket.send_to(&n.to_be_bytes(), "192.0.2.2:9").unwrap();
+            }
+            let mut got: Vec<Vec<u8>> = Vec::new();
+            eventually("each of them", || {
+                got.extend(texts(&mut *wire));
+                (got.len() as u64 + dropped(&*wire) - before >= SENT.into()).then_some(())
+            });
+            // The first stayed, and not one of them twice.
+            let first: Vec<Vec<u8>> = (0..got.len() as u32).map(|n| n.to_be_bytes().to_vec()).collect();
+            assert!(got == first, "round {round}: {} came", got.len());
+            assert!((8_000..=8_192).contains(&got.len()), "round {round}: {} came", got.len());
+        }
     });
 }
 

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Nic, Shape, card, eventually};
+use common::{GUEST_MAC, HOST_MAC, Nic, Shape, card, datagram, eventually};
 use toe_device::wire::{TapError, WireError, WireSpec};
 use toe_firmware::Profile;
 
@@ -24,25 +24,6 @@ fn in_namespace(work: impl FnOnce() + Send + 'static) {
 fn ip(args: &str) {
     let output = Command::new("ip").args(args.split_whitespace()).output().expect("`ip` of the package iproute2");
     assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-
-/// A UDP datagram from 192.0.2.2 to port 7 of 192.0.2.1, without UDP checksum.
-fn datagram(payload: &[u8]) -> Vec<u8> {
-    let total = (28 + payload.len()) as u16;
-    let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1];
-    ip[2..4].copy_from_slice(&total.to_be_bytes());
-    let sum: u32 = ip.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
-    let mut frame = [&HOST_MAC[..], &GUEST_MAC, &[8, 0], &ip].concat();
-    frame.extend([0, 9, 0, 7]);
-    frame.extend((8 + payload.len() as u16).to_be_bytes());
-    frame.extend([0, 0]);
-    frame.extend(payload);
-    frame
 }
 
 #[test]

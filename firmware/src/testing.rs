@@ -677,6 +677,14 @@ impl Bench {
         assert!(same, "expected {text}, and {found} was sent");
     }
 
+    /// The card has said ERROR for this reason, and nothing else.
+    #[track_caller]
+    pub fn refused(&mut self, reason: toe_abi::Reason) {
+        let said = std::mem::take(&mut self.messages);
+        let code = format!("reason: {}", reason as u32);
+        assert!(said.len() == 1 && said[0].contains("Error") && said[0].contains(&code), "{said:?}");
+    }
+
     /// The card has nothing to send.
     #[track_caller]
     pub fn nothing(&mut self) {

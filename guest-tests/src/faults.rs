@@ -85,10 +85,7 @@ impl Services {
                 Err(error) => {
                     lab.step(&format!("{after}: not yet: {error:#}"));
                     if start.elapsed() > RECOVERY / 12 {
-                        // What is left where says most about what does not work.
-                        let left = "toe ss -tanpi; cat /proc/net/tcp; for p in $(pidof nginx toe); do cat /proc/$p/comm; \
-                                    cat /proc/$p/task/*/syscall; done";
-                        lab.step(&lab.guest()?.run(left)?.text);
+                        lab.step(&what_is_left(lab.guest()?));
                     }
                 }
             }
@@ -142,6 +139,13 @@ pub(crate) fn fetch_from_guest(lab: &Lab) -> Result<()> {
     let expected = Sum::of_pattern(GUEST_SEED, FILE_BYTES);
     ensure!(Sum::of(&mut &body[..])? == expected, "nginx served {} bytes that are not its file", body.len());
     Ok(())
+}
+
+/// Which connections and processes are left in a guest, and where these wait: of what does not work it says most.
+pub(crate) fn what_is_left(guest: &Guest) -> String {
+    let left = "toe ss -tanpi; cat /proc/net/tcp; for p in $(pidof nginx toe toe-peer); do cat /proc/$p/comm; \
+                cat /proc/$p/task/*/syscall; done";
+    guest.run(left).map_or_else(|e| e.to_string(), |output| output.text)
 }
 
 /// The guest's curl fetches from the peer.

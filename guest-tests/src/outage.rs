@@ -204,9 +204,9 @@ impl Held {
             "toe run -- toe-peer hold /tmp/held.passive {HELD} --at {HELD_PORT} --tell {tell} 2>/tmp/held.passive.err"
         ))?;
         let explained = |error: anyhow::Error| {
-            let left = "ls /tmp/held.*; cat /tmp/held.*.err; toe ss -tanpi; cat /proc/net/tcp; for p in $(pidof toe-peer toe); do cat /proc/$p/comm; \
-                        cat /proc/$p/task/*/syscall; done";
-            error.context(guest.run(left).map_or_else(|e| e.to_string(), |output| output.text))
+            let said =
+                guest.run("ls /tmp/held.*; cat /tmp/held.*.err").map_or_else(|e| e.to_string(), |output| output.text);
+            error.context(said).context(crate::faults::what_is_left(guest))
         };
         let there = |file: &str| -> Result<()> {
             let is_there = || Ok((guest.run(&format!("test -e {file}"))?.status == 0).then_some(()));

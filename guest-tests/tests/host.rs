@@ -53,6 +53,20 @@ fn card_error(error: &std::io::Error) -> Result<CardError> {
     error.get_ref().and_then(|e| e.downcast_ref()).copied().with_context(|| format!("not the card's error: {error}"))
 }
 
+/// The peer echoes what each of these connections says, all at once; each has a pattern of its own.
+fn exchange_all(streams: &[TcpStream], bytes: u64) -> Result<()> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (streams.iter().enumerate())
+            .map(|(i, stream)| (i as u64, scope.spawn(move || exchange(stream, i as u64, bytes))))
+            .collect();
+        threads.into_iter().try_for_each(|(seed, thread)| {
+            let sum = thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+            ensure!(sum == Sum::of_pattern(seed, bytes), "connection {seed} echoed something else");
+            Ok(())
+        })
+    })
+}
+
 /// Both directions of an active open at once.
 fn exchanges(bench: &Bench, ip: IpAddr, bytes: u64) -> Result<()> {
     let peer = peers::exchange(&bench.namespace, ip, 1, 2, bytes)?;
@@ -151,16 +165,7 @@ fn connections_beyond_the_shared_rings_go_on_in_frames() -> Result<()> {
         let peer = peers::echo(&bench.namespace, PEER_V4, CONNECTIONS)?;
         let streams: Vec<TcpStream> =
             (0..CONNECTIONS).map(|_| Ok(bench.connect(peer.address)?)).collect::<Result<Vec<_>>>()?;
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (streams.iter().enumerate())
-                .map(|(i, stream)| (i as u64, scope.spawn(move || exchange(stream, i as u64, BYTES))))
-                .collect();
-            threads.into_iter().try_for_each(|(seed, thread)| {
-                let sum = thread.join().map_err(|_| anyhow!("a thread panicked"))??;
-                ensure!(sum == Sum::of_pattern(seed, BYTES), "connection {seed} echoed something else");
-                Ok(())
-            })
-        })?;
+        exchange_all(&streams, BYTES)?;
         ensure!(peer.join()?.len() == CONNECTIONS, "some connections were not the peer's");
         drop(streams);
         for pool in ["connections", "half-open"] {
@@ -266,16 +271,7 @@ fn two_hundred_connections_echo_at_once() -> Result<()> {
         (0..CONNECTIONS).map(|_| Ok(bench.connect(peer.address)?)).collect::<Result<Vec<_>>>()?;
     let pool = bench.pool("connections")?;
     ensure!(pool.in_use == CONNECTIONS as u64 && pool.high_water == pool.in_use, "{pool:?}");
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (streams.iter().enumerate())
-            .map(|(i, stream)| (i as u64, scope.spawn(move || exchange(stream, i as u64, BYTES))))
-            .collect();
-        threads.into_iter().try_for_each(|(seed, thread)| {
-            let sum = thread.join().map_err(|_| anyhow!("a thread panicked"))??;
-            ensure!(sum == Sum::of_pattern(seed, BYTES), "connection {seed} echoed something else");
-            Ok(())
-        })
-    })?;
+    exchange_all(&streams, BYTES)?;
     ensure!(peer.join()?.len() == CONNECTIONS, "some connections were not the peer's");
     drop(streams);
     bench.finish(&[])

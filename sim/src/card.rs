@@ -158,10 +158,11 @@ impl Boxed {
     pub fn handle_timeout(&mut self, now_us: u64) {
         let now = Instant::from_us(now_us);
         self.inside(|f, _| {
-            // A call does a bounded part of what is due.
+            // A call does a bounded part of what is due. One that does nothing leaves what is due to others: a frame that waits for
+            // the processor is for who hands it in.
             for _ in 0..TIMER_CALLS_MAX {
                 f.handle_timeout(now);
-                if f.poll_timeout().is_none_or(|at| at > now) {
+                if f.work().last == 0 || f.poll_timeout().is_none_or(|at| at > now) {
                     break;
                 }
             }
@@ -470,6 +471,7 @@ impl CardEnd {
         self.is_armed = true;
         self.excuse = Excuse::of(&rules, self.name);
         self.guest.may_be_refused = self.excuse.refuses.contains(&Reason::Listeners);
+        self.guest.may_begin_late = self.excuse.begins_late;
         self.card.firmware.arm(rules.of_card(self.name), seed, Instant::default());
         self.excuse.clone()
     }
@@ -477,6 +479,19 @@ impl CardEnd {
     /// From now on wrong bytes are expected.
     pub fn expect_wrong_bytes(&mut self) {
         self.guest.expects_wrong_bytes = true;
+    }
+
+    /// What armed faults may break.
+    pub fn excuse(&self) -> &Excuse {
+        &self.excuse
+    }
+
+    /// How many of the first bytes of a flow, of which `sent` were sent and `read` were read, its program cannot have read by
+    /// its excuse.
+    pub fn late_bytes(&self, flow: Flow, sent: u64, read: u64) -> u64 {
+        // Of a single byte nothing is left by which it could be seen.
+        let none_left = self.excuse.begins_late && (sent, read) == (1, 0);
+        u64::from(none_left || self.guest.began_late(flow))
     }
 
     /// Whether its link is down when a frame would pass it.

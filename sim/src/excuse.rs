@@ -16,6 +16,11 @@ pub struct Excuse {
     pub sends_anything: bool,
     /// A byte may be wrong: it was turned over where no checksum covers it.
     pub wrong_bytes: bool,
+    /// What it reads may be longer or shorter than what was sent: it takes what nobody sent, in a header, too.
+    pub wrong_lengths: bool,
+    /// What it reads may begin one byte late: it acknowledges one less than it has, and to a peer whose SYN-ACK was a cookie that
+    /// is another cookie, by which the peer begins one earlier.
+    pub begins_late: bool,
     /// What it counts need not add up.
     pub miscounts: bool,
     /// Its timers need not follow from its blocks: one was lost, or was not to be had, and the scrubber sets it right later.
@@ -33,11 +38,23 @@ impl Excuse {
     pub fn of(rules: &Rules, card: &str) -> Self {
         let mut all = Self::default();
         for rule in rules.clone().of_card(card).as_slice() {
-            let Self { breaks, sends_anything, wrong_bytes, miscounts, odd_timers, leaks, refuses, loses_context } =
-                excused(rule.site, rule.action);
+            let Self {
+                breaks,
+                sends_anything,
+                wrong_bytes,
+                wrong_lengths,
+                begins_late,
+                miscounts,
+                odd_timers,
+                leaks,
+                refuses,
+                loses_context,
+            } = excused(rule.site, rule.action);
             all.breaks |= breaks;
             all.sends_anything |= sends_anything;
             all.wrong_bytes |= wrong_bytes;
+            all.wrong_lengths |= wrong_lengths;
+            all.begins_late |= begins_late;
             all.miscounts |= miscounts;
             all.odd_timers |= odd_timers;
             all.leaks.extend(leaks);
@@ -55,7 +72,9 @@ fn excused(site: Site, action: Action) -> Excuse {
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
         ("wire", "rx") if site == Site::RxChecksum => match action {
             // Damage is taken for what the peer said.
-            Action::Corrupt(_) => Excuse { breaks: true, sends_anything: true, wrong_bytes: true, ..nothing },
+            Action::Corrupt(_) => {
+                Excuse { breaks: true, sends_anything: true, wrong_bytes: true, wrong_lengths: true, ..nothing }
+            }
             // What is taken for damaged goes to the guest's kernel if it is not a connection's: a SYN is answered with a reset.
             _ => Excuse { breaks: true, ..nothing },
         },
@@ -89,6 +108,7 @@ fn excused(site: Site, action: Action) -> Excuse {
         ("clock", _) => Excuse { breaks: true, loses_context: matches!(action, Action::Jump(_)), ..nothing },
         // Numbers that were used before: what an earlier life of the 4-tuple left under way is acceptable to the next.
         ("isn" | "key", _) => Excuse { breaks: true, sends_anything: true, ..nothing },
+        ("bug", "ack_off_by_one") => Excuse { breaks: true, sends_anything: true, begins_late: true, ..nothing },
         // A block, a known bug, the next hop.
         _ => Excuse { breaks: true, sends_anything: true, ..nothing },
     }
@@ -110,6 +130,9 @@ mod tests {
         assert_eq!((Excuse::of(&leak, "a"), Excuse::of(&leak, "b")), (leaked, none.clone()));
         let flip = Excuse::of(&single(Site::PayloadRx, Action::FlipBit(0)), "a");
         assert!(flip.wrong_bytes && flip.leaks.is_empty());
-        assert!(!Excuse::of(&single(Site::TcbSndNxt, Action::Corrupt(None)), "a").wrong_bytes);
+        let block = Excuse::of(&single(Site::TcbSndNxt, Action::Corrupt(None)), "a");
+        assert!(!block.wrong_bytes && !block.wrong_lengths && !block.begins_late);
+        let bug = Rules::single(Site::BugAckOffByOne, 1, "a", Action::Error);
+        assert!(Excuse::of(&bug, "a").begins_late && !Excuse::of(&bug, "b").begins_late);
     }
 }

@@ -164,6 +164,9 @@ pub struct Guest {
     buffer: Vec<u8>,
     /// Whether what arrives may be other than what was sent.
     pub expects_wrong_bytes: bool,
+    /// Whether a stream may begin with its second byte, and those that did.
+    pub may_begin_late: bool,
+    late: BTreeSet<Flow>,
     /// ERROR messages: reason, message type.
     pub errors: Vec<(Reason, u16)>,
     /// FIRMWARE_EVENT messages.
@@ -193,6 +196,8 @@ impl Guest {
             leaves_for_us: None,
             buffer: vec![0; FRAME_BYTES_MAX],
             expects_wrong_bytes: false,
+            may_begin_late: false,
+            late: BTreeSet::new(),
             errors: Vec::new(),
             firmware_events: 0,
             may_be_refused: false,
@@ -201,6 +206,11 @@ impl Guest {
 
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Whether the stream of a flow began with its second byte.
+    pub fn began_late(&self, flow: Flow) -> bool {
+        self.late.contains(&flow)
     }
 
     // What programs do.
@@ -465,12 +475,17 @@ impl Guest {
         assert!(conn.fin_offset.is_none_or(|fin| end <= fin), "flow {}: data beyond the FIN", conn.flow);
         // What leaves a gap will come again in order.
         // Nobody expects anything of a connection whose program is gone.
-        let wrong = if conn.flow == Flow::MAX || self.expects_wrong_bytes {
-            None
-        } else {
-            conn.streams.inward.first_difference(offset, data)
-        };
-        if let Some(at) = wrong {
+        let inward = conn.streams.inward;
+        if self.may_begin_late && conn.received == 0 && offset == 0 {
+            // What comes first says whether it is late, though bits of it may be turned over.
+            let [whole, late] = [0, 1].map(|at| inward.differences(at, data));
+            if late < whole {
+                self.late.insert(conn.flow);
+            }
+        }
+        let offset_sent = offset + u64::from(self.late.contains(&conn.flow));
+        let wrong = inward.first_difference(offset_sent, data);
+        if let Some(at) = wrong.filter(|_| conn.flow != Flow::MAX && !self.expects_wrong_bytes) {
             panic!("flow {}: byte {at} is not the one that was sent", conn.flow);
         }
         if offset <= conn.received && end > conn.received {

@@ -21,8 +21,12 @@ use crate::frames::{
 use crate::guest::Settings;
 use crate::pattern::Pattern;
 
-/// Segments of SYNs that arrived and were not answered yet, and numbers acknowledged lately: so many are kept.
+/// Answers to SYNs, and numbers acknowledged lately: so many are kept.
 const KEPT: usize = 16;
+
+/// SYNs that arrived: so many are kept. More than can wait for the processor of a simulated card, whose queue holds 64 frames: strangers
+/// may send on ports of which the card has not seen the first SYN yet.
+const SYNS_KEPT: usize = 128;
 
 /// The least text that the card puts into a segment, however little the peer says it takes.
 const MSS_MIN: usize = 64;
@@ -79,6 +83,8 @@ struct Track {
     iss: u32,
     mine: Options,
     my_flags: u8,
+    /// Whether any of its SYNs has asked for ECN or agreed to it.
+    said_ecn: bool,
     /// Behind the last position ever sent.
     sent: u64,
     fin: Option<u64>,
@@ -91,6 +97,8 @@ struct Track {
     /// Whether that SYN, or one like it before, asked for ECN.
     was_asked: bool,
     arrived: Ranges,
+    /// Whether anything in its place has arrived that acknowledges the card's SYN.
+    is_answered: bool,
     /// What arrived has acknowledged, and the largest window it offered.
     una: u64,
     window: u64,
@@ -150,6 +158,8 @@ pub struct Oracle {
     pub verifies: bool,
     /// Whether the peer is honest; one who lies can make some rules mean nothing.
     pub peer_is_honest: bool,
+    /// Whether the peer may have acknowledged one less than the card's SYN, which opens a connection if that was a cookie.
+    pub may_begin_early: bool,
     /// Whether all connections are those of the honest process.
     pub guest_is_honest: bool,
     /// Segments checked.
@@ -177,6 +187,7 @@ impl Oracle {
             streams: HashMap::default(),
             verifies,
             peer_is_honest,
+            may_begin_early: false,
             guest_is_honest: true,
             checked: 0,
         }
@@ -205,7 +216,7 @@ impl Oracle {
         }
         if s.has(SYN) && !s.has(RST) {
             let syn = Syn { seq: s.seq, length: s.length(), flags: s.flags, window: s.window, options };
-            if seen.syns.len() == KEPT {
+            if seen.syns.len() == SYNS_KEPT {
                 seen.syns.remove(0);
             }
             seen.syns.push(syn);
@@ -276,6 +287,9 @@ impl Oracle {
             seen.others.clear();
         }
         let Some(track) = &mut seen.track else { return };
+        if self.may_begin_early {
+            track.begin_early(&s);
+        }
         // Answers to the card's SYN may be lost between the wire and its processor, until the peer has given up and begins
         // anew: which of them it has taken is seen by what it acknowledges first.
         let is_answered = |syn: &Syn| syn.flags & ACK != 0 && s.ack.wrapping_sub(syn.seq) == syn.length;
@@ -291,7 +305,7 @@ impl Oracle {
         if !is_forged {
             track.check_answers(&s, &o, frame, self.peer_is_honest);
         }
-        track.check_marks(&s, frame);
+        track.check_marks(&s, frame, is_forged);
     }
 }
 
@@ -328,10 +342,14 @@ impl Seen {
                 self.others.remove(0);
             }
             self.others.extend(other);
-            self.track = Some(Track { iss: s.seq, mine: o, my_flags: s.flags, sent: 1, out, ..Track::default() });
+            // An answer to another SYN may have stood between two to the same.
+            let said_ecn = self.others.iter().any(|t| t.iss == s.seq && t.said_ecn);
+            let track = Track { iss: s.seq, mine: o, my_flags: s.flags, said_ecn, sent: 1, out, ..Track::default() };
+            self.track = Some(track);
         }
         let Some(track) = &mut self.track else { return };
         track.timestamp = o.timestamps.map(|(value, _)| value);
+        track.said_ecn |= s.has(ECE);
         if s.has(ACK) {
             let answered = self.syns.iter().rev().find(|syn| {
                 syn.seq.wrapping_add(1) == s.ack || {
@@ -396,6 +414,7 @@ impl Track {
         self.acknowledged(s);
         let Some(peer) = self.peer else { return };
         let start = position(s.seq, peer.seq, self.arrived.whole());
+        self.is_answered |= start >= 1 && self.una > 0 && !s.has(SYN | RST);
         if start >= 0 {
             self.arrived.insert(start as u64, start as u64 + u64::from(s.length()));
         }
@@ -416,6 +435,18 @@ impl Track {
             // That it has agreed says that it knows a SYN that asked, though a later one, which did not, may be still to come.
             simultaneous || (asked(self.my_flags) && agreed(p.flags)) || (agreed(self.my_flags) && self.was_asked)
         })
+    }
+
+    /// The first that it sends behind a SYN-ACK that was a cookie: an acknowledgement of one less was another cookie, and its
+    /// stream begins one earlier.
+    fn begin_early(&mut self, s: &Segment<'_>) {
+        let is_first = self.sent == 1 && self.my_flags & ACK != 0 && position(s.seq, self.iss, self.sent) == 0;
+        // The octet of a keep-alive stands there, too; but only if one that is right was acknowledged.
+        let is_stream = s.length() > 1 || s.has(FIN) || self.una == 0 && s.length() > 0;
+        let begins_so = self.out.is_some_and(|out| out.first_difference(0, s.payload).is_none());
+        if is_first && is_stream && begins_so {
+            self.iss = self.iss.wrapping_sub(1);
+        }
     }
 
     /// The text of a segment, at `at`, is the stream's.
@@ -475,10 +506,18 @@ impl Track {
         let edge = self.acked + (u64::from(s.window) << scale);
         // What a shift cannot say is no step back (RFC 7323, 2.4).
         let slack = (1 << scale) - 1;
-        // What is offered before the connection is open is not set aside: a liar may have made others take it by then.
+        // What is offered before the connection is open is not set aside: an ACK that refuses what is not in its place repeats what the
+        // SYN-ACK has offered. That it is open is seen by what arrived; among liars, who may have sent that and made others take what
+        // was offered, by what the card sends or acknowledges.
         let is_first = self.acked <= 1 && !peer_is_honest;
+        let is_open = self.acked > 1 || self.sent > 1 || s.length() > 0;
+        let is_half_open = self.my_flags & ACK != 0 && (!self.is_answered || is_first) && !is_open;
         must!(is_first || edge + slack >= self.edge, frame, "its window shrinks: {edge} after {}", self.edge);
-        self.edge = if is_first { edge } else { self.edge.max(edge) };
+        self.edge = match (is_half_open, is_first) {
+            (true, _) => 0,
+            (false, true) => edge,
+            (false, false) => self.edge.max(edge),
+        };
 
         // RFC 7323.
         let has_timestamps = self.mine.timestamps.is_some() && peer.options.timestamps.is_some();
@@ -505,14 +544,16 @@ impl Track {
     }
 
     /// RFC 3168, 6.1.1 and 6.1.5; then the segment counts as sent.
-    fn check_marks(&mut self, s: &Segment<'_>, frame: &[u8]) {
+    fn check_marks(&mut self, s: &Segment<'_>, frame: &[u8], is_forged: bool) {
+        // Of several SYNs the card may have agreed to one that another has hidden from the onlooker: then it has said so.
+        let has_ecn = self.has_ecn() || is_forged && self.said_ecn;
         let end = (position(s.seq, self.iss, self.sent) + i64::from(s.length())) as u64;
         let is_new = end > self.sent;
         let ecn = s.traffic_class & 3;
         must!(ecn != 3, frame, "the sender itself marks congestion");
-        must!(ecn == 0 || self.has_ecn(), frame, "ECN not agreed on");
+        must!(ecn == 0 || has_ecn, frame, "ECN not agreed on");
         must!(ecn == 0 || (is_new && !s.payload.is_empty()), frame, "ECT on what is no new text");
-        must!(!s.has(ECE | CWR) || self.has_ecn(), frame, "ECE or CWR not agreed on");
+        must!(!s.has(ECE | CWR) || has_ecn, frame, "ECE or CWR not agreed on");
         self.sent = self.sent.max(end);
     }
 }

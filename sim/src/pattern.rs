@@ -44,6 +44,11 @@ impl Pattern {
         bytes.copy_from_slice(self.piece(offset, bytes.len()));
     }
 
+    /// How many of `bytes`, which stand at `offset`, are not the stream's.
+    pub fn differences(self, offset: u64, bytes: &[u8]) -> usize {
+        bytes.iter().zip(self.piece(offset, bytes.len())).filter(|(a, b)| a != b).count()
+    }
+
     /// The offset of the first of `bytes`, which stand at `offset`, that is not the stream's.
     pub fn first_difference(self, offset: u64, bytes: &[u8]) -> Option<u64> {
         let expected = self.piece(offset, bytes.len());

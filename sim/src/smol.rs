@@ -114,8 +114,10 @@ struct Sock {
     was_open: bool,
     has_shut: bool,
     is_released: bool,
-    /// The acknowledgement number of the last segment that it received.
+    /// The acknowledgement number of the last segment that was handed to it.
     last_ack: Option<u32>,
+    /// The number behind the FIN that it sent.
+    fin_end: Option<u32>,
 }
 
 /// smoltcp with its sockets.
@@ -184,6 +186,7 @@ impl SmolEnd {
             has_shut: false,
             is_released: false,
             last_ack: None,
+            fin_end: None,
         });
         handle
     }
@@ -194,27 +197,41 @@ impl SmolEnd {
         (sock, socket)
     }
 
-    /// Whether a frame is an ACK that says nothing new, for a socket that has nothing but its FIN unacknowledged. To
-    /// keep it back loses nothing: a FIN needs no window.
-    fn would_kill_timer(&mut self, frame: &[u8]) -> bool {
-        let Some(s) = segment(frame).filter(|s| s.has(ACK)) else {
-            return false;
-        };
-        let (to, from) = ((s.destination, s.destination_port), (s.source, s.source_port));
+    /// The socket between two ends, its own first.
+    fn between(&mut self, to: (IpAddr, u16), from: (IpAddr, u16)) -> Option<&mut Sock> {
         let is_this = |socket: &Socket<'_>| {
             let ends = [(socket.local_endpoint(), to), (socket.remote_endpoint(), from)];
             ends.into_iter().all(|(end, (ip, port))| end.is_some_and(|e| IpAddr::from(e.addr) == ip && e.port == port))
         };
-        let Some(sock) = self.socks.iter_mut().find(|k| is_this(self.sockets.get(k.handle))) else {
+        self.socks.iter_mut().find(|k| is_this(self.sockets.get(k.handle)))
+    }
+
+    /// It sends a frame: where its stream ends, if the frame says so.
+    fn note_fin(&mut self, frame: &[u8]) {
+        let Some(s) = segment(frame).filter(|s| s.has(FIN)) else { return };
+        if let Some(sock) = self.between((s.source, s.source_port), (s.destination, s.destination_port)) {
+            sock.fin_end = Some(s.seq.wrapping_add(s.length()));
+        }
+    }
+
+    /// Whether a frame is an ACK that says nothing new, for a socket that has nothing but its FIN unacknowledged. To
+    /// keep it back loses nothing: a FIN needs no window. One that acknowledges the FIN is never kept back, however often it came: the
+    /// first may have stood in a segment that smoltcp did not take.
+    fn would_kill_timer(&mut self, frame: &[u8]) -> bool {
+        let Some(s) = segment(frame).filter(|s| s.has(ACK)) else {
+            return false;
+        };
+        let Some(sock) = self.between((s.destination, s.destination_port), (s.source, s.source_port)) else {
             return false;
         };
         let is_pure = !s.has(SYN | FIN | RST) && s.payload.is_empty();
-        let says_nothing = is_pure && sock.last_ack == Some(s.ack);
+        let says_nothing = is_pure && sock.last_ack == Some(s.ack) && sock.fin_end != Some(s.ack);
         if !says_nothing && !s.checksums_right() {
             return false;
         }
         sock.last_ack = Some(s.ack);
-        let socket = self.sockets.get::<Socket<'_>>(sock.handle);
+        let handle = sock.handle;
+        let socket = self.sockets.get::<Socket<'_>>(handle);
         let only_fin = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
         says_nothing && only_fin && socket.send_queue() == 0
     }
@@ -264,6 +281,7 @@ impl End for SmolEnd {
         frame.extend_from_slice(if packet[0] >> 4 == 4 { &[0x08, 0x00] } else { &[0x86, 0xdd] });
         frame.extend_from_slice(&packet);
         self.packets.sent.push(packet);
+        self.note_fin(frame);
         self.transcript.frame(now_us, "> wire", frame);
         true
     }

@@ -3,6 +3,7 @@
 
 mod card;
 mod connections;
+mod cores;
 mod frames;
 mod instructions;
 mod peer;
@@ -59,6 +60,8 @@ enum Part {
     Connections,
     /// How throughput falls with the number of connections
     Throughput,
+    /// What two firmwares do on two cores
+    Cores,
 }
 
 /// Runs it; the tables.
@@ -85,6 +88,9 @@ pub fn run(options: &Options) -> Result<String> {
     }
     if wants(Part::Throughput) {
         add("throughput", throughput_part(options));
+    }
+    if wants(Part::Cores) {
+        add("cores", cores_part(options));
     }
     let path = write("firmware", &file)?;
     Ok(text + &format!("{}\n", path.display()))
@@ -222,6 +228,20 @@ fn throughput_part(options: &Options) -> (String, Value) {
         }));
     }
     (table("Full segments in order, one for each connection in turn, and read by its program", &rows), values.into())
+}
+
+fn cores_part(options: &Options) -> (String, Value) {
+    let mut rows = vec![row(["thousands per second", "one core", "two cores", "ratio"])];
+    let mut values = Vec::new();
+    for (name, load, count) in cores::LOADS {
+        let count = options.scaled(count);
+        let rounds = options.rounds(|_| [1, 2].map(|cores| cores::rate(load, count, cores) / 1000.0));
+        let [one, two] = [0, 1].map(|i| Figure::of(rounds.iter().map(|round| round[i]).collect()));
+        let ratio = Figure::of(rounds.iter().map(|round| round[1] / round[0]).collect());
+        rows.push(row([name.to_owned(), one.cell(0), two.cell(0), ratio.cell(2)]));
+        values.push(json!({ "name": name, "one_per_ms": one.json(), "two_per_ms": two.json(), "ratio": ratio.json() }));
+    }
+    (table("Two firmwares on two cores, each with its peer, beside one", &rows), values.into())
 }
 
 /// What this process has in memory.

@@ -5,9 +5,10 @@
 //! sends on the same interface goes out and is not shown to the guest, and what comes in the host sees, too. So the
 //! interface is best left without addresses; the guest's Ethernet address is then nobody else's.
 //!
-//! The way through a TAP is a call of the kernel for each frame. Here up to [`BATCH`] frames are taken with one call, and as many sent
-//! with one at the end of a round ([`Wire::flush`]). Between the kernel and the card up to [`RECEIVE_BYTES`] of frames wait; what
-//! comes beyond that the kernel drops, and `interface-dropped` counts it.
+//! The way through a TAP is a call of the kernel for each frame. Here the kernel puts frames into memory that it shares with the card
+//! (`packet_ring.rs`), and up to [`BATCH`] are sent with one call at the end of a round ([`Wire::flush`]). As many
+//! frames as the ring has slots wait for the card, and of those that are longer than a slot up to [`RECEIVE_BYTES`]; what
+//! comes beyond that the kernel drops (`interface-dropped`) or cuts (`interface-cut`).
 //!
 //! As on a TAP a virtio-net header stands in front of each frame, so that checksum and segmentation offloads pass both ways. What
 //! cannot be told to an interface is which of them the guest takes: a checksum that is not finished is finished here
@@ -22,21 +23,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use toe_firmware::{Instant, Offload};
 
+use super::packet_ring::{Held, PacketRing};
 use super::{Sent, Wire};
 use crate::fault::damage::complete;
 use crate::net::Offloads;
 use crate::packet::{HEADER_BYTES, Packet};
 
-/// Frames that one call of the kernel takes or sends at most.
+/// Frames that one call of the kernel sends at most.
 const BATCH: usize = 64;
 /// Bytes of the header that a packet socket knows: the virtio-net header without `num_buffers`.
-const SHORT_HEADER_BYTES: usize = HEADER_BYTES - 2;
-/// What may wait in the kernel for the card, in bytes as the kernel counts (some 800 for a short frame).
+pub(super) const SHORT_HEADER_BYTES: usize = HEADER_BYTES - 2;
+/// What may wait in the kernel beside the ring, in bytes as the kernel counts.
 const RECEIVE_BYTES: libc::c_int = 16 << 20;
 /// What may wait in the kernel for the interface, in bytes as the kernel counts.
 const SEND_BYTES: libc::c_int = 4 << 20;
-/// Room for what the kernel says beside a frame.
-const AUXILIARY_BYTES: usize = 64;
 
 /// Why an interface cannot be the wire.
 #[derive(Debug, thiserror::Error)]
@@ -67,10 +67,7 @@ pub enum InterfaceError {
 pub struct Interface {
     socket: OwnedFd,
     name: String,
-    /// Frames that were taken with one call; those from `next` to `end` are still to be given.
-    taken: Vec<Packet>,
-    next: usize,
-    end: usize,
+    ring: PacketRing,
     /// Frames that go with the next call, the first `queued` of them.
     outgoing: Vec<Packet>,
     queued: usize,
@@ -84,7 +81,7 @@ pub struct Interface {
 #[derive(Clone, Copy, Default, Debug)]
 struct Counted {
     tagged: u64,
-    unreadable: u64,
+    cut: u64,
     refused: u64,
     down: u64,
 }
@@ -116,7 +113,6 @@ impl Interface {
         let on: libc::c_int = 1;
         let packet = |option| set(&socket, libc::SOL_PACKET, option, &on);
         packet(libc::PACKET_VNET_HDR).map_err(|error| other("PACKET_VNET_HDR", error))?;
-        packet(libc::PACKET_AUXDATA).map_err(|error| other("PACKET_AUXDATA", error))?;
         packet(libc::PACKET_IGNORE_OUTGOING).map_err(|error| other("PACKET_IGNORE_OUTGOING", error))?;
         for (force, plain, bytes) in [
             (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BYTES),
@@ -127,6 +123,7 @@ impl Interface {
                 .or_else(|_| set(&socket, libc::SOL_SOCKET, plain, &bytes))
                 .map_err(|error| other("room in the kernel", error))?;
         }
+        let ring = PacketRing::new(socket.as_fd()).map_err(|(step, error)| other(step, error))?;
         // SAFETY: all zeros is a value of this plain structure.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
@@ -150,14 +147,11 @@ impl Interface {
         };
         set(&socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &everything)
             .map_err(|error| other("PACKET_MR_PROMISC", error))?;
-        let batch = || (0..BATCH).map(|_| Packet::default()).collect();
         Ok(Self {
             socket,
             name: name.to_owned(),
-            taken: batch(),
-            next: 0,
-            end: 0,
-            outgoing: batch(),
+            ring,
+            outgoing: (0..BATCH).map(|_| Packet::default()).collect(),
             queued: 0,
             offloads: Offloads::default(),
             counted: Counted::default(),
@@ -165,66 +159,29 @@ impl Interface {
         })
     }
 
-    /// Takes as many frames as there are, at most [`BATCH`]. Whether there were any.
-    fn take(&mut self) -> bool {
-        (self.next, self.end) = (0, 0);
-        let mut auxiliary = [Auxiliary([0; AUXILIARY_BYTES]); BATCH];
-        // SAFETY: all zeros is a value of these plain structures.
-        let (mut parts, mut messages): ([[libc::iovec; 2]; BATCH], [libc::mmsghdr; BATCH]) =
-            unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-        for (((packet, parts), message), auxiliary) in
-            self.taken.iter_mut().zip(&mut parts).zip(&mut messages).zip(&mut auxiliary)
-        {
-            let (header, rest) = packet.room().split_at_mut(SHORT_HEADER_BYTES);
-            let (buffers, frame) = rest.split_at_mut(HEADER_BYTES - SHORT_HEADER_BYTES);
-            buffers.fill(0);
-            *parts = [header, frame].map(|p| libc::iovec { iov_base: p.as_mut_ptr().cast(), iov_len: p.len() });
-            message.msg_hdr.msg_iov = parts.as_mut_ptr();
-            message.msg_hdr.msg_iovlen = parts.len();
-            message.msg_hdr.msg_control = auxiliary.0.as_mut_ptr().cast();
-            message.msg_hdr.msg_controllen = AUXILIARY_BYTES;
-        }
-        let got = loop {
-            // SAFETY: messages, their parts, the room for what is said beside them and the packets outlive the call, which writes
-            // within the lengths given.
-            let got = unsafe {
-                libc::recvmmsg(
-                    self.socket.as_raw_fd(),
-                    messages.as_mut_ptr(),
-                    BATCH as libc::c_uint,
-                    libc::MSG_DONTWAIT,
-                    std::ptr::null_mut(),
-                )
-            };
-            match check(got) {
-                Ok(()) => break got as usize,
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    // A kind of merged frame for which a virtio-net header has no name. It is gone; there may be others.
-                    Some(libc::EINVAL) => self.counted.unreadable += 1,
-                    // Nothing there, or the interface is gone or down: what may come later is told by an event.
-                    _ => return false,
-                },
+    /// Receives the frame for which the ring had only a place. Whether there was one.
+    fn receive_apart(&self, packet: &mut Packet) -> bool {
+        let (header, rest) = packet.room().split_at_mut(SHORT_HEADER_BYTES);
+        let (buffers, frame) = rest.split_at_mut(HEADER_BYTES - SHORT_HEADER_BYTES);
+        buffers.fill(0);
+        let mut parts = [header, frame].map(|p| libc::iovec { iov_base: p.as_mut_ptr().cast(), iov_len: p.len() });
+        // SAFETY: all zeros is a value of this plain structure.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = parts.as_mut_ptr();
+        message.msg_iovlen = parts.len();
+        let bytes = loop {
+            // SAFETY: the message, its parts and the packet outlive the call, which writes within the lengths given.
+            let got = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+            match usize::try_from(got) {
+                Ok(bytes) => break bytes + HEADER_BYTES - SHORT_HEADER_BYTES,
+                Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
             }
         };
-        for (at, message) in messages[..got].iter().enumerate() {
-            let bytes = message.msg_len as usize + HEADER_BYTES - SHORT_HEADER_BYTES;
-            if had_tag(&message.msg_hdr) {
-                self.counted.tagged += 1;
-            } else if bytes < HEADER_BYTES {
-                self.counted.unreadable += 1;
-            } else {
-                let packet = &mut self.taken[at];
-                packet.set_bytes(bytes);
-                if !self.offloads.checksum && packet.header().unfinished_checksum().is_some() {
-                    // One that cannot be completed stays as it is, and whoever looks at it decides.
-                    complete(packet);
-                }
-                self.taken.swap(at, self.end);
-                self.end += 1;
-            }
+        if bytes >= HEADER_BYTES {
+            packet.set_bytes(bytes);
         }
-        true
+        bytes >= HEADER_BYTES
     }
 
     /// Hands the queued frames from `from` on to the kernel. How many it took, at least one.
@@ -273,28 +230,7 @@ impl Interface {
     }
 }
 
-/// Room for control messages, aligned as they are to be.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Auxiliary([u8; AUXILIARY_BYTES]);
-
-/// Whether the kernel took a VLAN tag off the frame of that message, which it has just filled in.
-fn had_tag(message: &libc::msghdr) -> bool {
-    // SAFETY: the kernel has written the control messages and their length into the room that the header points to.
-    unsafe {
-        let control = libc::CMSG_FIRSTHDR(message);
-        if control.is_null()
-            || (*control).cmsg_level != libc::SOL_PACKET
-            || (*control).cmsg_type != libc::PACKET_AUXDATA
-        {
-            return false;
-        }
-        let said = libc::CMSG_DATA(control).cast::<libc::tpacket_auxdata>().read_unaligned();
-        said.tp_status & libc::TP_STATUS_VLAN_VALID != 0
-    }
-}
-
-fn set<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+pub(super) fn set<T>(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     let bytes = size_of::<T>() as libc::socklen_t;
     // SAFETY: reads so many bytes of `value` and keeps no pointer.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), bytes) })
@@ -342,14 +278,35 @@ impl Wire for Interface {
     }
 
     fn receive(&mut self, _now: Instant, packet: &mut Packet) -> bool {
-        while self.next == self.end {
-            if !self.take() {
-                return false;
+        while let Some(slot) = self.ring.first() {
+            let tagged = slot.had_tag();
+            let got = match slot.held() {
+                Held::Whole(bytes) => {
+                    let (header, frame) = bytes.split_at(SHORT_HEADER_BYTES);
+                    let room = packet.room();
+                    room[..SHORT_HEADER_BYTES].copy_from_slice(header);
+                    room[SHORT_HEADER_BYTES..HEADER_BYTES].fill(0);
+                    room[HEADER_BYTES..HEADER_BYTES + frame.len()].copy_from_slice(frame);
+                    packet.set_bytes(HEADER_BYTES + frame.len());
+                    true
+                }
+                Held::Apart => self.receive_apart(packet),
+                Held::Cut => false,
+            };
+            self.ring.give_back();
+            if !got {
+                self.counted.cut += 1;
+            } else if tagged {
+                self.counted.tagged += 1;
+            } else {
+                if !self.offloads.checksum && packet.header().unfinished_checksum().is_some() {
+                    // One that cannot be completed stays as it is, and whoever looks at it decides.
+                    complete(packet);
+                }
+                return true;
             }
         }
-        std::mem::swap(packet, &mut self.taken[self.next]);
-        self.next += 1;
-        true
+        false
     }
 
     fn set_offloads(&mut self, offloads: Offloads) {
@@ -365,11 +322,11 @@ impl Wire for Interface {
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        let Counted { tagged, unreadable, refused, down } = self.counted;
+        let Counted { tagged, cut, refused, down } = self.counted;
         vec![
             ("interface-dropped", self.dropped()),
             ("interface-tagged", tagged),
-            ("interface-unreadable", unreadable),
+            ("interface-cut", cut),
             ("interface-refused", refused),
             ("interface-down", down),
         ]

@@ -8,6 +8,7 @@ mod impaired;
 mod interface;
 mod loopback;
 mod none;
+mod packet_ring;
 mod source;
 mod tap;
 

@@ -275,3 +275,23 @@ impl Nic {
         eventually("a frame", || self.receive(pair)).1
     }
 }
+
+/// The stations of a host and a guest whose addresses are 192.0.2.1 and 192.0.2.2.
+pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// A UDP datagram from 192.0.2.2 to port 7 of 192.0.2.1, without UDP checksum.
+pub fn datagram(payload: &[u8]) -> Vec<u8> {
+    let total = (28 + payload.len()) as u16;
+    let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1];
+    ip[2..4].copy_from_slice(&total.to_be_bytes());
+    let sum: u32 = ip.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    let mut frame = [&HOST_MAC[..], &GUEST_MAC, &[8, 0], &ip].concat();
+    frame.extend([0, 9, 0, 7]);
+    frame.extend((8 + payload.len() as u16).to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(payload);
+    frame
+}

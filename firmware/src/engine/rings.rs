@@ -65,12 +65,13 @@ impl Firmware {
         if rings.generation != generation {
             *rings = SharedRings { generation, ..SharedRings::default() };
         }
-        if which == option::SEND_RING {
-            rings.send = ring;
-        } else {
-            rings.receive = ring;
+        let place = if which == option::SEND_RING { &mut rings.send } else { &mut rings.receive };
+        // A driver that has not heard the answer says it again.
+        let is_new = ring.is_there() && *place != ring;
+        *place = ring;
+        if is_new {
+            self.store.counters.add(Counter::RingsNamed);
         }
-        self.store.counters.add(Counter::RingsNamed);
         Ok(())
     }
 

@@ -485,6 +485,7 @@ pub(super) fn put_under_way(t: &mut Tcb, store: &mut Store, now: Instant, end: P
 
 fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Option<Outgoing> {
     let start = t.send.nxt;
+    let sent_before = t.send.max;
     if !put_under_way(t, store, now, end) {
         store.counters.add(Counter::TcpNoTransmitRecord);
         store.records.gauge.refuse(toe_abi::Reason::TransmitRecords);
@@ -492,7 +493,8 @@ fn send_new(t: &mut Tcb, store: &mut Store, now: Instant, end: Position) -> Opti
     }
     let mut segment = data(t, store, now, start, end);
     t.recovery.pacing.sent(t.recovery.pace(), segment.text_bytes as u64, now);
-    if t.agreed.ecn && segment.text_bytes > 0 {
+    // 6.1.5: no text that was sent before. An octet that probed a closed window was, though it counts as sent only now.
+    if t.agreed.ecn && start + segment.text_bytes as u64 > sent_before {
         //= docs/specs/rfc9293.txt#section-3.8.2
         //# A TCP endpoint SHOULD implement ECN as described in RFC 3168 (SHLD-8).
         segment.ecn_capable = true;

@@ -610,6 +610,11 @@ impl Connection {
         new.len() - take
     }
 
+    /// Whether the card can have put data into our ring as far as `end`: no further than we have told it that it may.
+    pub(crate) fn may_have_stored(&self, end: u64) -> bool {
+        end <= self.incoming.told
+    }
+
     /// The card has put received data into our ring, from `offset` to `end`. As [`Connection::received`].
     pub(crate) fn stored(&mut self, offset: u64, end: u64) -> usize {
         if self.closing {

@@ -54,8 +54,15 @@ impl Engine {
                 }
             }
             Message::Stored(m) => {
-                self.patience.bytes += m.end.saturating_sub(m.offset);
-                self.for_connection(m.connection, |c| c.stored(m.offset, m.end));
+                let mut stored = Some(0);
+                self.for_connection(m.connection, |c| {
+                    stored = c.may_have_stored(m.end).then(|| m.end.saturating_sub(m.offset));
+                    if stored.is_some() { c.stored(m.offset, m.end) } else { 0 }
+                });
+                match stored {
+                    Some(bytes) => self.patience.bytes += bytes,
+                    None => self.counters.messages_impossible += 1,
+                }
             }
             Message::SendCredit(m) => {
                 let mut possible = true;

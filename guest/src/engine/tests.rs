@@ -523,12 +523,68 @@ fn the_end_of_a_stream_follows_its_last_byte_at_once() {
     assert!(b.now < since + Duration::from_millis(40), "no repetition was needed: {:?}", b.now - since);
 }
 
+#[test]
+fn what_the_card_says_to_have_stored_beyond_the_offer_is_counted_and_not_summed() {
+    let mut b = Bench::new(12, 0);
+    let echo = b.established(ECHO_PORT);
+    let connection = b.engine.connection(echo).unwrap().id.unwrap();
+    let before = b.engine.counters();
+    for (offset, end) in [(0, u64::MAX), (u64::MAX - 1, u64::MAX), (1, 5_001)] {
+        let message = Message::Stored(toe_abi::Stored { connection, offset, end });
+        b.engine.handle_message(b.now, &message);
+    }
+    // Of a connection that nobody has, no sum is made either.
+    for _ in 0..2 {
+        let message = Message::Stored(toe_abi::Stored { connection: u64::MAX, offset: 0, end: u64::MAX });
+        b.engine.handle_message(b.now, &message);
+    }
+    let after = b.engine.counters();
+    assert_eq!(after.messages_impossible, before.messages_impossible + 3);
+    assert_eq!(after.messages_unknown_object, before.messages_unknown_object + 2);
+    assert_eq!(after.bytes_out_of_order, before.bytes_out_of_order);
+    assert_eq!(b.engine.read(b.now, echo, &mut [0; 10], false), Read::Nothing);
+}
+
+/// What the card says to a guest, and now and then what nobody does.
+fn types() -> impl proptest::strategy::Strategy<Value = u16> {
+    use proptest::prelude::*;
+    prop_oneof![
+        4 => 0x0210u16..0x0215,
+        10 => 0x0220u16..0x0226,
+        4 => 0x0230u16..0x0235,
+        3 => 0x0240u16..0x0243,
+        1 => 0x0200u16..0x0250,
+    ]
+}
+
+/// Words of a message: what means something to the engine, what lies beside it, and anything.
+fn words() -> impl proptest::strategy::Strategy<Value = Vec<Word>> {
+    use proptest::prelude::*;
+    let word = prop_oneof![
+        2 => Just(Word::Connection),
+        1 => Just(Word::Listener),
+        2 => (0u64..16).prop_map(Word::Number),
+        2 => (0u64..12_000).prop_map(Word::Number),
+        2 => (0u64..16).prop_map(|n| Word::Number(u64::MAX - n)),
+        1 => (0u64..16).prop_map(|n| Word::Number((1 << 63) - 8 + n)),
+        1 => any::<u32>().prop_map(|n| Word::Number(n.into())),
+        1 => any::<u64>().prop_map(Word::Number),
+    ];
+    proptest::collection::vec(word, 0..24)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Connection,
+    Listener,
+    Number(u64),
+}
+
 proptest::proptest! {
     /// Whatever the card says, the engine lives and its frames stay within bounds.
     #[test]
     fn no_frame_from_the_card_can_hurt(
-        kinds in proptest::collection::vec((0x0200u16..0x0245, proptest::collection::vec(proptest::prelude::any::<u8>(), 0..120)), 1..40),
-        aim in proptest::prelude::any::<u64>(),
+        messages in proptest::collection::vec((types(), words(), 0usize..8), 1..40),
     ) {
         let mut b = Bench::new(10, 0);
         let echo = b.established(ECHO_PORT);
@@ -538,22 +594,27 @@ proptest::proptest! {
         }
         b.engine.write(b.now, echo, &[1; 3_000]);
         let open = b.engine.open.unwrap();
-        let id = b.engine.connection(echo).and_then(|c| c.id).unwrap_or(0);
-        for (kind, mut body) in kinds {
-            // Half of them name the connection, so that they get somewhere.
-            if aim & 1 == 0 && body.len() >= 8 {
-                body[..8].copy_from_slice(&id.to_le_bytes());
+        let connection = b.engine.connection(echo).and_then(|c| c.id).unwrap_or(0);
+        let listening = b.engine.listeners.values().next().and_then(|l| l.id).unwrap_or(0);
+        for (kind, words, tail) in messages {
+            let mut body = Vec::new();
+            for word in words {
+                let word = match word {
+                    Word::Connection => connection,
+                    Word::Listener => listening,
+                    Word::Number(n) => n,
+                };
+                body.extend(word.to_le_bytes());
             }
+            body.truncate(body.len().saturating_sub(tail));
             let mut frame = vec![0; 54];
-            let mut w = Writer::new(&mut frame, CARD_MAC, CARD_MAC, open.context, open.epoch, 0x1122).unwrap();
-            let _ = &mut w;
-            let n = w.finish();
+            let n = Writer::new(&mut frame, CARD_MAC, CARD_MAC, open.context, open.epoch, 0x1122).unwrap().finish();
             frame.truncate(n);
+            let bytes = (8 + body.len()) as u32;
             frame.extend(kind.to_le_bytes());
             frame.extend([0, 0]);
-            frame.extend(((8 + body.len()) as u32).to_le_bytes());
+            frame.extend(bytes.to_le_bytes());
             frame.extend(&body);
-            let bytes = (8 + body.len()) as u32;
             frame[18..22].copy_from_slice(&bytes.to_le_bytes());
             b.engine.handle_frame(b.now, &frame);
             let mut buffer = vec![0; FRAME_BYTES_MAX];

@@ -10,19 +10,12 @@ fn send_at(b: &mut Bench, offset: u64, n: u64) {
     b.tell(&Message::Send(message, &data));
 }
 
-#[track_caller]
-fn refused(b: &mut Bench, reason: Reason) {
-    let said = std::mem::take(&mut b.messages);
-    let code = format!("reason: {}", reason as u32);
-    assert!(said.len() == 1 && said[0].contains("Error") && said[0].contains(&code), "{said:?}");
-}
-
 #[test]
 fn data_beyond_the_credit_is_refused_however_far_beyond() {
     let mut b = Bench::established();
     for offset in [1 << 40, u64::MAX / 2 + 1, u64::MAX - 3] {
         send_at(&mut b, offset, 3);
-        refused(&mut b, Reason::BeyondCredit);
+        b.refused(Reason::BeyondCredit);
     }
     assert_eq!(b.count("channel-beyond-credit"), 3);
     b.nothing();
@@ -56,7 +49,7 @@ fn the_end_may_be_repeated_and_not_moved() {
     };
     // Before what was sent: it cannot be. Behind it: the data is still on its way.
     end(&mut b, 9);
-    refused(&mut b, Reason::Offset);
+    b.refused(Reason::Offset);
     end(&mut b, 11);
     assert_eq!(b.messages.len(), 0);
     b.nothing();
@@ -67,10 +60,10 @@ fn the_end_may_be_repeated_and_not_moved() {
     assert_eq!(b.messages.len(), 0);
     for other in [9, 11] {
         end(&mut b, other);
-        refused(&mut b, Reason::Offset);
+        b.refused(Reason::Offset);
     }
     send_at(&mut b, 10, 1);
-    refused(&mut b, Reason::WrongState);
+    b.refused(Reason::WrongState);
     b.nothing();
 }
 
@@ -96,7 +89,7 @@ fn what_was_received_cannot_be_more_than_was_sent() {
         b.tell(&Message::ReceiveCredit(ReceiveCredit { connection, held, limit: 1 << 40, seen: 0 }));
     };
     held(&mut b, 11);
-    refused(&mut b, Reason::Offset);
+    b.refused(Reason::Offset);
     held(&mut b, 10);
     // Older than what is known: late, and harmless.
     held(&mut b, 4);

@@ -116,6 +116,25 @@ fn a_syn_that_comes_again_without_asking_asks_no_more() {
     b.expect("SA 0 ack 1");
 }
 
+/// Text that was sent before carries no ECT (6.1.5), and a window probe none either (6.1.6): an octet that has probed a closed
+/// window was sent, and goes again without it when the window opens, if nothing new goes with it.
+#[test]
+fn an_octet_that_has_probed_a_closed_window_goes_again_unmarked() {
+    for (queued, probe, later) in [(1, "PA 1001:1002", "PA 1001:1002"), (2, "A 1001:1002", "PA ect 1001:1003")] {
+        let mut b = with_ecn();
+        b.send(1000);
+        b.expect("PA ect 1:1001");
+        b.peer("A 1 ack 1001 win 0");
+        b.send(queued);
+        b.wait_for_segment();
+        b.expect(probe);
+        b.peer("A 1 ack 1001 win 0");
+        b.wait_ms(1);
+        b.peer("A 1 ack 1001 win 60000");
+        b.expect(later);
+    }
+}
+
 // The receiver (6.1.3).
 
 //= docs/specs/rfc9293.txt#section-3.8.2

@@ -105,20 +105,25 @@ fn hold(b: &mut Bench, held: u64, limit: u64) {
     b.tell(&Message::ReceiveCredit(ReceiveCredit { connection, held, limit, seen: 0 }));
 }
 
-#[track_caller]
-fn refused(b: &mut Bench, reason: Reason) {
-    let said = std::mem::take(&mut b.messages);
-    let code = format!("reason: {}", reason as u32);
-    assert!(said.len() == 1 && said[0].contains("Error") && said[0].contains(&code), "{said:?}");
-}
-
 #[test]
 fn a_card_that_reaches_no_memory_has_no_rings() {
     let mut b = Bench::established();
     assert_eq!(b.set(option::SEND_RING, SEND).0, Reason::OptionUnknown as u32);
     assert_eq!(b.get(option::RECEIVE_RING).0, Reason::OptionUnknown as u32);
     filled(&mut b, 1);
-    refused(&mut b, Reason::MemoryUnreachable);
+    b.refused(Reason::MemoryUnreachable);
+}
+
+#[test]
+fn a_ring_that_is_named_again_or_let_go_of_is_not_counted_again() {
+    let (mut b, _) = with_rings();
+    let before = b.count("rings-named");
+    assert_eq!(before, 2);
+    assert_eq!(b.set(option::SEND_RING, SEND), (0, SEND));
+    assert_eq!(b.set(option::SEND_RING, 0), (0, 0));
+    assert_eq!(b.count("rings-named"), before);
+    assert_eq!(b.set(option::SEND_RING, SEND), (0, SEND));
+    assert_eq!(b.count("rings-named"), before + 1);
 }
 
 #[test]
@@ -149,7 +154,7 @@ fn ends_that_cannot_be_are_refused() {
     let (mut b, _) = with_rings();
     for end in [4097, 1 << 40, u64::MAX] {
         filled(&mut b, end);
-        refused(&mut b, Reason::Offset);
+        b.refused(Reason::Offset);
     }
     b.nothing();
 }
@@ -211,7 +216,7 @@ fn another_memory_ends_the_rings_and_not_the_streams() {
     memory.replace();
     memory.fill(0, 10);
     filled(&mut b, 10);
-    refused(&mut b, Reason::MemoryUnreachable);
+    b.refused(Reason::MemoryUnreachable);
     b.nothing();
     // The same bytes in a frame.
     b.send(10);
@@ -231,7 +236,7 @@ fn memory_that_goes_while_it_is_in_use_ends_the_rings_and_not_the_streams() {
     b.peer("PA 1:101 ack 1");
     b.received(100);
     filled(&mut b, 10);
-    refused(&mut b, Reason::MemoryUnreachable);
+    b.refused(Reason::MemoryUnreachable);
     b.send(10);
     b.expect("PA 1:11");
     assert_eq!(b.count("rings-lost"), 1);
