@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The guest's first process: modules, addresses, and a shell on the console that the tests drive.
-# The kernel hands over, as environment: TOE_TTY (that console's name) and TOE_MTU (bytes; of the card's interface).
+# The kernel hands over, as environment: TOE_TTY (that console's name), TOE_MTU (bytes; of the card's interface) and, perhaps,
+# TOE_ROUTE_MTU (bytes; of what goes by IP there).
 /bin/busybox mkdir -p /bin /sbin /usr/bin /usr/sbin
 /bin/busybox --install -s
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin
@@ -24,6 +25,10 @@ if [ -e /sys/class/net/eth0 ]; then
     ip link set eth0 up
     ip address add 192.0.2.2/24 dev eth0
     ip -6 address add 2001:db8:1::2/64 dev eth0
+    if [ -n "${TOE_ROUTE_MTU:-}" ]; then
+        ip route change 192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.2 mtu "$TOE_ROUTE_MTU"
+        ip -6 route replace 2001:db8:1::/64 dev eth0 proto kernel metric 256 mtu "$TOE_ROUTE_MTU"
+    fi
 fi
 cd /tmp || exit
 

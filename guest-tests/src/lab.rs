@@ -41,6 +41,8 @@ pub struct LabOptions {
     pub nic: Nic,
     /// MTU of the guest's interface, in bytes.
     pub guest_mtu: u32,
+    /// MTU of the guest's routes, in bytes, if they are to have one of their own: see [`LabOptions::long_frames`].
+    pub route_mtu: Option<u32>,
     /// MTU of the TAP, in bytes; the kernel allows 65,521.
     pub wire_mtu: u32,
     /// Whether steps are printed as they happen.
@@ -63,12 +65,19 @@ impl LabOptions {
             kind,
             nic,
             guest_mtu: 1500,
+            route_mtu: None,
             wire_mtu: 1500,
             verbose: false,
             limit: Duration::from_secs(300),
             services: false,
             plugin: None,
         }
+    }
+
+    /// The same with frames between guest and card as long as they can be; what goes to the wire is as long as before.
+    #[must_use]
+    pub fn long_frames(self) -> Self {
+        Self { guest_mtu: 65_535, route_mtu: Some(self.wire_mtu), ..self }
     }
 
     /// The same with that profile on the card.
@@ -213,6 +222,7 @@ impl Lab {
             initramfs: self.initramfs.clone(),
             netdev,
             mtu: self.options.guest_mtu,
+            route_mtu: self.options.route_mtu,
             queue_pairs,
             count: self.options.plugin.clone().map(|plugin| Count { plugin, marks: self.marks() }),
         };

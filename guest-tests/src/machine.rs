@@ -75,6 +75,8 @@ pub struct MachineOptions {
     pub netdev: Netdev,
     /// Of the card's interface, in bytes.
     pub mtu: u32,
+    /// Of the routes there, in bytes, if they are to have one of their own.
+    pub route_mtu: Option<u32>,
     /// Of QEMU's card; a User-Mode Linux always has one.
     pub queue_pairs: u16,
     /// Count instructions. QEMU only; the guest then has one processor, since only so the count is exact.
@@ -127,6 +129,7 @@ impl Machine {
             initramfs,
             netdev: Netdev::None,
             mtu: 1500,
+            route_mtu: None,
             queue_pairs: 1,
             count: None,
         };
@@ -259,9 +262,15 @@ fn qemu(
             command.args(["-netdev", &format!("stream,id=n0,server=off,{at}"), "-device", &device]);
         }
     }
-    let boot = format!("console=ttyS0 quiet panic=-1 TOE_TTY=ttyS1 TOE_MTU={}", options.mtu);
+    let boot = format!("console=ttyS0 quiet panic=-1 TOE_TTY=ttyS1 {}", mtus(options).join(" "));
     command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&options.initramfs).args(["-append", &boot]);
     Ok(command)
+}
+
+/// What the guest's first process is told of them.
+fn mtus(options: &MachineOptions) -> Vec<String> {
+    let routes = options.route_mtu.map(|mtu| format!("TOE_ROUTE_MTU={mtu}"));
+    std::iter::once(format!("TOE_MTU={}", options.mtu)).chain(routes).collect()
 }
 
 fn user_mode(namespace: &Namespace, options: &MachineOptions, directory: &Path) -> Result<Command> {
@@ -270,7 +279,7 @@ fn user_mode(namespace: &Namespace, options: &MachineOptions, directory: &Path) 
     command.arg(format!("mem={MEMORY_MIB}M")).arg(format!("initrd={}", options.initramfs.display()));
     // Console 0 is the kernel's, and written with its messages to standard error; console 1 the shell's.
     command.args(["con=null", "con0=null,fd:2", "con1=fd:0,fd:1", "quiet", "panic=-1", "TOE_TTY=tty1"]);
-    command.arg(format!("TOE_MTU={}", options.mtu));
+    command.args(mtus(options));
     match &options.netdev {
         Netdev::None => {}
         Netdev::VhostUser(socket) => {

@@ -212,6 +212,39 @@ pub fn largest_mtu(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// With a long MTU for the interface and the wire's for its routes, frames between guest and card are long, and to the wire goes
+/// nothing that it could not carry: neither of the kernel, nor of the card.
+///
+/// # Errors
+/// As above.
+pub fn long_frames(lab: &mut Lab) -> Result<()> {
+    let guest = lab.guest()?;
+    ensure!(guest.check("cat /sys/class/net/eth0/mtu")?.trim() == "65535", "the guest's MTU is not 65535");
+    for (command, ip) in [("ping", PEER_V4), ("ping -6", PEER_V6)] {
+        let before = lab.namespace.traffic()?;
+        let text = guest.check(&format!("{command} -c 4 -i 0.2 -W 5 -s 3000 {ip}"))?;
+        ensure!(text.contains(" 0% packet loss"), "{text}");
+        let passed = lab.namespace.traffic()? - before;
+        ensure!(passed.from_card_frames >= 4 * 3, "the kernel did not cut what is longer than its routes: {passed:?}");
+    }
+    kernel_tcp(lab, PEER_V4)?;
+    for ip in [PEER_V4, PEER_V6] {
+        let frames = |lab: &mut Lab, name: &str| {
+            lab.card()?.stat()?[name].as_u64().with_context(|| format!("no counter {name}"))
+        };
+        let before = frames(lab, "frames-from-guest-taken")?;
+        card_send(lab, ip, MIB)?;
+        let out = frames(lab, "frames-from-guest-taken")? - before;
+        let before = frames(lab, "firmware-frames-to-guest")?;
+        card_fetch(lab, ip, MIB)?;
+        let into = frames(lab, "firmware-frames-to-guest")? - before;
+        // In frames of 1,514 bytes they would be 720.
+        ensure!(out < 200 && into < 360, "1 MiB took {out} frames to the card, and {into} from it");
+        lab.step(&format!("long frames to {ip}: 1 MiB took {out} to the card and {into} from it"));
+    }
+    Ok(())
+}
+
 /// Both processors of the guest use a queue pair of their own at the same time.
 ///
 /// # Errors

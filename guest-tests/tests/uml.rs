@@ -11,12 +11,17 @@ const BYTES: u64 = 16 << 20;
 
 /// A lab, unless User-Mode Linux cannot even boot here without a NIC.
 fn run(name: &str, profile: &str, work: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    run_with(LabOptions::new(&format!("uml-{name}"), Kind::UserMode).profile(profile), work)
+}
+
+/// The same with other options.
+fn run_with(options: LabOptions, work: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
     static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
-    let options = LabOptions::new(&format!("uml-{name}"), Kind::UserMode).profile(profile);
     let boots = || Lab::boot(LabOptions { nic: Nic::None, ..LabOptions::new("uml-boots", Kind::UserMode) })?.finish();
     if let Some(reason) = WHY_NOT.get_or_init(|| boots().err().map(|e| format!("{e:#}"))) {
         // Not `eprintln`, which the test runner keeps to itself when a test passes.
-        writeln!(std::io::stderr(), "skipped uml-{name}: User-Mode Linux does not run here: {reason}")?;
+        let name = &options.name;
+        writeln!(std::io::stderr(), "skipped {name}: User-Mode Linux does not run here: {reason}")?;
         return Ok(());
     }
     Lab::run(options, work)
@@ -45,6 +50,15 @@ fn card_connections_send_and_fetch() -> Result<()> {
             scenarios::refused(lab, peer)?;
         }
         Ok(())
+    })
+}
+
+#[test]
+fn long_frames_to_the_card_and_short_ones_to_the_wire() -> Result<()> {
+    run_with(LabOptions::new("uml-long-frames", Kind::UserMode).long_frames(), |lab| {
+        scenarios::long_frames(lab)?;
+        scenarios::card_accept(lab, GUEST_V4, BYTES)?;
+        scenarios::card_accept(lab, GUEST_V6, BYTES)
     })
 }
 

@@ -60,6 +60,13 @@ pub trait Neighbourhood: Send + Sync + std::fmt::Debug {
     /// Our own unicast addresses on the context's interface.
     fn addresses(&self) -> Vec<IpAddr>;
 
+    /// The least MTU that routes by the context's interface have of their own, in bytes, for a listener at `local`; `None` if
+    /// none has one.
+    fn route_mtu(&self, local: IpAddr) -> Option<u32> {
+        let _ = local;
+        None
+    }
+
     /// A frame arrived that is not of this context.
     fn foreign_frame(&self, frame: &[u8]);
 
@@ -439,9 +446,11 @@ impl Context {
     pub(crate) fn listen(&self, local: Endpoint, wish: ListenWish) -> (ListenerKey, Arc<Waker>) {
         let inner = &self.handle.inner;
         let addresses = inner.neighbourhood.addresses();
+        // Where the peers will be nobody knows yet.
+        let mtu = inner.neighbourhood.route_mtu(local.ip).unwrap_or(u32::MAX).min(inner.transport.mtu());
         let mut core = inner.lock();
         core.turn.keep(&inner.background);
-        let key = core.engine.listen(Instant::now(), local, wish, inner.transport.mtu(), addresses);
+        let key = core.engine.listen(Instant::now(), local, wish, mtu, addresses);
         let waker = Arc::new(Waker::default());
         core.listener_wakers.insert(key, waker.clone());
         inner.settle(&mut core);

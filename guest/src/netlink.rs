@@ -183,16 +183,37 @@ pub(crate) fn route(destination: IpAddr) -> io::Result<KernelRoute> {
             RouteAttribute::Gateway(address) => route.gateway = ip_of(address),
             RouteAttribute::Via(RouteVia::Inet(ip)) => route.gateway = Some((*ip).into()),
             RouteAttribute::Via(RouteVia::Inet6(ip)) => route.gateway = Some((*ip).into()),
-            RouteAttribute::Metrics(metrics) => {
-                route.mtu = metrics.iter().find_map(|m| match m {
-                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
-                    _ => None,
-                });
-            }
+            RouteAttribute::Metrics(metrics) => route.mtu = mtu_of(metrics),
             _ => {}
         }
     }
     Ok(route)
+}
+
+fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|m| match m {
+        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+        _ => None,
+    })
+}
+
+/// The least MTU that the routes by an interface have of their own, among those of the family of `like`; `None` if none has one.
+pub(crate) fn least_route_mtu(interface: u32, like: IpAddr) -> io::Result<Option<u32>> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(like);
+    let answers = ask(RouteNetlinkMessage::GetRoute(message), true)?;
+    let mtu = |message: &RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewRoute(m) = message else {
+            return None;
+        };
+        let is_here = m.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(index) if *index == interface));
+        let metrics = m.attributes.iter().find_map(|a| match a {
+            RouteAttribute::Metrics(metrics) => Some(metrics),
+            _ => None,
+        });
+        mtu_of(metrics.filter(|_| is_here && m.header.kind == RouteType::Unicast)?)
+    };
+    Ok(answers.iter().filter_map(mtu).min())
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {

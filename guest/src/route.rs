@@ -73,6 +73,21 @@ impl Neighbourhood for Interface {
         }
     }
 
+    fn route_mtu(&self, local: IpAddr) -> Option<u32> {
+        // A listener at :: is reached by IPv4, too.
+        let v4 = Ipv4Addr::UNSPECIFIED.into();
+        let families = if local.is_ipv6() && local.is_unspecified() { vec![v4, local] } else { vec![local] };
+        let least = |family| netlink::least_route_mtu(self.index, family);
+        let mtus: io::Result<Vec<_>> = families.into_iter().map(least).collect();
+        match mtus {
+            Ok(mtus) => mtus.into_iter().flatten().min(),
+            Err(e) => {
+                log::warn!("cannot list the routes by interface {}: {e}", self.index);
+                None
+            }
+        }
+    }
+
     fn foreign_frame(&self, _frame: &[u8]) {
         // The kernel has its own copy of everything that is for it.
     }

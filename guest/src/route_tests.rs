@@ -177,6 +177,26 @@ fn with_changes() {
 }
 
 #[test]
+fn a_listener_goes_by_the_least_mtu_of_the_routes_there() {
+    in_namespace(|| {
+        let here = Interface { index: index_of("toe0") };
+        let of = |ip: &str| here.route_mtu(ip.parse().unwrap());
+        ip("address add 2001:db8:1::1/64 dev toe0");
+        assert_eq!((of("192.0.2.1"), of("::"), of("2001:db8:1::1")), (None, None, None));
+        ip("route change 192.0.2.0/24 dev toe0 proto kernel scope link src 192.0.2.1 mtu 1450");
+        ip("route add 198.51.100.0/24 via 192.0.2.2 mtu 1400");
+        assert_eq!(
+            (of("192.0.2.1"), of("0.0.0.0"), of("::"), of("2001:db8:1::1")),
+            (Some(1400), Some(1400), Some(1400), None)
+        );
+        ip("-6 route add 2001:db8:2::/64 dev toe0 mtu 1300");
+        assert_eq!((of("192.0.2.1"), of("::"), of("2001:db8:1::1")), (Some(1400), Some(1300), Some(1300)));
+        let other = Interface { index: index_of("toe1") };
+        assert_eq!(other.route_mtu("192.0.2.1".parse().unwrap()), None);
+    });
+}
+
+#[test]
 fn a_way_is_kept_until_the_kernel_announces_a_change() {
     in_namespace(|| {
         let card = Mutex::new(MockCard::new());

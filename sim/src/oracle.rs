@@ -342,7 +342,10 @@ impl Seen {
                 self.others.remove(0);
             }
             self.others.extend(other);
-            self.track = Some(Track { iss: s.seq, mine: o, my_flags: s.flags, sent: 1, out, ..Track::default() });
+            // An answer to another SYN may have stood between two to the same.
+            let said_ecn = self.others.iter().any(|t| t.iss == s.seq && t.said_ecn);
+            let track = Track { iss: s.seq, mine: o, my_flags: s.flags, said_ecn, sent: 1, out, ..Track::default() };
+            self.track = Some(track);
         }
         let Some(track) = &mut self.track else { return };
         track.timestamp = o.timestamps.map(|(value, _)| value);

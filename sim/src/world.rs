@@ -430,11 +430,11 @@ impl World {
                 }
             }
             self.transcript.number(now_us);
-            if let Some(oracle) = &mut self.oracles[1 - i] {
-                oracle.arrives(&frame);
-            }
             if self.link_is_down(1 - i, &frame) {
                 continue;
+            }
+            if let Some(oracle) = &mut self.oracles[1 - i] {
+                oracle.arrives(&frame);
             }
             self.overtake(i, true);
             if let Some(strike) = self.strike(1 - i, Site::WireRx, &frame) {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
+use toe_guest_tests::LabOptions;
 
 use crate::report;
 use crate::turns::Turns;
@@ -26,6 +27,35 @@ pub struct Options {
     /// Only this half
     #[arg(long)]
     half: Option<Half>,
+
+    /// How long frames between guest and card may be
+    #[arg(long, default_value = "long")]
+    mtu: Mtu,
+}
+
+/// MTUs in the guest; the wire's is 1500. The kernel's sockets are measured with the same.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Mtu {
+    /// 65,535 for the interface, 1500 for its routes
+    Long,
+    /// 1500 for both
+    Wire,
+}
+
+impl Mtu {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Long => "MTU of the interface 65535, of the routes 1500",
+            Self::Wire => "MTU 1500",
+        }
+    }
+
+    fn apply(self, options: LabOptions) -> LabOptions {
+        match self {
+            Self::Long => options.long_frames(),
+            Self::Wire => options,
+        }
+    }
 }
 
 /// What is measured where.
@@ -93,16 +123,18 @@ pub fn run(options: &Options) -> Result<String> {
     let time = Duration::from_secs_f64(seconds);
     let wanted: Vec<&Load> = LOADS.iter().chain(&LONGER).filter(|load| options.turns.wants(load.name)).collect();
     let begun = Instant::now();
-    let (mut tables, mut value) =
-        (String::new(), json!({ "machine": report::machine(), "rounds": rounds, "seconds": seconds }));
+    let (mut tables, mut value) = (
+        String::new(),
+        json!({ "machine": report::machine(), "rounds": rounds, "seconds": seconds, "mtu": options.mtu.name() }),
+    );
     if options.half != Some(Half::Instructions) {
-        let (table, figures) = speed::measure(&options.turns, &wanted, rounds, time)?;
+        let (table, figures) = speed::measure(&options.turns, &wanted, rounds, time, options.mtu)?;
         tables.push_str(&table);
         value["speed"] = figures;
     }
     if options.half != Some(Half::Speed) {
         ensure!(!wanted.is_empty(), "no load has such a name");
-        let (table, figures) = instructions::measure(&wanted, rounds, time)?;
+        let (table, figures) = instructions::measure(&wanted, rounds, time, options.mtu)?;
         tables.push_str(&table);
         value["instructions"] = figures;
     }

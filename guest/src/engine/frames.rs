@@ -2,6 +2,7 @@
 //! is another of both. Each frame is a system call, a walk through the guest's kernel and a wake-up, so that their number is
 //! bounded here and cannot creep back.
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -28,18 +29,19 @@ struct Side {
     engine: Engine,
     firmware: Firmware,
     mac: Mac,
+    frame_bytes_max: usize,
     frames: Frames,
     /// Messages of RECEIVED to the guest.
     received: u32,
 }
 
 impl Side {
-    fn new(n: u8, now: Instant) -> Self {
+    fn new(n: u8, now: Instant, frame_bytes_max: usize) -> Self {
         let mac = Mac([2, 0, 0, 0, 0, n]);
         let config = Config {
             key: u128::from(n),
             mac,
-            frame_bytes_max: 1_514,
+            frame_bytes_max,
             receive_bytes_max: 1 << 20,
             lease: Duration::from_secs(10),
             buffers: Buffers::default(),
@@ -50,6 +52,7 @@ impl Side {
             engine: Engine::new(now, config),
             firmware: firmware.unwrap(),
             mac,
+            frame_bytes_max,
             frames: Frames::default(),
             received: 0,
         }
@@ -67,6 +70,8 @@ enum Peer {
     EchoesAndCloses,
     /// Nothing.
     Reads,
+    /// Sends it back when it may speak.
+    Answers,
 }
 
 struct World {
@@ -80,14 +85,24 @@ struct World {
     accepted: Vec<ConnectionKey>,
     /// Connections that the peer closes, and when.
     closing: Vec<(Instant, ConnectionKey)>,
+    /// What it has read and not sent back, and whether it may send.
+    kept: VecDeque<u8>,
+    far_speaks: bool,
 }
 
 impl World {
     fn new(peer: Peer) -> Self {
+        Self::with_frames(peer, 1_514)
+    }
+
+    /// With channel frames of so many bytes.
+    fn with_frames(peer: Peer, bytes: usize) -> Self {
         let start = Instant::now();
-        let (near, far) = (Side::new(1, start), Side::new(2, start));
+        let (near, far) = (Side::new(1, start, bytes), Side::new(2, start, bytes));
         let (wire, accepted, closing) = Default::default();
-        let mut w = Self { start, now: start, near, far, wire, peer, listener: None, accepted, closing };
+        let (kept, far_speaks) = Default::default();
+        let mut w =
+            Self { start, now: start, near, far, wire, peer, listener: None, accepted, closing, kept, far_speaks };
         let local = Endpoint::new(Ipv4Addr::UNSPECIFIED.into(), PORT);
         let wish = ListenWish { backlog: 16, flags: 0, policy: listen_policy::OF_CARD };
         let listener = w.far.engine.listen(start, local, wish, 1_500, vec![w.far.address().into()]);
@@ -115,6 +130,7 @@ impl World {
             }
             while let Some(n) = side.engine.poll_transmit(&mut buffer) {
                 side.frames.to_card += 1;
+                assert!(n <= side.frame_bytes_max);
                 assert_eq!(side.firmware.handle_guest(us, &buffer[..n]), Verdict::Taken);
             }
             while let Some(n) = side.firmware.poll_wire(us, &mut buffer) {
@@ -122,6 +138,7 @@ impl World {
             }
             while let Some(n) = side.firmware.poll_guest(us, &mut buffer) {
                 side.frames.to_guest += 1;
+                assert!(n <= side.frame_bytes_max);
                 let messages = Parsed::new(&buffer[..n]).unwrap().messages.filter_map(Result::ok);
                 side.received += messages.filter(|m| matches!(m, Message::Received(..))).count() as u32;
                 assert!(side.engine.handle_frame(now, &buffer[..n]));
@@ -139,8 +156,14 @@ impl World {
             self.accepted.extend(far.accept(listener));
         }
         for key in self.accepted.clone() {
-            let mut text = [0; 4096];
+            let mut text = [0; 65_536];
+            if self.far_speaks
+                && let Write::Bytes(n) = far.write(self.now, key, self.kept.make_contiguous())
+            {
+                self.kept.drain(..n);
+            }
             match far.read(self.now, key, &mut text, false) {
+                Read::Bytes(n) if self.peer == Peer::Answers => self.kept.extend(&text[..n]),
                 Read::Bytes(n) if self.peer != Peer::Reads => {
                     assert_eq!(far.write(self.now, key, &text[..n]), Write::Bytes(n));
                     if self.peer == Peer::EchoesAndCloses {
@@ -321,4 +344,42 @@ fn a_writer_that_fills_its_buffer_is_not_kept_waiting() {
     });
     // 4 MiB are 3,000 segments; a wait for patience each 128 KiB would be 640 ms.
     assert!(w.now - begun < Duration::from_millis(300), "{:?}", w.now - begun);
+}
+
+/// Bytes of a transfer, none like its neighbours.
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes as u32).map(|n| (n ^ (n >> 7) ^ (n >> 15)) as u8).collect()
+}
+
+#[test]
+fn a_mebibyte_is_few_frames_when_they_may_be_long() {
+    const BYTES: usize = 1 << 20;
+    let mut w = World::with_frames(Peer::Answers, FRAME_BYTES_MAX);
+    let key = w.open(40_000);
+    let (text, mut written, mut heard) = (pattern(BYTES), 0, Vec::new());
+    w.pass(Duration::from_millis(50));
+    let out = w.count(|w| {
+        w.until("all is written", |w| {
+            if let Write::Bytes(n) = w.near.engine.write(w.now, key, &text[written..(written + 65_536).min(BYTES)]) {
+                written += n;
+            }
+            written == BYTES
+        });
+        w.pass(Duration::from_millis(100));
+    });
+    // In frames of 1,514 bytes it is 720. A write of 64 KiB is a frame and the little that had no room in it; what comes from the
+    // card is credit.
+    assert!(out.to_card <= 40 && out.to_guest <= 45, "{out:?}");
+    w.far_speaks = true;
+    let back = w.count(|w| {
+        w.until("all came back", |w| {
+            let mut piece = [0; 65_536];
+            if let Read::Bytes(n) = w.near.engine.read(w.now, key, &mut piece, false) {
+                heard.extend_from_slice(&piece[..n]);
+            }
+            heard.len() == BYTES
+        });
+    });
+    assert!(back.to_guest <= 40 && back.to_card <= 30, "{back:?}");
+    assert!(heard == text, "the bytes are others");
 }
