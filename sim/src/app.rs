@@ -64,6 +64,7 @@ pub struct App {
     /// When it reads again, if it rests.
     next_read_us: Option<u64>,
     progress_us: u64,
+    given_up_us: Option<u64>,
     pub outcome: Option<Outcome>,
 }
 
@@ -80,6 +81,7 @@ impl App {
             idle_until_us: None,
             next_read_us: None,
             progress_us: 0,
+            given_up_us: None,
             outcome: None,
         }
     }
@@ -111,6 +113,19 @@ impl App {
     /// From now on it waits no longer than that, if it would have waited for ever.
     pub fn be_patient(&mut self, us: u64) {
         self.plan.patience_us.get_or_insert(us);
+    }
+
+    /// From `now_us` on it waits so long and no longer for a connection that its peer has given up.
+    pub fn wait_for_nobody(&mut self, now_us: u64, us: u64) {
+        self.be_patient(us);
+        self.progress_us = self.progress_us.max(now_us);
+        self.given_up_us = Some(now_us);
+    }
+
+    /// When its peer gave up a connection that never came here, if it did.
+    pub fn given_up_us(&self) -> Option<u64> {
+        self.given_up_us
+            .filter(|_| self.written + self.read == 0 && self.outcome == Some(Outcome::Broken(LOST_PATIENCE)))
     }
 
     /// Whether it has sent and read everything and closed, so that only the closing itself is left.

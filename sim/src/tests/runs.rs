@@ -105,6 +105,14 @@ fn pairs_that_did_not_hold_hold() {
     }
 }
 
+/// A card gave up what was half open just when the other took its SYN-ACK: one program broke, the other never had a connection.
+#[test]
+fn a_handshake_that_is_given_up_as_it_succeeds_comes_to_an_end() {
+    for seed in [13_331, 3_003_973] {
+        judged(seed, &DRAWN).unwrap_or_else(|v| panic!("{v:?}"));
+    }
+}
+
 /// An acknowledgement of smoltcp's FIN that came first in a segment which it did not take was kept from it for ever.
 #[test]
 fn a_fin_of_smoltcps_is_acknowledged_in_the_end() {
