@@ -36,6 +36,8 @@ use crate::net::Features;
 
 /// The most rounds that a worker makes before the card's own thread takes over, so that it hears the frontend again.
 const WORKER_ROUNDS: usize = 16;
+/// A timeout that is no further away is waited for awake: to set the timer, sleep and wake takes as long.
+const NEAR: toe_firmware::Duration = toe_firmware::Duration::from_us(10);
 
 /// Names one connection of a frontend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -244,8 +246,9 @@ impl Card {
         let mut polls = self.poll > Duration::ZERO;
         inner.path.set_polled(polls);
         while !stop.is_set() {
-            let more = inner.path.round(self.now());
-            if !more && !polls {
+            let now = self.now();
+            let more = inner.path.round(now);
+            if !more && !polls && inner.path.poll_timeout().is_none_or(|due| due > now + NEAR) {
                 return;
             }
             if polls && !more && quiet_since.elapsed() >= self.poll {

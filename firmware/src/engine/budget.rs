@@ -15,6 +15,9 @@
 //! queue. Of what the processor owes for these no more than [`DEBT_US_MAX`] is kept, so that a guest that asks for more than
 //! it can do does not shut the wire out.
 //!
+//! Who calls late, because it does many frames in one look at its clock, takes no time from the processor: frames that waited are
+//! done from when it was free, and not from when they are handed in, up to [`DEBT_US_MAX`] ago.
+//!
 //! Without a limit (zero) a processor is as fast as the machine, and nothing ever waits here. All of it is integers.
 
 use std::collections::VecDeque;
@@ -30,7 +33,7 @@ use crate::time::Instant;
 use crate::wire::frame::Ethernet;
 use crate::wire::{ip, segment};
 
-/// The most microseconds of work that the processor can be behind.
+/// The most microseconds of work that the processor can be behind, and the most that its caller can be late.
 pub const DEBT_US_MAX: u64 = 1000;
 
 /// Where a frame waits for the processor.
@@ -72,13 +75,23 @@ pub struct Processor {
     pub waiting: [Gauge; Lane::COUNT],
     /// Connections' frames taken since one of the others was.
     turn: u32,
+    /// What it does now has waited for it.
+    has_waited: bool,
 }
 
 impl Processor {
     /// One of that speed, for which as many frames may wait as the gauges say.
     pub fn new(steps_per_us: u32, waiting: [Gauge; Lane::COUNT]) -> Self {
         let steps_per_us = steps_per_us.into();
-        Self { steps_per_us, usual_steps_per_us: steps_per_us, slower: 1, free_at: 0, waiting, turn: 0 }
+        Self {
+            steps_per_us,
+            usual_steps_per_us: steps_per_us,
+            slower: 1,
+            free_at: 0,
+            waiting,
+            turn: 0,
+            has_waited: false,
+        }
     }
 
     /// It is so many times slower from here on; one is as usual.
@@ -102,8 +115,10 @@ impl Processor {
             return;
         }
         let now = now.as_us().saturating_mul(self.steps_per_us);
-        let most = now.saturating_add(DEBT_US_MAX * self.steps_per_us);
-        self.free_at = self.free_at.max(now).saturating_add(steps.saturating_mul(self.slower)).min(most);
+        let bound = DEBT_US_MAX * self.steps_per_us;
+        let most = now.saturating_add(bound);
+        let begin = if std::mem::take(&mut self.has_waited) { now.saturating_sub(bound) } else { now };
+        self.free_at = self.free_at.max(begin).saturating_add(steps.saturating_mul(self.slower)).min(most);
     }
 
     /// When the next frame that waits can be taken; `None` if none waits.
@@ -134,6 +149,7 @@ impl Processor {
     fn take(&mut self, lane: Lane) {
         self.waiting[lane as usize].give_back(1);
         self.turn = if lane == Lane::Connections && self.has_waiting(Lane::Others) { self.turn + 1 } else { 0 };
+        self.has_waited = true;
     }
 }
 
@@ -181,6 +197,7 @@ impl Firmware {
     pub fn handle_waiting(&mut self, now: Instant, lane: Lane, frame: &[u8], checksum: Checksum) -> Verdict {
         let Some(now) = self.perceive(now) else {
             self.processor.take(lane);
+            self.processor.has_waited = false;
             return self.halted_at_wire();
         };
         if !self.processor.has_time(now) {
@@ -270,6 +287,41 @@ mod tests {
         }
         assert_eq!((taken, b.in_use("wire-fifo"), b.in_use("half-open")), (3, 0, 4));
         assert_eq!((b.count("wire-in"), b.accounted()), (6, 6));
+    }
+
+    #[test]
+    fn a_caller_that_is_late_takes_no_time_from_the_processor() {
+        let (mut b, frames) = slow();
+        let now = b.now;
+        let _ = b.firmware.handle_wire(now, &frames[0], Checksum::Unverified);
+        for frame in &frames[1..4] {
+            assert_eq!(b.firmware.handle_wire(now, frame, Checksum::Unverified), Verdict::Wait(Lane::Others));
+        }
+        // Long enough for one more and a little of the next.
+        let first_us = b.firmware.poll_timeout().unwrap().since(now).as_us();
+        let late = now + Duration::from_us(first_us * 5 / 2);
+        assert_eq!(b.firmware.handle_waiting(late, Lane::Others, &frames[1], Checksum::Unverified), Verdict::Taken);
+        assert_eq!(b.firmware.handle_waiting(late, Lane::Others, &frames[2], Checksum::Unverified), Verdict::Taken);
+        let third = b.firmware.handle_waiting(late, Lane::Others, &frames[3], Checksum::Unverified);
+        assert_eq!(third, Verdict::Wait(Lane::Others), "it has no more time than has passed");
+        let due = b.firmware.poll_timeout().unwrap();
+        assert!(due > late && due.since(now).as_us() <= first_us * 3 + 3, "{due:?}");
+    }
+
+    #[test]
+    fn a_caller_that_is_very_late_has_a_millisecond_of_it_back() {
+        let mut p = Processor::new(10, gauges());
+        p.work(at(0), 10);
+        assert!(p.waiting[1].take(1));
+        p.take(Lane::Others);
+        p.work(at(50_000), 5_000);
+        assert!(p.has_time(at(50_000)), "500 of 1,000 microseconds");
+        p.has_waited = true;
+        p.work(at(50_000), 5_020);
+        assert!(!p.has_time(at(50_001)) && p.has_time(at(50_002)));
+        // What comes when nobody waits begins when it comes.
+        p.work(at(60_000), 20);
+        assert!(!p.has_time(at(60_001)) && p.has_time(at(60_002)));
     }
 
     #[test]
