@@ -467,6 +467,7 @@ impl Supervisor {
                 self.watch_no_more(&accepting);
             }
         }
+        self.accept_returned();
         self.accept_timeouts(now);
         let mut to_do = Vec::new();
         for (token, connection) in &mut self.connections {
