@@ -21,9 +21,9 @@ const CASE: Duration = Duration::from_secs(180);
 struct Arguments {
     /// The guest's userland: a directory with Debian's packages unpacked in it.
     root: PathBuf,
-    /// The programs and what they do.
-    #[arg(long, default_value = "guest-tests/guest/programs.toml")]
-    cases: PathBuf,
+    /// The programs and what they do; guest-tests/guest/programs.toml if none is given.
+    #[arg(long, value_name = "FILE")]
+    cases: Option<PathBuf>,
     /// Print the Debian packages that the cases want, and do nothing.
     #[arg(long)]
     packages: bool,
@@ -31,7 +31,7 @@ struct Arguments {
     #[arg(long)]
     only: Vec<String>,
     /// Write docs/programs.md and docs/socket-calls.md.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["cases", "only"])]
     write: bool,
     /// Kill so many programs and supervisors at the end.
     #[arg(long, default_value_t = 0)]
@@ -123,7 +123,8 @@ fn main() -> ExitCode {
 }
 
 fn work(arguments: &Arguments) -> Result<()> {
-    let Cases { packages, programs } = Cases::read(&arguments.cases)?;
+    let file = arguments.cases.clone().unwrap_or_else(|| host::root().join("guest-tests/guest/programs.toml"));
+    let Cases { packages, programs } = Cases::read(&file)?;
     if arguments.packages {
         packages.iter().for_each(|package| println!("{package}"));
         return Ok(());
@@ -165,7 +166,7 @@ fn work(arguments: &Arguments) -> Result<()> {
                 }
             }
         }
-        if arguments.only.is_empty() {
+        if arguments.only.is_empty() && arguments.cases.is_none() {
             rows = run::calls(lab)?;
         }
         if arguments.kills > 0 {
@@ -299,6 +300,36 @@ fn filtered(text: &str, same: &str) -> Result<String> {
     host::run("sed", ["-E".as_ref(), same.as_ref(), file.path().as_os_str()])
 }
 
+/// How to try others.
+const OWN: &str = r#"
+## Programs of one's own
+
+    scripts/programs --cases FILE
+
+FILE is as `guest-tests/guest/programs.toml`, whose head says what a case has. Its `packages` are unpacked beside those that are there
+already (`.cache/programs/root`); nothing is installed, and the packages' own scripts do not run. `--only NAME` takes the cases whose names contain that.
+
+```toml
+packages = ['curl', 'lighttpd']
+
+[[program]]
+name = 'my server'
+what = 'the peer fetches a file'
+prepare = """
+mkdir -p /tmp/li
+echo hello > /tmp/li/f
+echo 'server.document-root = "/tmp/li"' > /tmp/li.conf
+echo 'server.port = 8084' >> /tmp/li.conf
+"""
+guest = 'echo $$ > /tmp/li.pid; exec lighttpd -D -f /tmp/li.conf'
+port = 8084
+peer = 'curl -s http://192.0.2.2:8084/f'
+stop = 'kill $(cat /tmp/li.pid)'
+```
+
+A case fails if the two say different things, if the card carried nothing, and if the kernel carried a connection for a reason that the case does not name.
+"#;
+
 fn programs_page(outcomes: &[Outcome]) -> String {
     let mut page = String::from(
         "# Programs under `toe run`\n\nMade by `scripts/programs`: Debian's packages in User-Mode Linux, each once on the kernel and once on the card in the \
@@ -320,6 +351,11 @@ fn programs_page(outcomes: &[Outcome]) -> String {
         );
     }
     page.push_str("\n`local-address`: connections over the loopback interface, which stay with the kernel.\n");
+    for (reason, why) in outcomes.iter().flat_map(|o| &o.case.kernel) {
+        // As above.
+        let _ = writeln!(page, "`{reason}`: {why}.");
+    }
+    page.push_str(OWN);
     page
 }
 
