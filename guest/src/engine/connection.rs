@@ -335,8 +335,10 @@ impl Connection {
         }
         let out = &mut self.outgoing;
         out.bytes.extend(&bytes[..n]);
-        if out.bytes.len() * 2 >= self.buffers.send_bytes && !out.asked {
-            // Room will be wanted soon, and the card may be in no hurry to say what it holds.
+        let will_be_unheld = out.limit.min(out.end()) > out.held;
+        if out.bytes.len() * 2 >= self.buffers.send_bytes && will_be_unheld && !out.asked {
+            // Room will be wanted soon, and the card may be in no hurry to say what it holds. What only waits for credit needs no
+            // question: of that the card speaks by itself.
             (out.probe, out.asked) = (true, true);
         }
         self.watch_sending(now);
