@@ -3,22 +3,24 @@
 //! A huge page is one piece of physical memory that the kernel neither swaps out nor moves about by itself, and its physical address
 //! is what the virtio device's buffers are addressed by. Each page is a file of its own in hugetlbfs, so that it outlives its
 //! program: of one that was killed the card does not know for a lease, and may write into its rings all that time. A file
-//! is locked as long as somebody has its page. A page of which the card is known to use nothing goes with its program. Of others
-//! the next program that looks finds the file without a lock, names it after the time when no card can have anything to do with it any more
-//! ([`ORPHAN_S`] later), and removes it when that has come.
+//! is locked as long as somebody has its page, and its mode says whether a card may know any ring in it ([`Use`]). The next program that looks
+//! for a page removes files without a lock: at once, or, where a card may know them, when none can have anything to do with
+//! them any more. That is [`ORPHAN_S`] after they were first found, which their new names say.
 //!
 //! What it takes: a kernel with huge pages (`vm.nr_hugepages`), hugetlbfs mounted anywhere, and CAP_SYS_ADMIN, without which the
 //! kernel tells nobody a physical address. Whoever has that can read all of the guest's memory anyway.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstatvfs};
 use rustix::time::{ClockId, clock_gettime};
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion, VolatileMemory,
+};
 
 /// A file without an owner is kept so many seconds: several times the lease that a context asks for.
 const ORPHAN_S: u64 = 60;
@@ -36,7 +38,16 @@ pub(super) struct HugePage {
     pub(super) bytes: u64,
     path: PathBuf,
     /// Its lock says that the page is somebody's.
-    _file: File,
+    file: File,
+}
+
+/// Who may look into a page, as its file's mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Use {
+    /// Its program alone.
+    Own = 0o600,
+    /// A card as well.
+    Lent = 0o700,
 }
 
 impl HugePage {
@@ -68,18 +79,20 @@ impl HugePage {
         fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
         let size = usize::try_from(bytes).map_err(io::Error::other)?;
         let region = MmapRegion::from_file(FileOffset::new(file.try_clone()?, 0), size).map_err(io::Error::other)?;
+        // It is mapped when it is touched, and has an address from then on.
+        region.get_ref::<u8>(0).map_err(io::Error::other)?.store(0);
         let address = locate(region.as_ptr() as u64)?;
         let region = vm_memory::GuestRegionMmap::new(region, GuestAddress(address))
             .ok_or_else(|| io::Error::other("a physical address beyond the end of memory"))?;
         debug_assert_eq!(region.len(), bytes);
         let memory = GuestMemoryMmap::from_regions(vec![region]).map_err(io::Error::other)?;
         debug_assert_eq!(memory.num_regions(), 1);
-        Ok(Self { memory, address, bytes, path, _file: file })
+        Ok(Self { memory, address, bytes, path, file })
     }
 
-    /// The card uses nothing of it, and never will.
-    pub(super) fn remove(&self) {
-        if let Err(e) = fs::remove_file(&self.path) {
+    /// Notes it for whoever finds the file. It cannot fail for a file of our own.
+    pub(super) fn mark(&self, by: Use) {
+        if let Err(e) = self.file.set_permissions(fs::Permissions::from_mode(by as u32)) {
             log::debug!("{}: {e}", self.path.display());
         }
     }
@@ -98,7 +111,7 @@ fn mounted(mounts: &str) -> Option<PathBuf> {
 fn new_file(directory: &Path) -> io::Result<(PathBuf, File)> {
     for n in 0..NAMES_MAX {
         let path = directory.join(format!("{OWNED}{}-{n}", std::process::id()));
-        match File::options().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+        match File::options().read(true).write(true).create_new(true).mode(Use::Own as u32).open(&path) {
             Ok(file) => {
                 flock(&file, FlockOperation::LockExclusive)?;
                 // Somebody may have seen it before it was locked, and taken it for an orphan.
@@ -113,7 +126,7 @@ fn new_file(directory: &Path) -> io::Result<(PathBuf, File)> {
     Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{NAMES_MAX} files in {}", directory.display())))
 }
 
-/// Files that nobody has any more get a time to be removed at, and those whose time has come are removed.
+/// Files that nobody has any more are removed, or get a time for it.
 fn remove_orphans(directory: &Path, now_s: u64) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -125,12 +138,13 @@ fn remove_orphans(directory: &Path, now_s: u64) -> io::Result<()> {
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             continue;
         }
-        let done = match name.strip_prefix(ORPHANED) {
-            Some(until) => {
-                let until = until.split('-').next().and_then(|s| s.parse().ok());
-                // A name that is none of ours says nothing.
-                if until.is_some_and(|until: u64| until <= now_s) { fs::remove_file(&path) } else { Ok(()) }
-            }
+        let is_lent = file.metadata().map_or(true, |m| m.mode() & 0o777 != Use::Own as u32);
+        let until = name.strip_prefix(ORPHANED).map(|until| until.split('-').next().and_then(|s| s.parse().ok()));
+        let done = match until {
+            _ if !is_lent => fs::remove_file(&path),
+            // A name that is none of ours says nothing.
+            Some(until) if until.is_none_or(|until: u64| until > now_s) => Ok(()),
+            Some(_) => fs::remove_file(&path),
             None => {
                 let until = now_s + ORPHAN_S;
                 fs::rename(&path, directory.join(format!("{ORPHANED}{until}-{}", &name[OWNED.len()..])))
@@ -210,7 +224,8 @@ mod tests {
         assert_eq!(page.memory.find_region(GuestAddress(0x4000_0000)).unwrap().len(), page.bytes);
         remove_orphans(&directory.0, 5).unwrap();
         assert_eq!(directory.names(), [format!("{OWNED}{}-0", std::process::id())], "it is nobody's");
-        page.remove();
+        drop(page);
+        remove_orphans(&directory.0, 5).unwrap();
         assert_eq!(directory.names(), [""; 0]);
     }
 
@@ -225,8 +240,12 @@ mod tests {
     #[test]
     fn what_a_killed_program_leaves_stays_until_no_card_can_use_it() {
         let directory = Directory::new("orphans");
-        drop(HugePage::in_directory(&directory.0, |_| Ok(0x4000_0000)).unwrap());
-        fs::write(directory.0.join("toe-ring-until-never"), "").unwrap();
+        let page = HugePage::in_directory(&directory.0, |_| Ok(0x4000_0000)).unwrap();
+        page.mark(Use::Lent);
+        drop(page);
+        let strange = directory.0.join("toe-ring-until-never");
+        fs::write(&strange, "").unwrap();
+        fs::set_permissions(&strange, fs::Permissions::from_mode(Use::Lent as u32)).unwrap();
         fs::write(directory.0.join("somebody-else's"), "").unwrap();
         let orphan = format!("{ORPHANED}{}-{}-0", 100 + ORPHAN_S, std::process::id());
         for now in [100, 101, 99 + ORPHAN_S] {

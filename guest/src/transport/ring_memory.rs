@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::huge_pages::{AGAIN_AFTER, HugePage};
+use super::huge_pages::{AGAIN_AFTER, HugePage, Use};
 
 /// The length of a ring, a power of two: the buffer of a connection with default settings.
 pub(crate) const RING_BYTES: u64 = 256 * 1024;
@@ -54,20 +54,21 @@ impl Part {
         }
     }
 
-    /// One more is lent, or with -1 one less.
-    fn lend(&self, rings: i32) {
-        if let Self::Huge { lent, .. } = self {
-            lent.fetch_add(rings.cast_unsigned(), Ordering::Relaxed);
+    /// One more is lent. The pool is locked.
+    fn lend(&self) {
+        if let Self::Huge { page, lent } = self
+            && lent.fetch_add(1, Ordering::Relaxed) == 0
+        {
+            page.mark(Use::Lent);
         }
     }
-}
 
-impl Drop for Part {
-    fn drop(&mut self) {
+    /// One less. The pool is locked.
+    fn take_back(&self) {
         if let Self::Huge { page, lent } = self
-            && *lent.get_mut() == 0
+            && lent.fetch_sub(1, Ordering::Relaxed) == 1
         {
-            page.remove();
+            page.mark(Use::Own);
         }
     }
 }
@@ -106,7 +107,7 @@ impl RingMemory {
             pool.grow(Instant::now());
         }
         let (part, address) = pool.free.pop()?;
-        part.lend(1);
+        part.lend();
         Some(RingPlace { of: self.clone(), part, address })
     }
 }
@@ -141,8 +142,9 @@ impl RingPlace {
 
     /// The card uses it no more.
     pub(crate) fn give_back(self) {
-        self.part.lend(-1);
-        self.of.pool().free.push((self.part, self.address));
+        let mut pool = self.of.pool();
+        self.part.take_back();
+        pool.free.push((self.part, self.address));
     }
 
     /// Stores bytes of the stream from `offset` on; at most a ring's length of them.
