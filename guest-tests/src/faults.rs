@@ -185,7 +185,8 @@ pub(crate) fn short(status: &Value) -> String {
     status["sites"].as_array().into_iter().flatten().map(one).collect::<Vec<_>>().join(", ")
 }
 
-fn counter(lab: &mut Lab, name: &str) -> Result<u64> {
+/// One of the card's counters.
+pub(crate) fn counter(lab: &mut Lab, name: &str) -> Result<u64> {
     lab.card()?.stat()?[name].as_u64().with_context(|| format!("no counter {name}"))
 }
 

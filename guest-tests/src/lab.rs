@@ -30,6 +30,10 @@ pub enum Nic {
     None,
 }
 
+/// What a guest needs for rings that the card reaches: pages of 2 MiB.
+const HUGE_PAGES: &str =
+    "mkdir -p /dev/hugepages && mount -t hugetlbfs none /dev/hugepages && sysctl -qw vm.nr_hugepages=16";
+
 /// How a lab is set up.
 #[derive(Clone, Debug)]
 pub struct LabOptions {
@@ -78,6 +82,15 @@ impl LabOptions {
     #[must_use]
     pub fn long_frames(self) -> Self {
         Self { guest_mtu: 65_535, route_mtu: Some(self.wire_mtu), ..self }
+    }
+
+    /// The same with a card that takes payload from the memory of programs and puts it there; the guest, in QEMU, has huge pages for it.
+    #[must_use]
+    pub fn shared_rings(mut self) -> Self {
+        if let Nic::Card(card) = &mut self.nic {
+            card.shared_rings = true;
+        }
+        self
     }
 
     /// The same with that profile on the card.
@@ -237,6 +250,9 @@ impl Lab {
             }
         };
         self.step(&format!("the guest is up after {:.1} s", guest.boot_time().as_secs_f64()));
+        if matches!(&self.options.nic, Nic::Card(card) if card.shared_rings) && self.options.kind == Kind::Qemu {
+            guest.check(HUGE_PAGES)?;
+        }
         self.guest = Some(guest);
         Ok(())
     }

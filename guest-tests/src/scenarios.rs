@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::bytes::Sum;
+use crate::faults::counter;
 use crate::net::{PEER_V4, PEER_V6};
-use crate::{Guest, Lab, peers};
+use crate::{Guest, Lab, host, peers};
 
 /// How long a transfer of some MiB may take; a guest is emulated, on a machine that others use as well.
 const TRANSFER: Duration = Duration::from_secs(120);
@@ -108,6 +109,37 @@ pub fn card_fetch_from(lab: &Lab, server: SocketAddr, path: &str, expected: &Sum
     let fetched = Sum::parse(&text);
     ensure!(fetched.as_ref() == Some(expected), "what the guest fetched is not what was served: {text} {said}");
     lab.step(&format!("card connection to {ip}: {} bytes fetched by HTTP", expected.bytes));
+    Ok(())
+}
+
+/// Payload passes through huge pages of the guest, both ways and byte for byte; what a killed program leaves there is used by nobody
+/// for as long as the card could, and that of others at once.
+///
+/// # Errors
+/// As above.
+pub fn shared_rings(lab: &mut Lab, peer: IpAddr, bytes: u64) -> Result<()> {
+    let files = |lab: &Lab| lab.guest()?.check("cd /dev/hugepages; ls");
+    card_send(lab, peer, bytes)?;
+    card_fetch(lab, peer, bytes)?;
+    // The second program removes what the first has left, and leaves its own.
+    let left = files(lab)?;
+    ensure!(left.lines().count() == 1 && !left.contains("until"), "files of huge pages after two programs: {left}");
+    let named = counter(lab, "rings-named")?;
+    ensure!(named == 2, "{named} rings were named, one for each transfer");
+
+    let sink = peers::sink(&lab.namespace, peer, 1)?;
+    let job = lab.guest()?.start(&format!(
+        "toe-peer gen 3 1000000000000 | toe nc -v {peer} {} 2>/tmp/killed.err & echo $! > /tmp/killed.pid; wait",
+        sink.address.port()
+    ))?;
+    host::wait_for("the third program's ring", TRANSFER, || Ok((counter(lab, "rings-named")? > named).then_some(())))?;
+    lab.guest()?.check("kill -9 $(cat /tmp/killed.pid)")?;
+    lab.guest()?.wait(job, TRANSFER)?;
+    card_fetch(lab, peer, bytes)?;
+    let left = files(lab)?;
+    ensure!(left.lines().filter(|name| name.contains("until")).count() == 1, "after a kill: {left}");
+    drop(sink);
+    lab.step(&format!("{bytes} bytes each way through rings in huge pages; one of a killed program is kept"));
     Ok(())
 }
 

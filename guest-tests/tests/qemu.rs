@@ -80,6 +80,11 @@ fn card_listener_accepts() -> Result<()> {
 }
 
 #[test]
+fn payload_passes_through_huge_pages() -> Result<()> {
+    Lab::run(guest("shared-rings").long_frames().shared_rings(), |lab| scenarios::shared_rings(lab, PEER_V4, BYTES))
+}
+
+#[test]
 fn half_close_keeps_the_other_half() -> Result<()> {
     Lab::run(guest("half-close"), |lab| scenarios::half_close(lab, PEER_V4))
 }

@@ -632,6 +632,8 @@ impl Inner {
     fn run(&self) {
         let mut round = Round::new();
         while self.take_turn() {
+            // This thread does not read, and what it has received may not be read soon.
+            self.lock().engine.about_to_sleep();
             if self.catch_up(&mut round, Instant::now()) {
                 return;
             }
@@ -653,6 +655,7 @@ impl Inner {
         let (timeout, room) = {
             let mut core = self.lock();
             core.engine.handle_timeout(now);
+            core.engine.about_to_sleep();
             self.settle(&mut core);
             if core.stop {
                 return;
@@ -702,10 +705,12 @@ impl Inner {
         core.stop
     }
 
-    /// From here on others ring if something is due before the time that this gives; and whether there are frames that
+    /// Says what is not to wait for a sleep. From here on others ring if something is due before the time that this gives; and whether there are frames that
     /// wait for room.
     fn sleep_until(&self, round: &Round, now: Instant) -> (Instant, bool) {
         let mut core = self.lock();
+        core.engine.about_to_sleep();
+        self.settle(&mut core);
         let mut due = core.engine.poll_timeout().unwrap_or(now + Duration::from_secs(60));
         if core.engine.wants_addresses() {
             due = due.min(round.addresses_due);

@@ -245,6 +245,7 @@ impl Inner {
             let now = Instant::now();
             if core.turn.whose == Whose::Nobodys {
                 core.engine.handle_timeout(now);
+                core.engine.about_to_sleep();
                 self.settle(&mut core);
             }
             if core.stop {

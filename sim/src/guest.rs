@@ -367,7 +367,9 @@ impl Guest {
             Message::Caps(m) => self.handle_caps(now_us, &m),
             Message::ConnectResult(m) => {
                 let resend_us = self.settings.resend_us;
-                let Some(conn) = self.conns.iter_mut().find(|c| c.cookie == m.cookie && c.id.is_none()) else {
+                // A repeated CONNECT may be taken after it was refused: its program has been told, and wants it no more.
+                let waits = |c: &&mut Conn| c.cookie == m.cookie && c.id.is_none() && c.refused.is_none();
+                let Some(conn) = self.conns.iter_mut().find(waits) else {
                     self.disown(m.connection);
                     return;
                 };

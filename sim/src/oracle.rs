@@ -76,6 +76,15 @@ struct Syn {
     options: Options,
 }
 
+/// What arrived of the peer's numbers.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    seq: u32,
+    length: u32,
+    flags: u8,
+    timestamp: Option<u32>,
+}
+
 /// One connection of the card.
 #[derive(Debug, Default)]
 struct Track {
@@ -96,6 +105,8 @@ struct Track {
     peer: Option<Syn>,
     /// Whether that SYN, or one like it before, asked for ECN.
     was_asked: bool,
+    /// What arrived before the card has shown that it knows a SYN: that may wait for its processor, and these behind it.
+    early: Vec<Heard>,
     arrived: Ranges,
     /// Whether anything in its place has arrived that acknowledges the card's SYN.
     is_answered: bool,
@@ -392,6 +403,9 @@ impl Track {
         self.timestamps = syn.options.timestamps.map(|(value, _)| (before.map_or(value, |b| b.0), value));
         self.window = self.window.max(syn.window.into());
         self.peer = Some(syn);
+        for i in 0..self.early.len() {
+            self.receives(syn.seq, self.early[i]);
+        }
     }
 
     /// A segment that arrived acknowledges, and offers a window.
@@ -412,13 +426,23 @@ impl Track {
     /// A segment arrives.
     fn hears(&mut self, s: &Segment<'_>, options: &Options) {
         self.acknowledged(s);
-        let Some(peer) = self.peer else { return };
-        let start = position(s.seq, peer.seq, self.arrived.whole());
-        self.is_answered |= start >= 1 && self.una > 0 && !s.has(SYN | RST);
-        if start >= 0 {
-            self.arrived.insert(start as u64, start as u64 + u64::from(s.length()));
+        let timestamp = options.timestamps.map(|(value, _)| value);
+        let heard = Heard { seq: s.seq, length: s.length(), flags: s.flags, timestamp };
+        match self.peer {
+            Some(peer) => self.receives(peer.seq, heard),
+            None if self.early.len() < KEPT => self.early.push(heard),
+            None => {}
         }
-        if let Some((value, _)) = options.timestamps {
+    }
+
+    /// A segment arrives, or has arrived, of a peer whose SYN was `irs`.
+    fn receives(&mut self, irs: u32, heard: Heard) {
+        let start = position(heard.seq, irs, self.arrived.whole());
+        self.is_answered |= start >= 1 && self.una > 0 && heard.flags & (SYN | RST) == 0;
+        if start >= 0 {
+            self.arrived.insert(start as u64, start as u64 + u64::from(heard.length));
+        }
+        if let Some(value) = heard.timestamp {
             self.timestamps = match self.timestamps {
                 Some((first, last)) if value.wrapping_sub(last) as i32 > 0 => Some((first, value)),
                 None => Some((value, value)),

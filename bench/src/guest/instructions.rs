@@ -9,7 +9,7 @@ use toe_guest_tests::loads::{self, Instructions, Measured, Way};
 use toe_guest_tests::run::Peer;
 use toe_guest_tests::{Kind, Lab, LabOptions, Nic, host};
 
-use super::{Load, Mtu, Unit};
+use super::{Channel, Load, Unit};
 use crate::measure::Figure;
 use crate::report;
 
@@ -38,13 +38,13 @@ fn cell(unit: Unit, figure: &Figure) -> String {
 }
 
 /// The tables, and the figures for the file.
-pub fn measure(wanted: &[&Load], rounds: usize, time: Duration, mtu: Mtu) -> Result<(String, Value)> {
+pub fn measure(wanted: &[&Load], rounds: usize, time: Duration, channel: Channel) -> Result<(String, Value)> {
     let plugin = plugin()?;
     let options = |name: &str, nic: Option<Nic>| {
         let new = LabOptions::new(name, Kind::Qemu);
         let new = LabOptions { limit: Duration::from_secs(3600), plugin: Some(plugin.clone()), ..new };
         match nic {
-            None => mtu.apply(new),
+            None => channel.apply(new),
             Some(nic) => LabOptions { nic, ..new },
         }
     };
@@ -90,7 +90,7 @@ pub fn measure(wanted: &[&Load], rounds: usize, time: Duration, mtu: Mtu) -> Res
     let (table, beside) = beside(wanted, rounds, time, options)?;
     let title = format!(
         "A guest's instructions under QEMU, {}: median (lowest to highest) of {rounds} rounds of {time:?}; an idle guest executes {idle_per_s:.0} a second",
-        mtu.name()
+        channel.name()
     );
     let tables = format!(
         "{}\n{}\n{table}\n",

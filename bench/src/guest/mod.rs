@@ -28,9 +28,32 @@ pub struct Options {
     #[arg(long)]
     half: Option<Half>,
 
+    #[command(flatten)]
+    channel: Channel,
+}
+
+/// What there is between guest and card.
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Channel {
     /// How long frames between guest and card may be
     #[arg(long, default_value = "long")]
     mtu: Mtu,
+
+    /// Have the card take payload from the programs' huge pages and write it there (`toe-nic --shared-rings`; User-Mode Linux has no
+    /// huge pages)
+    #[arg(long)]
+    shared_rings: bool,
+}
+
+impl Channel {
+    fn name(self) -> String {
+        format!("{}{}", self.mtu.name(), if self.shared_rings { ", shared rings" } else { "" })
+    }
+
+    fn apply(self, options: LabOptions) -> LabOptions {
+        let options = self.mtu.apply(options);
+        if self.shared_rings { options.shared_rings() } else { options }
+    }
 }
 
 /// MTUs in the guest; the wire's is 1500. The kernel's sockets are measured with the same.
@@ -125,16 +148,16 @@ pub fn run(options: &Options) -> Result<String> {
     let begun = Instant::now();
     let (mut tables, mut value) = (
         String::new(),
-        json!({ "machine": report::machine(), "rounds": rounds, "seconds": seconds, "mtu": options.mtu.name() }),
+        json!({ "machine": report::machine(), "rounds": rounds, "seconds": seconds, "channel": options.channel.name() }),
     );
     if options.half != Some(Half::Instructions) {
-        let (table, figures) = speed::measure(&options.turns, &wanted, rounds, time, options.mtu)?;
+        let (table, figures) = speed::measure(&options.turns, &wanted, rounds, time, options.channel)?;
         tables.push_str(&table);
         value["speed"] = figures;
     }
     if options.half != Some(Half::Speed) {
         ensure!(!wanted.is_empty(), "no load has such a name");
-        let (table, figures) = instructions::measure(&wanted, rounds, time, options.mtu)?;
+        let (table, figures) = instructions::measure(&wanted, rounds, time, options.channel)?;
         tables.push_str(&table);
         value["instructions"] = figures;
     }

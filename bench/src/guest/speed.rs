@@ -8,7 +8,7 @@ use toe_guest_tests::loads::{self, Measured, Way};
 use toe_guest_tests::run::Peer;
 use toe_guest_tests::{Kind, Lab, LabOptions};
 
-use super::{Load, Mtu, Unit};
+use super::{Channel, Load, Unit};
 use crate::measure::Figure;
 use crate::report;
 use crate::turns::Turns;
@@ -34,13 +34,19 @@ fn rate(unit: Unit, per_s: &Figure) -> String {
 }
 
 /// The tables, and the figures for the file.
-pub fn measure(turns: &Turns, wanted: &[&Load], rounds: usize, time: Duration, mtu: Mtu) -> Result<(String, Value)> {
+pub fn measure(
+    turns: &Turns,
+    wanted: &[&Load],
+    rounds: usize,
+    time: Duration,
+    channel: Channel,
+) -> Result<(String, Value)> {
     let mut rates = vec![report::row(["load", "kernel", "toe run", "library", "toe run / kernel", "library / kernel"])];
     let mut waits = vec![report::row(["each takes", "", "50 %", "99 %"])];
     let mut figures = Vec::new();
     let limit = Duration::from_secs(3600);
     if !wanted.is_empty() {
-        let options = mtu.apply(LabOptions { limit, ..LabOptions::new("bench-speed", Kind::UserMode) });
+        let options = channel.apply(LabOptions { limit, ..LabOptions::new("bench-speed", Kind::UserMode) });
         Lab::run(options, |lab| {
             let _peer = Peer::start(lab)?;
             for load in wanted {
@@ -61,7 +67,7 @@ pub fn measure(turns: &Turns, wanted: &[&Load], rounds: usize, time: Duration, m
     }
     let title = format!(
         "A guest under User-Mode Linux, {}: median (lowest to highest) of {rounds} rounds of {time:?}",
-        mtu.name()
+        channel.name()
     );
     Ok((format!("{}\n{}\n", report::table(&title, &rates), report::table("Time", &waits)), Value::Array(figures)))
 }

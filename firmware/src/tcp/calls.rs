@@ -243,11 +243,12 @@ impl Tcb {
         self.guest.bits & !self.guest.told & !self.guest.seen
     }
 
-    /// The guest's credit has grown by enough to be worth a message: a quarter of what it has, or it has none left.
+    /// The guest's credit has grown by enough to be worth a message: a quarter of all that it can have. One who has none left
+    /// loses nothing by that: the other three quarters are still in the card.
     fn limit_is_news(&self) -> bool {
         let limit = self.send.stream.limit();
         let grown = limit.since(self.guest.limit_told);
-        grown > 0 && (self.send.end >= self.guest.limit_told || grown * 4 >= limit.since(self.send.stream.start()))
+        grown > 0 && grown * 4 >= limit.since(self.send.stream.start())
     }
 
     /// Octets that can be sent to the guest now.

@@ -335,8 +335,10 @@ impl Connection {
         }
         let out = &mut self.outgoing;
         out.bytes.extend(&bytes[..n]);
-        if out.bytes.len() * 2 >= self.buffers.send_bytes && !out.asked {
-            // Room will be wanted soon, and the card may be in no hurry to say what it holds.
+        let will_be_unheld = out.limit.min(out.end()) > out.held;
+        if out.bytes.len() * 2 >= self.buffers.send_bytes && will_be_unheld && !out.asked {
+            // Room will be wanted soon, and the card may be in no hurry to say what it holds. What only waits for credit needs no
+            // question: of that the card speaks by itself.
             (out.probe, out.asked) = (true, true);
         }
         self.watch_sending(now);
@@ -606,7 +608,7 @@ impl Connection {
         let take = new.len().min(room);
         inc.bytes.extend(&new[..take]);
         inc.next += take as u64;
-        self.credit_hurries |= take < new.len() || inc.next - inc.held_told >= patience::HELD_UNTOLD_MAX;
+        self.credit_hurries |= take < new.len();
         new.len() - take
     }
 
@@ -632,7 +634,7 @@ impl Connection {
         let take = usize::try_from(end.min(bound).saturating_sub(inc.next)).unwrap_or(0);
         inc.bytes.found(take);
         inc.next += take as u64;
-        self.credit_hurries |= take < told || inc.next - inc.held_told >= patience::HELD_UNTOLD_MAX;
+        self.credit_hurries |= take < told;
         told - take
     }
 
@@ -690,7 +692,7 @@ impl Connection {
     /// After a read: tells the card of new room when it is worth a message.
     fn update_window(&mut self, now: Instant) {
         let gain = self.limit_now() - self.incoming.told;
-        if gain < (self.buffers.receive_bytes as u64 / 4).max(1) {
+        if gain < (self.buffers.receive_bytes as u64 / 2).max(1) {
             return;
         }
         self.answer_at_once();
@@ -785,6 +787,11 @@ impl Connection {
     /// Whether it has something to say that can wait.
     pub(crate) fn has_patience(&self) -> bool {
         self.owes_credit && !self.credit_hurries && self.id.is_some() && !self.has_left()
+    }
+
+    /// Whether what can wait is worth a frame before everybody sleeps.
+    pub(crate) fn presses(&self) -> bool {
+        self.has_patience() && self.incoming.next - self.incoming.held_told >= patience::HELD_UNTOLD_MAX
     }
 
     /// What can wait has waited long enough.

@@ -517,6 +517,7 @@ impl Engine {
             c.queued = true;
             self.speakers.push_back(speaker);
         }
+        self.patience.presses |= c.presses();
         if c.has_patience() && !c.waits {
             c.waits = true;
             self.patience.speakers.push_back(speaker);

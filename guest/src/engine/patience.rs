@@ -4,9 +4,11 @@
 //! leaves with the next frame, whatever that is made for, and by itself [`PATIENCE`] after the first that waits. So does an option
 //! that nobody waits for. The card does likewise where it was asked to (`flags::PATIENT`).
 //!
-//! What is said at once: that data came again, ahead of its turn or beyond the limit, that a limit has grown by enough, that
-//! [`HELD_UNTOLD_MAX`] bytes of a connection are held that the card still keeps, everything that waits when the card has an eighth
-//! of what may be on its way to us unanswered, and that a connection of a listener is known, because the card sends it nothing before.
+//! What is said at once: that data came again, ahead of its turn or beyond the limit, that a limit has grown by enough, everything that
+//! waits when the card has an eighth of what may be on its way to us unanswered, and that a connection of a listener is known, because the card
+//! sends it nothing before. What is said before everybody sleeps ([`Engine::about_to_sleep`]): that
+//! [`HELD_UNTOLD_MAX`] bytes of a connection are held that the card still keeps. A program that reads on meanwhile makes room,
+//! and both are one message.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -25,6 +27,8 @@ pub(super) const HELD_UNTOLD_MAX: u64 = 1024;
 pub(super) struct Patience {
     pub(super) speakers: VecDeque<Speaker>,
     due: Option<Instant>,
+    /// Some of them are not to wait for a sleep.
+    pub(super) presses: bool,
     /// Received since the last frame that had room for all who waited.
     pub(super) bytes: u64,
 }
@@ -55,8 +59,15 @@ impl Engine {
         }
     }
 
+    /// Nobody will look at the card, nor read, for a while.
+    pub(crate) fn about_to_sleep(&mut self) {
+        if std::mem::take(&mut self.patience.presses) {
+            self.stop_waiting();
+        }
+    }
+
     fn stop_waiting(&mut self) {
-        (self.patience.due, self.patience.bytes) = (None, 0);
+        (self.patience.due, self.patience.bytes, self.patience.presses) = (None, 0, false);
         for speaker in std::mem::take(&mut self.patience.speakers) {
             match speaker {
                 Speaker::Connection(key) => {
@@ -80,7 +91,7 @@ impl Engine {
                 return;
             }
         }
-        (self.patience.due, self.patience.bytes) = (None, 0);
+        (self.patience.due, self.patience.bytes, self.patience.presses) = (None, 0, false);
     }
 
     fn take_one_along(&mut self, speaker: Speaker, w: &mut Writer<'_>) -> bool {

@@ -3,6 +3,7 @@
 //! A [`Transport`] carries whole Ethernet frames, the channel's and (where there is no kernel on this side) others.
 //! It may lose frames; the channel makes good for that. It does not interpret them.
 
+mod huge_pages;
 mod packet;
 mod ring;
 mod ring_memory;
@@ -98,7 +99,7 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
         None
     }
 
-    /// Memory of this process that the card reaches, too; `None` if there is no such.
+    /// Memory of this process that the card reaches, too, if it says that it reaches any; `None` if there is no such.
     fn rings(&self) -> Option<RingMemory> {
         None
     }

@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use toe_abi::{ETHERNET_HEADER_BYTES, ETHERTYPE, FRAME_BYTES_MAX, Mac};
 
-use super::{Transport, poll};
+use super::{RingMemory, Transport, poll};
 
 /// What is asked of the kernel for the receive buffer; without CAP_NET_ADMIN `net.core.rmem_max` cuts it down.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
@@ -45,6 +45,7 @@ pub struct PacketTransport {
     mac: Mac,
     mtu: u32,
     receive_bytes_max: u64,
+    rings: RingMemory,
 }
 
 impl PacketTransport {
@@ -67,7 +68,7 @@ impl PacketTransport {
         let direct = direct(interface)
             .inspect_err(|e| log::debug!("every frame takes the way through the queueing discipline: {e}"))
             .ok();
-        Ok(Self { socket, direct, mac, mtu, receive_bytes_max })
+        Ok(Self { socket, direct, mac, mtu, receive_bytes_max, rings: RingMemory::of_huge_pages() })
     }
 }
 
@@ -160,6 +161,10 @@ impl Transport for PacketTransport {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.socket.as_fd())
+    }
+
+    fn rings(&self) -> Option<RingMemory> {
+        Some(self.rings.clone())
     }
 }
 
