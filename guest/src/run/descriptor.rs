@@ -34,6 +34,19 @@ pub(super) fn cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(rustix::net::sockopt::socket_cookie(fd)?)
 }
 
+/// SO_NETNS_COOKIE (Linux 5.14, as old as what gives programs their accepted connections).
+const NAMESPACE: c_int = 71;
+
+/// A name of the network namespace that the socket was made in, which names no other, ever.
+pub(super) fn namespace(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut value = 0u64;
+    let mut length = size_of::<u64>() as socklen_t;
+    let at = (&raw mut value).cast();
+    // SAFETY: `value` has room for `length` bytes.
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, NAMESPACE, at, &mut length) };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Whether it is a TCP socket; if so, whether an IPv6 one.
 pub(super) fn tcp_family(fd: BorrowedFd<'_>) -> Option<bool> {
     // The protocol first: of what is no TCP, most is told apart by that alone.

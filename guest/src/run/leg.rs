@@ -18,6 +18,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -38,7 +39,7 @@ pub(super) struct Meeting {
 
 #[derive(Debug)]
 struct Place {
-    _listener: Socket,
+    listener: Socket,
     address: SocketAddr,
 }
 
@@ -55,7 +56,7 @@ impl Place {
         listener.attach_filter(&[DROP_ALL])?;
         listener.listen(1)?;
         let address = listener.local_addr()?.as_socket().ok_or_else(|| io::Error::other("no address"))?;
-        Ok(Self { _listener: listener, address })
+        Ok(Self { listener, address })
     }
 }
 
@@ -63,6 +64,11 @@ impl Meeting {
     pub(super) fn new() -> io::Result<Self> {
         let ipv6 = Place::new(Ipv6Addr::LOCALHOST.into());
         Ok(Self { ipv4: Place::new(Ipv4Addr::LOCALHOST.into())?, ipv6: ipv6.ok() })
+    }
+
+    /// A socket that it has.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ipv4.listener.as_fd()
     }
 
     /// Where a program's socket is to be connected.

@@ -109,29 +109,25 @@ impl Line {
     ) -> Turn {
         self.waker.heard();
         for _ in 0..TURN_CHUNKS {
-            let from = match self.take_from_program(leg, scratch, diag, counters, now) {
-                Ok(moved) => moved,
-                Err(_) => {
+            let moved = self
+                .take_from_program(leg, scratch, diag, counters, now)
+                .and_then(|from| Ok((from, self.give_to_program(leg, scratch, counters, now)?)));
+            let Ok((from, to)) = moved else {
+                // What is closed in order stays so.
+                if !self.ended {
                     self.abort(now);
-                    return Turn::Over;
                 }
-            };
-            let to = self.give_to_program(leg, scratch, counters, now);
-            if self.ended {
                 return Turn::Over;
-            }
+            };
             match to {
-                Ok(Some(moved)) if !moved && !from => return Turn::Idle,
-                Ok(Some(_)) => {}
-                Ok(None) if leg.is_drained() => {
+                _ if self.ended => return Turn::Over,
+                Some(to) if !to && !from => return Turn::Idle,
+                Some(_) => {}
+                None if leg.is_drained() => {
                     self.close(now);
                     return Turn::Over;
                 }
-                Ok(None) => return Turn::Breaking,
-                Err(_) => {
-                    self.abort(now);
-                    return Turn::Over;
-                }
+                None => return Turn::Breaking,
             }
         }
         Turn::More

@@ -143,6 +143,8 @@ pub(super) struct Supervisor {
     diag: Diag,
     policy: Policy,
     default_congestion: Option<String>,
+    /// The network namespace that the card's interface and the ways to programs are in.
+    namespace: io::Result<u64>,
     counters: Counters,
     connections: HashMap<u64, Connection>,
     listeners: HashMap<u64, accept::CardListener>,
@@ -179,6 +181,8 @@ impl Supervisor {
         add(watch.as_fd(), WATCH)?;
         let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok();
         let default_congestion = default.map(|name| name.trim().to_owned());
+        let meeting = Meeting::new()?;
+        let namespace = descriptor::namespace(meeting.as_fd());
         // A controller that the card does not have is an option that every socket has.
         let is_beyond = default_congestion.as_ref().is_some_and(|name| descriptor::controller(name).is_none());
         Ok(Self {
@@ -189,10 +193,11 @@ impl Supervisor {
             drivers: Vec::new(),
             surroundings,
             targets: Targets::default(),
-            meeting: Meeting::new()?,
+            meeting,
             diag: Diag::new()?,
             policy,
             default_congestion,
+            namespace,
             counters: Counters::default(),
             connections: HashMap::new(),
             listeners: HashMap::new(),
@@ -462,6 +467,7 @@ impl Supervisor {
                 self.watch_no_more(&accepting);
             }
         }
+        self.accept_returned();
         self.accept_timeouts(now);
         let mut to_do = Vec::new();
         for (token, connection) in &mut self.connections {
@@ -604,6 +610,8 @@ impl Supervisor {
             reason.to_owned()
         } else if is_local {
             FallbackReason::Local.to_string()
+        } else if self.is_elsewhere(fd) {
+            "other-namespace".to_owned()
         } else if let Some(reason) = self.policy.refuses(subject) {
             reason
         } else if self.options.may_be_set(cookie)
@@ -615,6 +623,15 @@ impl Supervisor {
         };
         self.counters.kernel(&reason);
         false
+    }
+
+    /// Whether the socket is of another network namespace: neither the card's interface nor the supervisor can be reached there.
+    fn is_elsewhere(&self, fd: BorrowedFd<'_>) -> bool {
+        match (&self.namespace, descriptor::namespace(fd)) {
+            (Ok(ours), Ok(its)) => *ours != its,
+            // A kernel that does not say.
+            _ => false,
+        }
     }
 
     fn surroundings(&self) -> Arc<dyn Surroundings> {

@@ -337,6 +337,26 @@ fn sockets_with_options_that_the_card_has_not_are_the_kernels_from_the_start() {
     });
 }
 
+#[test]
+fn sockets_of_another_network_namespace_are_the_kernels() {
+    with_far(&[ECHO_PORT], |_far, kernel| {
+        let run = supervised(Some(&kernel), |words| {
+            let before = tcp(false);
+            // SAFETY: it takes no pointers.
+            words.push(result(unsafe { libc::unshare(libc::CLONE_NEWNET) }.into()));
+            words.push(connect(tcp(false), PEER, ECHO_PORT));
+            // SAFETY: it takes no pointers.
+            words.push(result(unsafe { libc::listen(tcp(false), 1) }.into()));
+            // What counts is the socket, not who uses it.
+            words.extend([connect(before, PEER, ECHO_PORT), peer_port(before)]);
+        });
+        let Some((words, report)) = run else { return };
+        assert_eq!(words, [0, -i64::from(libc::ENETUNREACH), 0, 0, ECHO_PORT.into()]);
+        assert_eq!((&report["card_connected"], &report["card_listeners"]), (&json!(1), &json!(0)));
+        assert_eq!(report["kernel"], json!({ "other-namespace": 2 }));
+    });
+}
+
 // ---- arguments ----
 
 /// A page that the test and the program share.

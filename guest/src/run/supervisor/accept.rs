@@ -286,6 +286,13 @@ impl Supervisor {
         }
     }
 
+    /// Calls that wait beside a connection that came back from another: its listener does not say that it is there.
+    pub(super) fn accept_returned(&mut self) {
+        let has_one = |a: &Accepting| self.listeners.get(&a.listener).is_some_and(|l| !l.returned.is_empty());
+        let tokens: Vec<_> = self.accepting.iter().filter(|(_, a)| has_one(a)).map(|(token, _)| *token).collect();
+        tokens.into_iter().for_each(|token| self.retry_accept(token));
+    }
+
     /// Calls whose socket has SO_RCVTIMEO.
     pub(super) fn accept_timeouts(&mut self, now: Instant) {
         let late = |a: &Accepting| a.deadline.is_some_and(|deadline| deadline <= now);

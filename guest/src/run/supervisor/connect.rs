@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
+use rustix::event::epoll;
 use socket2::{SockAddr, SockRef};
 use toe_abi::{Action, Endpoint, Reason, flags, state};
 
@@ -194,6 +195,9 @@ impl Supervisor {
         let nodelay = self.options.may_be_set(opening.cookie)
             && descriptor::int(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY).is_ok_and(|v| v != 0);
         let connect_flags = if nodelay { flags::NODELAY } else { 0 };
+        if opening.bound.port() != 0 {
+            self.hear_out((local, remote));
+        }
         context.keep_turn();
         self.drive(&context);
         let key = context.connect((local, remote), route.next_hop, route.mtu, connect_flags, reservation);
@@ -203,6 +207,16 @@ impl Supervisor {
         self.sockets.insert(cookie, Known::Connection(token));
         let connection = Connection { line, cookie: Some(cookie), phase: Phase::Asked { opening, waiting } };
         self.connections.insert(token, connection);
+    }
+
+    /// A program that has just reset a connection may use its port anew at once. That it has is known to its socket's other end, which may
+    /// not have been told yet.
+    fn hear_out(&mut self, ends: (Endpoint, Endpoint)) {
+        let before =
+            self.connections.iter().find(|(_, c)| (c.line.local, c.line.remote) == ends).map(|(token, _)| *token);
+        if let Some(token) = before {
+            self.handle_event(token, epoll::EventFlags::IN);
+        }
     }
 
     /// The card was asked: what does it say?
