@@ -263,6 +263,11 @@ impl<'a> Writer<'a> {
         ((self.buffer.len() - self.used) & !7).saturating_sub(message.bytes())
     }
 
+    /// The same of a frame as long as this one that carries nothing else.
+    pub fn room_alone(&self, message: &Message<'_>) -> usize {
+        ((self.buffer.len() - ALL_HEADERS_BYTES) & !7).saturating_sub(message.bytes())
+    }
+
     /// Whether no message was written yet.
     pub fn is_empty(&self) -> bool {
         self.used == ALL_HEADERS_BYTES

@@ -16,8 +16,8 @@
 use std::time::{Duration, Instant};
 
 use toe_abi::{
-    Abort, Connect, ConnectResult, Endpoint, Filled, Message, Notice, Noticed, Reason, ReceiveCredit, Release, Send,
-    SendCredit, Shutdown, State, Urgent, Writer, option, state,
+    Abort, Connect, ConnectResult, Endpoint, Filled, Message, Notice, Noticed, Reason, ReceiveCredit, Received,
+    Release, Send, SendCredit, Shutdown, State, Urgent, Writer, option, state,
 };
 
 use super::buffer::Buffer;
@@ -702,6 +702,22 @@ impl Connection {
         }
     }
 
+    /// In frames the limit goes on by whole ones, of so many bytes of data: what is over would come as a frame of its own. But if not even one
+    /// more is left it is as far as it can be.
+    fn limit_to_tell(&self, frame_bytes: u64) -> u64 {
+        let (limit, inc) = (self.limit_now(), &self.incoming);
+        let more = limit - inc.told;
+        if inc.bytes.is_ring() || frame_bytes == 0 {
+            limit
+        } else if more >= frame_bytes {
+            limit - more % frame_bytes
+        } else if inc.told >= inc.next + frame_bytes {
+            inc.told
+        } else {
+            limit
+        }
+    }
+
     fn limit_now(&self) -> u64 {
         let inc = &self.incoming;
         (inc.next - inc.bytes.len() as u64 + self.buffers.receive_bytes as u64).max(inc.told)
@@ -880,7 +896,8 @@ impl Connection {
         let Some(connection) = self.id.filter(|_| self.owes_credit) else {
             return true;
         };
-        let limit = if self.closing { self.incoming.told } else { self.limit_now() };
+        let received = Message::Received(Received { connection, offset: 0 }, &[]);
+        let limit = if self.closing { self.incoming.told } else { self.limit_to_tell(w.room_alone(&received) as u64) };
         let credit = ReceiveCredit { connection, held: self.incoming.next, limit, seen: self.bits };
         if !w.push(&Message::ReceiveCredit(credit)) {
             return false;
